@@ -1,0 +1,61 @@
+"""What can be picked, with parameters, kinds, defaults and limits. Reading it imports no torch.
+
+>>> find("optimizer", "sgd").name
+'SGD'
+"""
+
+from __future__ import annotations
+
+from core.catalog.data import DATA
+from core.catalog.entries import Entry, Param
+from core.catalog.losses import LOSSES
+from core.catalog.models import MODELS
+from core.catalog.optimizers import OPTIMIZERS
+from core.catalog.schedules import SCHEDULES
+from core.catalog.transforms import TARGET_TRANSFORMS, TRANSFORMS
+from core.errors import UserError, did_you_mean
+
+__all__ = ["KINDS", "Entry", "Param", "entries", "find", "is_user_code"]
+
+KINDS: dict[str, tuple[Entry, ...]] = {
+    "data": DATA,
+    "transform": TRANSFORMS,
+    "target_transform": TARGET_TRANSFORMS,
+    "model": MODELS,
+    "loss": LOSSES,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+}
+
+
+def is_user_code(name: str) -> bool:
+    """Whether a name points to the user's own code: ``path/to/file.py:MyNet`` or ``pkg.module:MyNet``."""
+    return ":" in name
+
+
+def entries(kind: str) -> tuple[Entry, ...]:
+    """All entries of one kind.
+
+    Raises UserError for a kind that is not known.
+    """
+    if kind not in KINDS:
+        raise UserError(f"There is no catalog of {kind!r}; {did_you_mean(kind, KINDS)}")
+    return KINDS[kind]
+
+
+def _fold(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+def find(kind: str, name: str, where: str | None = None) -> Entry:
+    """The entry of that kind and name; case and ``-`` for ``_`` don't matter.
+
+    Raises UserError with the nearest names.
+    """
+    for entry in entries(kind):
+        if _fold(entry.name) == _fold(name):
+            return entry
+    names = [e.name for e in entries(kind)]
+    hint = did_you_mean(name, names)
+    own = "" if kind == "schedule" else " (your own: path/to/file.py:Name)"
+    raise UserError(f"{where or kind} = {name!r} is not in the catalog; {hint}{own}")

@@ -1,0 +1,115 @@
+"""Checkpoints and weights read without executing anything in them."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.errors import UserError
+
+#: Version of the checkpoint's layout; a reader refuses a later one.
+VERSION = 1
+
+#: Prefixes that torch.compile and DistributedDataParallel put before every name (pytorch#101107).
+_PREFIXES = ("_orig_mod.", "module.")
+
+
+def load_file(path: Path, where: str) -> Any:
+    """What is in a file that torch.save wrote, tensors on the CPU; ``weights_only=True``, so nothing in it runs.
+
+    Raises UserError when the file is missing, damaged, not torch's, or wants to run code.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{where}: there is no file {str(path)!r}.") from None
+    except IsADirectoryError:
+        raise UserError(f"{where}: {str(path)!r} is a folder, not a checkpoint.") from None
+    except PermissionError as error:
+        raise UserError(f"{where}: {str(path)!r} can't be read: {error.strerror}.") from None
+    except pickle.UnpicklingError as error:
+        if "Unsupported global" in str(error) or "Unsupported operand" in str(error) or "Trying to" in str(error):
+            called = str(error).partition("GLOBAL ")[2].split(" ")[0] or "code"
+            raise UserError(
+                f"{where}: {str(path)!r} would run {called} when loaded; it holds more than tensors and was not opened."
+            ) from None
+        raise UserError(f"{where}: {str(path)!r} is damaged or was not written by torch.save.") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{where}: {str(path)!r} is damaged or was not written by torch.save ({reason}).") from None
+
+
+def load_checkpoint(path: Path, where: str) -> dict[str, Any]:
+    """A checkpoint of ours, every byte of it checked.
+
+    Raises UserError when it is damaged, foreign, or of a later version.
+    """
+    state = load_file(path, where)
+    if broken := _broken_part(path):
+        raise UserError(f"{where}: {str(path)!r} is damaged: the checksum of {broken} is wrong.")
+    if not isinstance(state, dict) or "torchdeck" not in state:
+        raise UserError(f"{where}: {str(path)!r} is not a torchdeck checkpoint; as plain weights it can be model.weights.")
+    if not isinstance(state["torchdeck"], int) or state["torchdeck"] > VERSION:
+        raise UserError(f"{where}: {str(path)!r} was written by a later torchdeck (layout {state['torchdeck']}).")
+    return state
+
+
+def _broken_part(path: Path) -> str | None:
+    """The first part of the zip archive whose CRC-32 is wrong; torch.load doesn't look at them."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip()
+    except (zipfile.BadZipFile, OSError, NotImplementedError):
+        return "the archive"
+
+
+def load_weights(path: Path, where: str) -> dict[str, Tensor]:
+    """The state_dict in a .pt, .pth or .safetensors file, or in a checkpoint of ours or of Lightning's.
+
+    Prefixes of torch.compile and DistributedDataParallel are taken off.
+
+    Raises UserError when there is none.
+    """
+    if path.suffix == ".safetensors":
+        import safetensors
+        import safetensors.torch
+
+        try:
+            return safetensors.torch.load_file(path)
+        except FileNotFoundError:
+            raise UserError(f"{where}: there is no file {str(path)!r}.") from None
+        except (OSError, safetensors.SafetensorError) as error:
+            raise UserError(f"{where}: {str(path)!r} can't be read as safetensors: {error}.") from None
+    return weights_in(load_file(path, where), path, where)
+
+
+def weights_in(state: Any, path: Path, where: str) -> dict[str, Tensor]:
+    """The state_dict in what a file held.
+
+    Raises UserError when there is none.
+    """
+    if isinstance(state, dict) and "torchdeck" in state:
+        state = (state.get("ema") or {}).get("model") or state["model"]
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{where}: {str(path)!r} holds no state_dict (names and tensors).")
+    return strip_prefixes(state)
+
+
+def strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state_dict without the prefixes that wrappers add to every name."""
+    stripping = True
+    while stripping:
+        stripping = False
+        for prefix in _PREFIXES:
+            if state and all(name.startswith(prefix) for name in state):
+                state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+                stripping = True
+    return state

@@ -1,0 +1,124 @@
+"""Checkpoints written whole, by a thread of their own, with generations kept and the best one named."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core import files
+from core.checkpoints.read import load_checkpoint
+from core.errors import UserError
+from core.events import CheckpointWritten, Event
+
+LAST, BEST = "last.pt", "best.pt"
+_STEP = re.compile(r"step-(\d+)\.pt")
+
+
+def snapshot(value: Any) -> Any:
+    """A copy of a state in the CPU's memory, which training then can't change any more."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {k: snapshot(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(snapshot(v) for v in value)
+    return value
+
+
+class CheckpointWriter:
+    """Writes checkpoints one after the other.
+
+    ``submit`` copies the state and returns; it waits only while the checkpoint before is still being written, so that
+    at most one copy is in memory.
+    """
+
+    def __init__(self, folder: Path, keep: int, publish: Callable[[Event], None], trouble: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._keep = keep
+        self._publish = publish
+        self._trouble = trouble
+        self._queue: queue.Queue[tuple[dict[str, Any], bool] | None] = queue.Queue(maxsize=1)
+        self._thread = threading.Thread(target=self._run, name="torchdeck-checkpoints", daemon=True)
+        self._thread.start()
+
+    def submit(self, state: dict[str, Any], best: bool) -> None:
+        """Write this state; ``best``: it is the best so far, too."""
+        self._queue.join()
+        self._queue.put((snapshot(state), best))
+
+    def close(self) -> None:
+        """Wait until all is on disk."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            try:
+                self._write(*item)
+            except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+                reason = (getattr(error, "strerror", None) or str(error)).strip().splitlines()[0]
+                self._trouble(f"A checkpoint can't be written to {str(self._folder)!r}: {reason}.")
+            finally:
+                self._queue.task_done()
+
+    def _write(self, state: dict[str, Any], best: bool) -> None:
+        path = self._folder / f"step-{state['step']:09d}.pt"
+        with files.replacing(path) as file:
+            torch.save(state, file)
+        if best:
+            files.link(path, self._folder / BEST)
+        files.link(path, self._folder / LAST)
+        for old in generations(self._folder)[self._keep :]:
+            old.unlink(missing_ok=True)
+        self._publish(
+            CheckpointWritten(epoch=state["epoch"], step=state["step"], path=f"checkpoints/{path.name}",
+                              bytes=path.stat().st_size, best=best)
+        )  # fmt: skip
+
+
+def generations(folder: Path) -> list[Path]:
+    """The step-*.pt files, the newest step first."""
+    found = [(int(m[1]), p) for p in folder.glob("step-*.pt") if (m := _STEP.fullmatch(p.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def newest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
+    """The newest checkpoint that is whole, or None when there is none at all.
+
+    A damaged one is told of and set aside (``*.damaged``), and the generation before is taken.
+
+    Raises UserError when there are some and none is whole.
+    """
+    candidates = [folder / LAST, *generations(folder)]
+    errors: list[str] = []
+    for path in candidates:
+        if not path.exists():
+            continue
+        try:
+            state = load_checkpoint(path, "--resume")
+        except UserError as error:
+            errors.append(str(error))
+            continue
+        _set_aside_after(folder, state["step"])
+        if errors:
+            warn(f"{errors[0]} Going on from {path.name}, step {state['step']}.")
+        return state
+    if errors:
+        raise UserError(errors[0])
+    return None
+
+
+def _set_aside_after(folder: Path, step: int) -> None:
+    """Later generations than the one that is gone on from are damaged; they must not count as the newest ones."""
+    for path in generations(folder):
+        if int(_STEP.fullmatch(path.name)[1]) > step:  # type: ignore[index]
+            with contextlib.suppress(OSError):
+                path.rename(path.with_name(f"{path.name}.damaged"))

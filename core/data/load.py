@@ -1,0 +1,363 @@
+"""From the experiment's data table to feeds of batches: load, check, split, measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from core import catalog, devices, usercode
+from core.data import samples, tables, transforms, vision
+from core.data.batches import (
+    FeedOptions,
+    LoaderFeed,
+    Reader,
+    ResidentFeed,
+    default_workers,
+    derive,
+    evaluation_batch_size,
+    resident_device,
+)
+from core.data.source import Arrays, DataInfo, Part, Source
+from core.errors import UserError, count
+from core.experiment import Data, Experiment, Transform
+
+Feed = ResidentFeed | LoaderFeed
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """Feeds for training, validation and test, and what is known of the data."""
+
+    info: DataInfo
+    train: Feed
+    #: None when trainer.validation_share is 0.
+    val: Feed | None
+    test: Feed | None
+    #: The transforms with measured values filled in.
+    transforms: tuple[Transform, ...]
+    #: Classes of the training samples, where they are known without reading each; for class weights.
+    train_targets: Tensor | None
+    #: A few training samples as the model gets them, on the CPU [N, ...].
+    sample: Tensor
+
+    def close(self) -> None:
+        """End DataLoader workers."""
+        for feed in (self.train, self.val, self.test):
+            if feed is not None:
+                feed.close()
+
+
+def load_source(data: Data) -> Source:
+    """The raw data that ``data.name`` points to.
+
+    Raises UserError when they are not there or damaged.
+    """
+    entry = data.entry()
+    if entry is None:
+        return samples.load_user(data.name, data.args, data.num_classes)
+    args = data.resolved()
+    match entry.fact("family"):
+        case "sklearn":
+            return tables.load_sklearn(entry.name)
+        case "idx":
+            return vision.load_idx(entry.name, data.root, data.download, args.get("split", ""))
+        case "torchvision":
+            return vision.load_torchvision(entry.name, data.root, data.download)
+        case "folder":
+            return samples.load_image_folder(args["path"])
+        case "fake":
+            return samples.load_fake(**args)
+        case "table":
+            return tables.load_table(args["path"], args["target"], args["features"], args["test_path"], args["task"])
+        case "npz":
+            return tables.load_npz(args["path"], args["x"], args["y"], args["task"])
+    raise AssertionError(entry)
+
+
+def load(experiment: Experiment, device: torch.device, warn: Callable[[str], None] = lambda text: None) -> LoadedData:
+    """Load, check and split the data, and make the feeds.
+
+    Raises UserError for data that can't be trained on, in one sentence.
+    """
+    data, trainer = experiment.data, experiment.trainer
+    source = load_source(data)
+    classes = _class_names(source, data)
+    _check(source, data.name, len(classes))
+
+    n = len(source.train)
+    keep, held_out = _split(source, torch.arange(n), data.test_share if source.test is None else 0.0,
+                            derive(trainer.seed, "test"))  # fmt: skip
+    train_at, val_at = _split(source, keep, trainer.validation_share, derive(trainer.seed, "validation"))
+    if not len(train_at):
+        raise UserError(f"data.name = {data.name!r} leaves no sample to train on: it has {count(n, 'sample')} in all.")
+
+    chosen = data.transforms if data.transforms is not None else _default_transforms(source)
+    chosen = _measure(chosen, source, train_at, trainer.seed)
+    mean, std = _target_scale(source, train_at, data.scale_target)
+
+    feeds = _FeedMaker(experiment, source, classes, chosen, (mean, std), device, warn)
+    test_part, test_at = (source.train, held_out) if source.test is None else (source.test, torch.arange(len(source.test)))
+    train = feeds.make(source.train, train_at, training=True)
+    val = feeds.make(source.train, val_at, training=False) if len(val_at) else None
+    test = feeds.make(test_part, test_at, training=False) if len(test_at) else None
+
+    x, y = feeds.peek(source.train, train_at[:25])
+    info = DataInfo(
+        name=data.name,
+        task=source.task,
+        input_shape=tuple(x.shape[1:]),
+        outputs=len(classes) or (y.shape[1] if y.ndim > 1 else 1),
+        class_names=classes,
+        target_mean=tuple(mean.tolist()),
+        target_std=tuple(std.tolist()),
+        samples={"train": len(train_at), "val": len(val_at), "test": len(test_at)},
+        place=source.place,
+    )
+    known = source.train.targets if source.task == "classification" else None
+    return LoadedData(info, train, val, test, tuple(chosen), known[train_at] if known is not None else None,
+                      x.cpu())  # fmt: skip
+
+
+def _class_names(source: Source, data: Data) -> tuple[str, ...]:
+    if source.task == "regression":
+        return ()
+    names = source.class_names
+    if data.num_classes and data.num_classes > len(names):
+        return (*names, *(str(i) for i in range(len(names), data.num_classes)))
+    if data.num_classes and data.num_classes < len(names):
+        raise UserError(f"data.num_classes = {data.num_classes}, but {data.name!r} has {len(names)} classes.")
+    return names
+
+
+def _check(source: Source, name: str, classes: int) -> None:
+    where = f"data.name = {name!r}"
+    if source.task == "classification" and classes < 2:
+        raise UserError(f"{where} has {count(classes, 'class')}; two or more are needed to learn anything.")
+    for part in (source.train, source.test):
+        if part is None:
+            continue
+        if not len(part):
+            raise UserError(f"{where} is empty.")
+        if isinstance(part, Arrays) and part.x.is_floating_point():
+            rows = torch.isfinite(part.x.reshape(len(part), -1)).all(1)
+            if not rows.all():
+                raise UserError(f"{where}: sample {int((~rows).nonzero()[0])} holds NaN or infinite values.")
+        if source.task == "classification" and part.targets is not None:
+            y = part.targets
+            wrong = (y < 0) | (y >= classes)
+            if wrong.any():
+                at = int(wrong.nonzero()[0])
+                raise UserError(
+                    f"{where}: sample {at} has the label {int(y[at])}; with {classes} classes it must be between 0 "
+                    f"and {classes - 1}."
+                )
+            if y.unique().numel() < 2:
+                raise UserError(f"{where}: all samples are of one class; two or more are needed to learn anything.")
+
+
+def _split(source: Source, indices: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices to keep and to hold out, both in rising order; by class where the classes are known."""
+    if not share or len(indices) < 2:
+        return indices, indices[:0]
+    generator = torch.Generator().manual_seed(seed)
+    targets = source.train.targets if source.task == "classification" else None
+    groups = [indices]
+    if targets is not None:
+        labels = targets[indices]
+        groups = [indices[labels == label] for label in labels.unique()]
+    held: list[Tensor] = []
+    owed = 0.0  # what rounding has left over, carried to the next class, so that the total is right
+    for group in groups:
+        owed += len(group) * share
+        take = min(round(owed), len(group) - 1)
+        owed -= take
+        held.append(group[torch.randperm(len(group), generator=generator)[:take]])
+    out = torch.cat(held).sort().values
+    keep = torch.ones(len(source.train), dtype=torch.bool)
+    keep[out] = False
+    return indices[keep[indices]], out
+
+
+def _default_transforms(source: Source) -> tuple[Transform, ...]:
+    if isinstance(source.train, Arrays):
+        return (Transform(name="ToTensor"), Transform(name="Normalize")) if source.image else (Transform(name="Normalize"),)
+    sample, _ = samples.first_sample(source.train, source.place)
+    if isinstance(sample, Tensor) and sample.is_floating_point():
+        return ()  # the user's Dataset has made its tensors ready
+    return (Transform(name="ToTensor"), Transform(name="Normalize")) if source.image else ()
+
+
+def _measure(chosen: Sequence[Transform], source: Source, train_at: Tensor, seed: int) -> tuple[Transform, ...]:
+    """Fill in mean and std of each Normalize that has none, from the training set (a sample of it when streamed)."""
+    measured: list[Transform] = []
+    for transform in chosen:
+        if transform.name == "Normalize" and not (transform.args().get("mean") and transform.args().get("std")):
+            mean, std = _statistics(measured, source, train_at, seed)
+            transform = Transform(name="Normalize", mean=mean, std=std)
+        measured.append(transform)
+    return tuple(measured)
+
+
+def _statistics(before: Sequence[Transform], source: Source, train_at: Tensor, seed: int) -> tuple[list[float], list[float]]:
+    pipeline = transforms.split(before, training=False)
+    part = source.train
+    if isinstance(part, Arrays) and not pipeline.needs_samples():
+        if part.x.dtype == torch.uint8 and part.x.ndim == 4:
+            return _byte_statistics(part.x, train_at)
+        x = part.x[train_at].float()
+    else:
+        generator = torch.Generator().manual_seed(derive(seed, "statistics"))
+        some = train_at[torch.randperm(len(train_at), generator=generator)[:1000]]
+        apply = transforms.sample_transform(pipeline.sample)
+        with usercode.user_errors():
+            pixels = [transforms.as_tensor(apply(_sample(part, int(i)))).float() for i in some]
+        dims = [p.transpose(0, 1).reshape(p.shape[0] if p.ndim < 3 else p.shape[0], -1) if p.ndim < 3 else p.flatten(1)
+                for p in pixels]  # fmt: skip
+        if pixels[0].ndim >= 3:
+            flat = torch.cat(dims, 1).double()
+            return _rounded(flat.mean(1), flat.std(1))
+        x = torch.stack(pixels)
+    x = transforms.to_unit(x)
+    dims_over = (0, 2, 3) if x.ndim == 4 else (0,)
+    return _rounded(x.double().mean(dims_over), x.double().std(dims_over))
+
+
+def _sample(part: Part, index: int) -> Any:
+    return part.x[index] if isinstance(part, Arrays) else samples.pair(part.dataset[index], "data")[0]
+
+
+def _byte_statistics(x: Tensor, train_at: Tensor) -> tuple[list[float], list[float]]:
+    """Exact mean and std of bytes / 255 per channel, from a histogram: no float copy of the data set."""
+    values = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for channel in range(x.shape[1]):
+        histogram = torch.zeros(256, dtype=torch.float64)
+        for chunk in train_at.split(8192):
+            histogram += torch.bincount(x[chunk, channel].flatten().int(), minlength=256)
+        share = histogram / histogram.sum()
+        mean = (share * values).sum()
+        means.append(mean)
+        stds.append((share * (values - mean) ** 2).sum().sqrt())
+    return _rounded(torch.stack(means), torch.stack(stds))
+
+
+def _rounded(mean: Tensor, std: Tensor) -> tuple[list[float], list[float]]:
+    # A channel or feature that never changes has a std of 0; it is only shifted.
+    std = torch.where(torch.isfinite(std) & (std > 1e-12), std, torch.ones_like(std))
+    return [float(f"{v:.7g}") for v in mean], [float(f"{v:.7g}") for v in std]
+
+
+def _target_scale(source: Source, train_at: Tensor, scale: bool) -> tuple[Tensor, Tensor]:
+    targets = source.train.targets
+    if source.task == "classification" or targets is None or not scale:
+        return torch.zeros(0), torch.zeros(0)
+    y = targets[train_at].double().reshape(len(train_at), -1)
+    std = y.std(0)
+    return y.mean(0).float(), torch.where(std > 1e-12, std, torch.ones_like(std)).float()
+
+
+class _FeedMaker:
+    def __init__(self, experiment: Experiment, source: Source, classes: tuple[str, ...], chosen: Sequence[Transform],
+                 scale: tuple[Tensor, Tensor], device: torch.device, warn: Callable[[str], None]) -> None:  # fmt: skip
+        self._experiment = experiment
+        self._source = source
+        self._classes = len(classes)
+        self._transforms = chosen
+        self._device = device
+        self._warn = warn
+        parts = [p for p in (source.train, source.test) if isinstance(p, Arrays)]
+        self._home = resident_device(parts, device, devices.memory_free(device)) if parts else device
+        self._moved: dict[int, Arrays] = {}
+        self._target_sample, self._target_op = _target_functions(
+            experiment.data.target_transforms, self._classes, scale, device
+        )
+
+    def make(self, part: Part, indices: Tensor, training: bool) -> Feed:
+        trainer, data = self._experiment.trainer, self._experiment.data
+        pipeline = transforms.split(self._transforms, training)
+        size = trainer.batch_size
+        options = FeedOptions(
+            batch_size=size if training else evaluation_batch_size(trainer.eval_batch_size, size),
+            device=self._device,
+            seed=trainer.seed,
+            ops=transforms.batch_transform(pipeline.batch, self._device),
+            target_op=self._target_op,
+            shuffle=training,
+        )
+        if isinstance(part, Arrays) and not pipeline.needs_samples() and self._target_sample is None:
+            return ResidentFeed(self._resident(part), indices, options)
+        workers = data.workers if data.workers is not None else default_workers(self._device, devices.cores())
+        return LoaderFeed(self._reader(part, pipeline), indices, options, workers, data.timeout, self._warn)
+
+    def _resident(self, part: Arrays) -> Arrays:
+        """The data on their device; training and validation share one copy."""
+        if id(part) not in self._moved:
+            self._moved[id(part)] = Arrays(part.x.to(self._home), part.y.to(self._home))
+        return self._moved[id(part)]
+
+    def _reader(self, part: Part, pipeline: transforms.Pipeline) -> Reader:
+        listed = part if not isinstance(part, Arrays) else samples.Samples(_ArrayItems(part), part.y)
+        return Reader(
+            listed, transforms.sample_transform(pipeline.sample), self._target_sample or transforms.Composed(()),
+            self._experiment.trainer.seed, self._classes, self._experiment.data.name,
+        )  # fmt: skip
+
+    def peek(self, part: Part, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Some samples as a batch, read in this process, before any worker is started."""
+        pipeline = transforms.split(self._transforms, training=False)
+        options = FeedOptions(len(indices), self._device, self._experiment.trainer.seed,
+                              transforms.batch_transform(pipeline.batch, self._device), self._target_op, False)  # fmt: skip
+        feed: Feed
+        if isinstance(part, Arrays) and not pipeline.needs_samples() and self._target_sample is None:
+            feed = ResidentFeed(self._resident(part), indices, options)
+        else:
+            feed = LoaderFeed(self._reader(part, pipeline), indices, options, 0, 1e9, self._warn)
+        return next(iter(feed.epoch(0)))
+
+
+class _ArrayItems(torch.utils.data.Dataset):
+    """Tensors read sample by sample, for transforms that need single samples."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._arrays = arrays
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self._arrays.x[index], self._arrays.y[index]
+
+
+def _target_functions(
+    chosen: Sequence[Transform], classes: int, scale: tuple[Tensor, Tensor], device: torch.device
+) -> tuple[Callable[[Any], Any] | None, Callable[[Tensor], Tensor]]:
+    """Target transforms: one for single samples (None when not needed) and one for the batch on the device."""
+    steps: list[Callable[[Any], Any]] = []
+    one_hot = False
+    for transform in chosen:
+        if catalog.is_user_code(transform.name) or transform.name == "Lambda":
+            reference = transform.args().get("function", transform.name)
+            steps.append(usercode.load(reference, "data.target_transforms"))
+        elif classes:
+            one_hot = True
+        else:
+            raise UserError("data.target_transforms: OneHot needs classes, but this is regression.")
+    mean, std = (t.to(device) for t in scale)
+
+    def on_batch(y: Tensor) -> Tensor:
+        if one_hot and y.ndim == 1:
+            return F.one_hot(y.long(), classes).float()
+        if classes:
+            return y if y.is_floating_point() else y.long()
+        y = y.float()
+        return (y - mean.view(mean.shape if y.ndim > 1 else ())) / std.view(std.shape if y.ndim > 1 else ()) if len(mean) else y
+
+    if not steps:
+        return None, on_batch
+
+    return transforms.Composed(steps), on_batch

@@ -1,0 +1,97 @@
+"""What a source of data gives: training and perhaps test samples, and what is known of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch.utils.data import Dataset
+
+from core.errors import UserError
+
+Task = Literal["classification", "regression"]
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Samples that fit in memory: ``x`` [N, C, H, W] (uint8 or float) or [N, F] (float), ``y`` [N] or [N, T]."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def targets(self) -> torch.Tensor | None:
+        """The targets of all samples."""
+        return self.y
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A map-style Dataset of (input, target) pairs, read sample by sample in the DataLoader.
+
+    ``targets`` are those of all samples, where they are known without reading each sample.
+    """
+
+    dataset: Dataset
+    targets: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+
+Part = Arrays | Samples
+
+
+@dataclass(frozen=True)
+class Source:
+    """Training samples, test samples where the source has its own, and names."""
+
+    train: Part
+    test: Part | None
+    task: Task
+    image: bool
+    class_names: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
+    #: Where the data were found, for the log.
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What the model and the metrics need to know of the data."""
+
+    name: str
+    task: Task
+    #: Shape of one input as the model gets it: (C, H, W) or (F,).
+    input_shape: tuple[int, ...]
+    #: Numbers that the model gives per sample: classes, or targets in regression.
+    outputs: int
+    class_names: tuple[str, ...] = ()
+    #: Regression: mean and standard deviation of the training targets, which are taken out while training.
+    target_mean: tuple[float, ...] = ()
+    target_std: tuple[float, ...] = ()
+    samples: dict[str, int] = field(default_factory=dict)
+    place: str = ""
+
+    @property
+    def classes(self) -> int:
+        """How many classes; 0 in regression."""
+        return len(self.class_names)
+
+
+def targets_of(values: torch.Tensor, where: str) -> tuple[Task, torch.Tensor]:
+    """The task that a target tensor means, and the target as the losses want it: int64 classes or float32 numbers."""
+    if values.ndim > 1 and values.shape[-1] == 1:
+        values = values.squeeze(-1)
+    if values.dtype.is_floating_point:
+        if not torch.isfinite(values).all():
+            at = int((~torch.isfinite(values.reshape(len(values), -1))).any(1).nonzero()[0])
+            raise UserError(f"{where}: the target of sample {at} is not a finite number.")
+        return "regression", values.float()
+    if values.ndim > 1:
+        raise UserError(f"{where}: targets have the shape {list(values.shape)}; one class number per sample is needed.")
+    return "classification", values.long()

@@ -1,0 +1,251 @@
+"""Transforms: on the whole batch on the training device where they can, sample by sample in the DataLoader elsewhere.
+
+The order is as written: everything up to the last transform that needs single samples runs in the DataLoader, all
+after it on the batch. On a batch every sample has a random draw of its own, from a generator that is seeded by
+(seed, epoch, batch): a batch is the same whenever and wherever it is made.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from core import catalog, usercode
+from core.errors import UserError
+from core.experiment import Transform
+
+BatchOp = Callable[[Tensor, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Transforms for one use (training or evaluation), split into those per sample and those per batch."""
+
+    sample: tuple[Transform, ...]
+    batch: tuple[Transform, ...]
+
+    def needs_samples(self) -> bool:
+        """Whether something must run sample by sample."""
+        return bool(self.sample)
+
+
+def split(transforms: Sequence[Transform], training: bool) -> Pipeline:
+    """The transforms for training or for evaluation, which leaves the random ones out (but keeps their sizes)."""
+    chosen = [t for transform in transforms for t in ([transform] if training else _for_evaluation(transform))]
+    last = max((i for i, t in enumerate(chosen) if not _fact(t, "batch")), default=-1)
+    return Pipeline(tuple(chosen[: last + 1]), tuple(chosen[last + 1 :]))
+
+
+def _fact(transform: Transform, name: str) -> bool:
+    if catalog.is_user_code(transform.name):
+        return False
+    return bool(catalog.find("transform", transform.name).fact(name))
+
+
+def _for_evaluation(transform: Transform) -> list[Transform]:
+    size = transform.args().get("size")
+    if transform.name == "RandomCrop":
+        return [Transform(name="CenterCrop", size=size)]
+    if transform.name == "RandomResizedCrop":
+        return [Transform(name="Resize", size=size), Transform(name="CenterCrop", size=size)]
+    return [] if _fact(transform, "random") else [transform]
+
+
+def _arguments(transform: Transform, kind: str = "transform") -> dict[str, Any]:
+    return catalog.find(kind, transform.name).resolve(transform.args())
+
+
+# --- sample by sample ------------------------------------------------------------------------------------------------
+
+
+class Composed:
+    """Functions applied one after the other; a class, because DataLoader workers get it pickled."""
+
+    def __init__(self, steps: Sequence[Callable[[Any], Any]]) -> None:
+        self._steps = tuple(steps)
+
+    def __call__(self, value: Any) -> Any:
+        for step in self._steps:
+            value = step(value)
+        return value
+
+
+def sample_transform(transforms: Sequence[Transform]) -> Composed:
+    """The transforms composed, for one sample: PIL image or uint8 tensor in, whatever the last one gives out."""
+    return Composed([_sample_step(t) for t in transforms])
+
+
+def _sample_step(transform: Transform) -> Callable[[Any], Any]:
+    if catalog.is_user_code(transform.name):
+        made = usercode.load(transform.name, "data.transforms")
+        if isinstance(made, type):
+            return usercode.call(made, transform.args(), "data.transforms")
+        return functools.partial(made, **transform.args()) if transform.args() else made
+    args = _arguments(transform)
+    if transform.name == "Lambda":
+        return usercode.load(args["function"], "data.transforms")
+    from torchvision.transforms import v2
+
+    if transform.name == "ToTensor":
+        return _to_unit
+    if transform.name == "Normalize":
+        return v2.Normalize(list(args["mean"]), list(args["std"]))
+    return getattr(v2, transform.name)(**{k: v for k, v in args.items() if v is not None})
+
+
+def _to_unit(value: Any) -> Tensor:
+    return to_unit(as_tensor(value))
+
+
+def as_tensor(value: Any) -> Tensor:
+    """A sample as a tensor: PIL images become uint8 [C, H, W], arrays keep their type, numbers become float."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    if hasattr(value, "getbands"):  # a PIL image
+        array = torch.from_numpy(np.array(value))
+        return array.unsqueeze(0) if array.ndim == 2 else array.permute(2, 0, 1).contiguous()
+    try:
+        return torch.as_tensor(value, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"A sample is a {type(value).__name__}; a tensor, an array or an image is needed.") from None
+
+
+# --- a batch at a time -----------------------------------------------------------------------------------------------
+
+
+def to_unit(x: Tensor) -> Tensor:
+    """uint8 0..255 to float 0..1; floats are left alone."""
+    return x.float().div_(255) if x.dtype == torch.uint8 else x.float()
+
+
+def batch_transform(transforms: Sequence[Transform], device: torch.device) -> list[BatchOp]:
+    """The transforms as functions of (batch [N, ...], generator on the device)."""
+    ops: list[BatchOp] = []
+    names = [t.name for t in transforms]
+    i = 0
+    while i < len(transforms):
+        if names[i : i + 2] == ["ToTensor", "Normalize"]:
+            ops.append(_normalize(transforms[i + 1], device, scale=255.0))
+            i += 2
+            continue
+        ops.append(_batch_op(transforms[i], device))
+        i += 1
+    return ops
+
+
+def _batch_op(transform: Transform, device: torch.device) -> BatchOp:
+    args = _arguments(transform)
+    match transform.name:
+        case "ToTensor":
+            return lambda x, g: to_unit(x)
+        case "Normalize":
+            return _normalize(transform, device)
+        case "Resize":
+            return lambda x, g: resize(x, args["size"])
+        case "CenterCrop":
+            return lambda x, g: center_crop(x, args["size"])
+        case "RandomCrop":
+            return lambda x, g: random_crop(x, args["size"], args["padding"], args["padding_mode"], g)
+        case "RandomHorizontalFlip":
+            return lambda x, g: random_flip(x, args["p"], -1, g)
+        case "RandomVerticalFlip":
+            return lambda x, g: random_flip(x, args["p"], -2, g)
+        case "RandomErasing":
+            return lambda x, g: random_erasing(x, args["p"], args["scale"], args["ratio"], args["value"], g)
+    raise AssertionError(transform.name)
+
+
+def _normalize(transform: Transform, device: torch.device, scale: float = 1.0) -> BatchOp:
+    """(x / scale - mean) / std in one multiplication and one addition; ``scale`` is ToTensor's, folded in."""
+    mean = torch.tensor(transform.args()["mean"], dtype=torch.float64)
+    std = torch.tensor(transform.args()["std"], dtype=torch.float64)
+    factor, shift = (1 / std).float().to(device), (-mean / std).float().to(device)
+    folded = (1 / (std * scale)).float().to(device)
+
+    def apply(x: Tensor, generator: torch.Generator) -> Tensor:
+        by = folded if x.dtype == torch.uint8 else factor
+        shape = (-1, 1, 1) if x.ndim == 4 else (-1,)
+        return torch.addcmul(shift.view(shape), x.float(), by.view(shape))
+
+    return apply
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    if isinstance(size, int):
+        return size, size
+    return (int(size[0]), int(size[-1]))
+
+
+def resize(x: Tensor, size: Any) -> Tensor:
+    """Bilinear and antialiased; one number is the length of the shorter side, as in torchvision."""
+    h, w = x.shape[-2:]
+    if isinstance(size, int):
+        size = (size, max(1, int(size * w / h))) if h <= w else (max(1, int(size * h / w)), size)
+    if (h, w) == tuple(size):
+        return x
+    whole = x.dtype == torch.uint8
+    y = F.interpolate(x.float() if whole else x, size=tuple(size), mode="bilinear", antialias=True)
+    return y.round_().clamp_(0, 255).to(torch.uint8) if whole else y
+
+
+def center_crop(x: Tensor, size: Any) -> Tensor:
+    """The middle of each image; images that are smaller are padded with zeros."""
+    h, w = _pair(size)
+    dy, dx = h - x.shape[-2], w - x.shape[-1]
+    if dy > 0 or dx > 0:
+        py, px = max(dy, 0), max(dx, 0)
+        x = F.pad(x, (px // 2, px - px // 2, py // 2, py - py // 2))
+    top, left = (x.shape[-2] - h) // 2, (x.shape[-1] - w) // 2
+    return x[..., top : top + h, left : left + w]
+
+
+def random_crop(x: Tensor, size: Any, padding: int, mode: str, generator: torch.Generator) -> Tensor:
+    """A place of its own for each image of the batch [N, C, H, W]."""
+    h, w = _pair(size)
+    if padding:
+        pad_mode = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}[mode]
+        plain = x if mode == "constant" else x.float()
+        x = F.pad(plain, (padding,) * 4, mode=pad_mode).to(x.dtype)
+    n, c, height, width = x.shape
+    if height < h or width < w:
+        raise UserError(f"data.transforms: RandomCrop to {h}x{w} needs larger images or padding; they are {height}x{width}.")
+    top = torch.randint(0, height - h + 1, (n, 1), generator=generator, device=x.device)
+    left = torch.randint(0, width - w + 1, (n, 1), generator=generator, device=x.device)
+    rows = (top + torch.arange(h, device=x.device)).view(n, 1, h, 1)
+    columns = (left + torch.arange(w, device=x.device)).view(n, 1, 1, w)
+    at = (rows * width + columns).expand(n, c, h, w).reshape(n, c, h * w)
+    return x.reshape(n, c, height * width).gather(2, at).view(n, c, h, w)
+
+
+def random_flip(x: Tensor, p: float, dim: int, generator: torch.Generator) -> Tensor:
+    """Mirror each image with probability ``p``."""
+    chosen = torch.rand(len(x), generator=generator, device=x.device) < p
+    return torch.where(chosen.view(-1, *([1] * (x.ndim - 1))), x.flip(dim), x)
+
+
+def random_erasing(
+    x: Tensor, p: float, scale: Sequence[float], ratio: Sequence[float], value: float, generator: torch.Generator
+) -> Tensor:
+    """Blank a rectangle in each image with probability ``p``: area within ``scale``, height over width in ``ratio``."""
+    n, _, h, w = x.shape
+    draw = torch.rand(5, n, generator=generator, device=x.device)
+    area = (scale[0] + draw[1] * (scale[1] - scale[0])) * h * w
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = torch.exp(low + draw[2] * (high - low))
+    eh = (area * aspect).sqrt().round().clamp(1, h)
+    ew = (area / aspect).sqrt().round().clamp(1, w)
+    top, left = (draw[3] * (h - eh + 1)).floor(), (draw[4] * (w - ew + 1)).floor()
+    ys, xs = torch.arange(h, device=x.device), torch.arange(w, device=x.device)
+    in_rows = (ys >= top[:, None]) & (ys < (top + eh)[:, None]) & (draw[0] < p)[:, None]
+    in_columns = (xs >= left[:, None]) & (xs < (left + ew)[:, None])
+    return x.masked_fill((in_rows[:, :, None] & in_columns[:, None, :]).unsqueeze(1), value)

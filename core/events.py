@@ -1,0 +1,267 @@
+"""The typed events of a session, and how they reach listeners without ever holding up the training thread.
+
+Events are frozen. *Readings* (step summaries, log lines) may be thinned for a listener that is slow: the oldest of
+those it has not read yet are dropped and counted. All others are never lost.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+Metrics = Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened in a run, at a moment (seconds since 1970)."""
+
+    name: ClassVar[str] = "event"
+    #: Whether a slow listener may miss it.
+    reading: ClassVar[bool] = False
+    time: float = field(default_factory=time.time)
+
+    def record(self) -> dict[str, Any]:
+        """The event as a plain dict with ``event`` first, ready for JSON; empty fields are left out."""
+        values = {k: v for k, v in vars(self).items() if v is not None and v != {} and v != ()}
+        return {"event": self.name, **values}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started(Event):
+    """Training begins (or goes on, where ``step`` > 0)."""
+
+    name: ClassVar[str] = "started"
+    epoch: int
+    step: int
+    #: Totals as planned: early stopping may end sooner.
+    epochs: int
+    steps: int
+    epoch_length: int
+    device: str
+    precision: str
+    parameters: int
+    train_samples: int
+    val_samples: int
+    test_samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSummary(Event):
+    """Readings over the steps since the last summary."""
+
+    name: ClassVar[str] = "step"
+    reading: ClassVar[bool] = True
+    epoch: int
+    #: Optimizer steps done since the run began.
+    step: int
+    #: Means over the steps since the last summary: loss, accuracy.
+    train: Metrics
+    #: The loss of each of those steps, in order; the last is that of ``step``.
+    losses: tuple[float, ...]
+    learning_rate: float
+    gradient_norm: float | None
+    samples_per_second: float
+    #: Share of the time spent waiting for data.
+    data_wait: float
+    #: Bytes: of the process on CPU, allocated on the device elsewhere.
+    memory: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochEnded(Event):
+    """An epoch is done: means over it, and validation."""
+
+    name: ClassVar[str] = "epoch"
+    epoch: int
+    step: int
+    train: Metrics
+    val: Metrics
+    learning_rate: float
+    seconds: float
+    #: Whether the watched metric is the best so far.
+    best: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(Event):
+    """An evaluation that was asked for in mid-run."""
+
+    name: ClassVar[str] = "evaluated"
+    epoch: int
+    step: int
+    val: Metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointWritten(Event):
+    """A checkpoint is on disk, whole."""
+
+    name: ClassVar[str] = "checkpoint"
+    epoch: int
+    step: int
+    path: str
+    bytes: int
+    best: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogLine(Event):
+    """Something to tell in words."""
+
+    name: ClassVar[str] = "log"
+    reading: ClassVar[bool] = True
+    level: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateChanged(Event):
+    """Paused, going on, or the learning rate was set by hand."""
+
+    name: ClassVar[str] = "state"
+    epoch: int
+    step: int
+    state: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed(Event):
+    """The run ended in an error; the message is one clear sentence."""
+
+    name: ClassVar[str] = "failed"
+    epoch: int
+    step: int
+    message: str
+    #: Whether the user's input was wrong (exit code 2) rather than the training (1).
+    user: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished(Event):
+    """The run is over: done or stopped."""
+
+    name: ClassVar[str] = "finished"
+    epoch: int
+    step: int
+    #: done, stopped or aborted.
+    status: str
+    val: Metrics = field(default_factory=dict)
+    test: Metrics = field(default_factory=dict)
+    #: Counts, rows: true class, columns: predicted class (test set, else validation).
+    confusion: tuple[tuple[int, ...], ...] = ()
+    class_names: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+EVENTS: dict[str, type[Event]] = {
+    e.name: e
+    for e in (Started, StepSummary, EpochEnded, Evaluated, CheckpointWritten, LogLine, StateChanged, Failed, Finished)
+}
+
+
+class Subscription:
+    """A listener's own queue. Reading it waits; writing to it never does.
+
+    ``readings`` is how many unread readings are kept: when more come, the oldest go and are counted in ``dropped``.
+    """
+
+    def __init__(self, readings: int = 1000) -> None:
+        self._limit = readings
+        self._queue: deque[Event] = deque()
+        self._unread_readings = 0
+        self._closed = False
+        self._ready = threading.Condition()
+        self.dropped = 0
+
+    def put(self, event: Event) -> None:
+        """Add an event (from the training thread)."""
+        with self._ready:
+            if event.reading:
+                if self._unread_readings >= self._limit:
+                    self._drop_oldest_reading()
+                self._unread_readings += 1
+            self._queue.append(event)
+            self._ready.notify()
+
+    def _drop_oldest_reading(self) -> None:
+        for i, event in enumerate(self._queue):
+            if event.reading:
+                del self._queue[i]
+                self._unread_readings -= 1
+                self.dropped += 1
+                return
+
+    def get(self, timeout: float | None = None) -> list[Event]:
+        """All unread events, oldest first, after waiting for the first; empty after ``timeout`` seconds or the end."""
+        with self._ready:
+            if not self._queue and not self._closed:
+                self._ready.wait(timeout)
+            events = list(self._queue)
+            self._queue.clear()
+            self._unread_readings = 0
+            return events
+
+    def __iter__(self) -> Iterator[Event]:
+        """Every event until the session is over."""
+        while True:
+            events = self.get()
+            yield from events
+            if not events and self._closed:
+                return
+
+    @property
+    def closed(self) -> bool:
+        """Whether no further event will come (unread ones may be left)."""
+        return self._closed
+
+    def close(self) -> None:
+        """No event will come any more."""
+        with self._ready:
+            self._closed = True
+            self._ready.notify_all()
+
+
+class Publisher:
+    """Hands each event to every subscription."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._subscriptions: list[Subscription] = []
+        self._closed = False
+
+    def subscribe(self, readings: int = 1000) -> Subscription:
+        """A new subscription; it sees events from now on."""
+        subscription = Subscription(readings)
+        with self._lock:
+            if self._closed:
+                subscription.close()
+            else:
+                self._subscriptions.append(subscription)
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Forget a subscription and close it."""
+        with self._lock:
+            if subscription in self._subscriptions:
+                self._subscriptions.remove(subscription)
+        subscription.close()
+
+    def publish(self, event: Event) -> None:
+        """Hand an event on; takes microseconds however slow the listeners are."""
+        with self._lock:
+            subscriptions = tuple(self._subscriptions)
+        for subscription in subscriptions:
+            subscription.put(event)
+
+    def close(self) -> None:
+        """Tell every subscription that no event will come any more."""
+        with self._lock:
+            self._closed = True
+            subscriptions = tuple(self._subscriptions)
+        for subscription in subscriptions:
+            subscription.close()

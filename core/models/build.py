@@ -1,0 +1,235 @@
+"""From the experiment's model table to an nn.Module that fits the data."""
+
+from __future__ import annotations
+
+import fnmatch
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core import usercode
+from core.checkpoints.read import load_weights
+from core.data.source import DataInfo
+from core.errors import UserCodeError, UserError
+from core.experiment import Model
+from core.models.nets import NETS
+
+
+def build(model: Model, info: DataInfo, loss: str | None = None) -> nn.Module:
+    """The model for these data, on the CPU, with its weights loaded and its frozen parameters marked.
+
+    Weights are drawn from torch's global generator: seed it first.
+
+    Raises UserError when model and data don't fit, UserCodeError when the user's code raises.
+    """
+    outputs = info.outputs
+    entry = model.entry()
+    if entry is None:
+        net = _user_model(model, info)
+    elif entry.fact("family") == "torchvision":
+        net = _torchvision(model, info, outputs)
+    else:
+        if entry.name not in ("mlp", "linear") and len(info.input_shape) != 3:
+            raise UserError(
+                f"model.name = {entry.name!r} needs images, but the inputs of {info.name!r} have the shape "
+                f"{list(info.input_shape)}; choose mlp or linear."
+            )
+        net = NETS[entry.name](info.input_shape, outputs, **model.resolved())
+    if model.weights and model.weights != "DEFAULT":
+        _load_local(net, model.weights)
+    elif model.weights and (entry is None or entry.fact("family") != "torchvision"):
+        raise UserError("model.weights = 'DEFAULT' is for torchvision's models; name a file for others.")
+    _freeze(net, model.freeze)
+    _check_output(net, info, loss, model.name)
+    return net
+
+
+def _user_model(model: Model, info: DataInfo) -> nn.Module:
+    target = usercode.load(model.name, "model.name")
+    if isinstance(target, nn.Module):
+        return target
+    if not callable(target):
+        raise UserError(f"model.name = {model.name!r} is a {type(target).__name__}, not an nn.Module or a function.")
+    inputs = info.input_shape[0]
+    offered = dict.fromkeys(("num_classes", "n_classes", "num_outputs", "out_features", "output_dim"), info.outputs)
+    offered |= dict.fromkeys(("in_channels", "in_features", "input_dim", "in_chans"), inputs)
+    made = usercode.call(target, model.args, "model", offered | {"input_shape": info.input_shape})
+    if not isinstance(made, nn.Module):
+        raise UserError(f"model.name = {model.name!r} gave a {type(made).__name__}; an nn.Module is needed.")
+    return made
+
+
+def _torchvision(model: Model, info: DataInfo, outputs: int) -> nn.Module:
+    import torchvision
+
+    if len(info.input_shape) != 3:
+        raise UserError(f"model.name = {model.name!r} needs images, but {info.name!r} is a table.")
+    args: dict[str, Any] = {k: v for k, v in model.args.items() if v is not None}
+    pretrained = model.weights == "DEFAULT"
+    if model.name in ("googlenet", "inception_v3") and not pretrained:
+        args |= {"aux_logits": False, "init_weights": True}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            if pretrained:
+                net = torchvision.models.get_model(model.name, weights="DEFAULT", **args)
+            else:
+                net = torchvision.models.get_model(model.name, num_classes=outputs, **args)
+    except OSError as error:
+        raise UserError(
+            f"model.weights = 'DEFAULT': the weights of {model.name} could not be downloaded ({error}); put a file in "
+            f"model.weights, or the download in {torch.hub.get_dir()!r}."
+        ) from None
+    except TypeError as error:
+        raise UserError(f"model.args: {model.name} does not take {args}: {error}.") from None
+    if getattr(net, "aux_logits", False):
+        net.aux_logits = False
+        for name in ("aux1", "aux2", "AuxLogits"):
+            if hasattr(net, name):
+                setattr(net, name, None)
+    adapt_inputs(net, info.input_shape[0])
+    adapt_outputs(net, outputs)
+    return net
+
+
+def adapt_inputs(net: nn.Module, channels: int) -> None:
+    """Make the first convolution take that many channels, keeping what its weights have learned.
+
+    More channels than before repeat the old ones, fewer (grey) take their sum, scaled so that activations keep their
+    size (as timm does).
+    """
+    name, first = next(((n, m) for n, m in net.named_modules() if isinstance(m, nn.Conv2d)), (None, None))
+    if first is None or name is None or first.in_channels == channels or first.groups != 1:
+        return
+    new = nn.Conv2d(channels, first.out_channels, first.kernel_size, first.stride, first.padding, first.dilation,  # type: ignore[arg-type]
+                    bias=first.bias is not None, padding_mode=first.padding_mode)  # fmt: skip
+    with torch.no_grad():
+        old = first.weight
+        if channels == 1:
+            new.weight.copy_(old.sum(1, keepdim=True))
+        else:
+            repeats = -(-channels // old.shape[1])
+            new.weight.copy_(old.repeat(1, repeats, 1, 1)[:, :channels] * (old.shape[1] / channels))
+        if first.bias is not None and new.bias is not None:
+            new.bias.copy_(first.bias)
+    _replace(net, name, new)
+    if getattr(net, "transform_input", False):  # Inception's own normalisation is for three channels
+        net.transform_input = False  # type: ignore[assignment]
+
+
+def adapt_outputs(net: nn.Module, outputs: int) -> None:
+    """Put a fresh head with that many outputs in place of the last layer, unless it fits already."""
+    heads = [(n, m) for n, m in net.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    name, head = heads[-1]
+    if isinstance(head, nn.Linear):
+        if head.out_features != outputs:
+            _replace(net, name, nn.Linear(head.in_features, outputs, bias=head.bias is not None))
+    elif head.out_channels != outputs:  # SqueezeNet ends in a convolution
+        _replace(net, name, nn.Conv2d(head.in_channels, outputs, head.kernel_size))  # type: ignore[arg-type]
+    if hasattr(net, "num_classes"):
+        net.num_classes = outputs  # type: ignore[assignment]
+
+
+def _replace(net: nn.Module, name: str, new: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    owner = net.get_submodule(parent)
+    if isinstance(owner, nn.Sequential):
+        owner[int(leaf)] = new
+    else:
+        setattr(owner, leaf, new)
+
+
+def _load_local(net: nn.Module, weights: str) -> None:
+    """Load a weights file; a head (the last layer) of another size is left as it was drawn."""
+    path = Path(weights).expanduser()
+    given = load_weights(path, "model.weights")
+    own = net.state_dict()
+    fitting = {n: t for n, t in given.items() if n in own and own[n].shape == t.shape}
+    missing = [n for n in own if n not in given]
+    unknown = [n for n in given if n not in own]
+    reshaped = [n for n in given if n in own and own[n].shape != given[n].shape]
+    head = {n.rpartition(".")[0] for n in list(own)[-2:]}
+    if not fitting:
+        raise UserError(f"model.weights = {weights!r} fits none of the model's {len(own)} tensors; it is another model's.")
+    wrong = [n for n in (*missing, *reshaped) if n.rpartition(".")[0] not in head]
+    if wrong or (unknown and not reshaped):
+        what = wrong[0] if wrong else unknown[0]
+        detail = (
+            f"{what!r} is {'missing from the file' if what in missing else 'not in the model'}"
+            if what not in reshaped
+            else f"{what!r} has the shape {list(given[what].shape)} in the file and {list(own[what].shape)} in the model"
+        )
+        raise UserError(f"model.weights = {weights!r} does not fit the model: {detail}.")
+    net.load_state_dict(fitting, strict=False)
+
+
+def _freeze(net: nn.Module, patterns: Sequence[str]) -> None:
+    names = [name for name, _ in net.named_parameters()]
+    for pattern in patterns:
+        matching = fnmatch.filter(names, pattern) or [n for n in names if n.startswith(f"{pattern}.")]
+        if not matching:
+            tops = sorted({n.split(".")[0] for n in names})
+            raise UserError(f"model.freeze: no parameter matches {pattern!r}; names begin with {', '.join(tops)}.")
+        for name in matching:
+            net.get_parameter(name).requires_grad_(False)
+    if patterns and not any(p.requires_grad for p in net.parameters()):
+        raise UserError("model.freeze leaves nothing to train: every parameter is frozen.")
+
+
+def logits_of(output: Any) -> Any:
+    """The logits in what a model returns: the tensor itself, or the ``logits`` of a Hugging Face or Inception output."""
+    return output if isinstance(output, Tensor) else getattr(output, "logits", output)
+
+
+def _check_output(net: nn.Module, info: DataInfo, loss: str | None, name: str) -> None:
+    """Try the model on a batch of two, so that a misfit is told before training and not in the middle of it."""
+    sample = torch.zeros(2, *info.input_shape)
+    was_training = net.training
+    net.eval()
+    try:
+        with torch.no_grad(), usercode.user_errors():
+            output = logits_of(net(sample))
+    except UserCodeError as error:
+        shape = list(sample.shape)
+        raise UserCodeError(f"model.name = {name!r} raised in forward, given a batch of the shape {shape}: {error}") from None
+    except UserError:
+        raise
+    except Exception as error:
+        hint = "; images may be too small for it: add a Resize to data.transforms" if len(info.input_shape) == 3 else ""
+        raise UserError(
+            f"model.name = {name!r} can't take inputs of the shape {list(info.input_shape)}: {first_line(error)}{hint}."
+        ) from None
+    finally:
+        net.train(was_training)
+    if not isinstance(output, Tensor):
+        raise UserError(f"model.name = {name!r} returned a {type(output).__name__}; a tensor [batch, outputs] is needed.")
+    expected = [2, info.outputs]
+    allowed: list[list[int]] = [expected]
+    if info.outputs == 1:
+        allowed.append([2])
+    if loss == "bce_with_logits" and info.classes == 2:
+        allowed += [[2, 1], [2]]
+    if list(output.shape) not in allowed:
+        if info.classes and output.ndim == 2 and output.shape[0] == 2 and output.shape[1] < info.classes:
+            raise UserError(
+                f"model.name = {name!r} has {output.shape[1]} outputs, but {info.name!r} has {info.classes} classes."
+            )
+        if not (info.classes and output.ndim == 2 and output.shape[0] == 2 and output.shape[1] > info.classes):
+            raise UserError(
+                f"model.name = {name!r} returned the shape {list(output.shape)} for a batch of 2; {expected} is needed."
+            )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, without its full stop."""
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__).rstrip(".")
+
+
+def wants_channels_last(net: nn.Module) -> bool:
+    """Whether a model has convolutions on images, which run faster with the channels last in memory."""
+    return any(isinstance(m, nn.Conv2d) for m in net.modules())

@@ -1,0 +1,1 @@
+"""The run directory: written, listed, recorded. Reading it imports no torch."""

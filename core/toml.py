@@ -1,0 +1,217 @@
+"""Experiments as TOML: read, overridden with ``--set key.path=value``, written; every error one plain sentence."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args
+
+import tomli_w
+from pydantic import BaseModel, ValidationError
+
+from core import catalog
+from core.errors import UserError, did_you_mean
+from core.experiment import Experiment, Picked
+
+
+def presets() -> dict[str, Path]:
+    """The experiments that ship with torchdeck, by name."""
+    folder = Path(str(resources.files("core") / "presets"))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load(source: str | None = None, overrides: Iterable[str] = ()) -> Experiment:
+    """An experiment from a preset's name or a TOML file, with overrides on top; None: the defaults.
+
+    Raises UserError in one sentence (or one line per wrong value).
+    """
+    raw: dict[str, Any] = {}
+    where = "the experiment"
+    if source is not None:
+        path = presets().get(source)
+        if path is None:
+            path = Path(source).expanduser()
+            if not path.suffix and not path.exists():
+                raise UserError(f"There is no preset or file {source!r}; {did_you_mean(source, presets())}")
+        raw, where = read(path), source
+    return build(override(raw, overrides), where)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The raw tables of a TOML file.
+
+    Raises UserError when it can't be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"There is no file {str(path)!r}.") from None
+    except OSError as error:
+        raise UserError(f"{str(path)!r} can't be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{str(path)!r} is not a TOML file: it is not UTF-8 text.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{str(path)!r} is not valid TOML: {error}.") from None
+
+
+def loads(text: str, where: str) -> Experiment:
+    """An experiment from TOML text.
+
+    Raises UserError, naming ``where``.
+    """
+    try:
+        return build(tomllib.loads(text), where)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{where} is not valid TOML: {error}.") from None
+
+
+def dumps(experiment: Experiment) -> str:
+    """The experiment as TOML, every field written out; ``loads`` gives the same experiment back."""
+    return tomli_w.dumps(_without_none(experiment.model_dump(mode="json")))
+
+
+def build(raw: Mapping[str, Any], where: str = "the experiment") -> Experiment:
+    """Validate raw tables.
+
+    Raises UserError with a sentence for each wrong key or value.
+    """
+    try:
+        return Experiment.model_validate(raw)
+    except ValidationError as error:
+        lines = [_sentence(e) for e in error.errors()]
+        head = "" if len(lines) == 1 else f"{where} has {len(lines)} wrong values:\n"
+        raise UserError(head + "\n".join(lines)) from None
+
+
+def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Raw tables with ``key.path=value`` texts on top.
+
+    A new ``name`` in a table that picks from the catalog brings that table back to its defaults first: the arguments
+    of another model mean nothing. Names go first, so the order of the overrides does not matter.
+
+    Raises UserError for a text that isn't ``key.path=value`` and for a key that does not exist.
+    """
+    result = {k: dict(v) if isinstance(v, Mapping) else v for k, v in raw.items()}
+    pairs = []
+    for text in overrides:
+        key, sign, value = text.partition("=")
+        if not sign or not key.strip():
+            raise UserError(f"--set {text!r} is not of the form key.path=value.")
+        path = key.strip().split(".")
+        _check_path(path)
+        pairs.append((path, parse_value(value.strip())))
+    for path, value in sorted(pairs, key=lambda pair: pair[0][1:] != ["name"]):
+        if path[1:] == ["name"] and path[0] in _PICKS:
+            old = result.get(path[0], {}).get("name", Experiment.model_fields[path[0]].default.name)
+            if str(value).lower() != str(old).lower():
+                result[path[0]] = {}
+        table = result
+        for step in path[:-1]:
+            table = table.setdefault(step, {})
+            if not isinstance(table, dict):
+                raise UserError(f"--set {'.'.join(path)}: {step!r} is not a table.")
+        table[path[-1]] = value
+    return result
+
+
+_PICKS = {n for n, f in Experiment.model_fields.items() if issubclass(f.annotation, Picked)}  # type: ignore[arg-type]
+
+
+def parse_value(text: str) -> Any:
+    """A value as TOML has it; what is not TOML is a plain text, so that names need no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def keys() -> list[str]:
+    """Every key path that ``--set`` takes, such as ``trainer.epochs``."""
+    return [
+        f"{section}.{key}"
+        for section, field in Experiment.model_fields.items()
+        for key in field.annotation.model_fields  # type: ignore[union-attr]
+    ]
+
+
+def _check_path(path: list[str]) -> None:
+    key = ".".join(path)
+    if len(path) == 1:
+        if path[0] in Experiment.model_fields:
+            raise UserError(f"--set {key}: {key!r} is a table; name one of its fields, such as {key}.name=...")
+        raise UserError(f"There is no key {key!r} in an experiment; {did_you_mean(key, keys())}")
+    if ".".join(path[:2]) not in keys() or (len(path) > 2 and path[1] != "args"):
+        raise UserError(f"There is no key {key!r} in an experiment; {_nearest(path)}")
+
+
+def _nearest(path: list[str]) -> str:
+    section = Experiment.model_fields.get(path[0])
+    if section is None:
+        return did_you_mean(".".join(path[:2]), keys())
+    fields = list(section.annotation.model_fields)  # type: ignore[union-attr]
+    inside = did_you_mean(path[1], fields)
+    if not inside.startswith("did you mean") and issubclass(section.annotation, Picked):  # type: ignore[arg-type]
+        entry = section.default.entry()
+        names = [p.name for kind in [section.annotation.kind()] for e in catalog.entries(kind) for p in e.params]  # type: ignore[union-attr]
+        if entry and path[1] in names:
+            return f"did you mean '{path[0]}.args.{path[1]}'?"
+    return inside
+
+
+def _sentence(error: Any) -> str:
+    loc = [str(part) for part in error["loc"]]
+    key = ".".join(loc).replace(".function-before", "")
+    kind, value = error["type"], error["input"]
+    context = error.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"There is no key {key!r} in an experiment; {_unknown(loc)}"
+    if kind == "missing":
+        return f"{key} is missing."
+    if kind == "literal_error":
+        return f"{key} = {value!r} is not known; {did_you_mean(str(value), _literals(loc))}"
+    limits = {"greater_than": "more than", "greater_than_equal": "at least", "less_than": "less than",
+              "less_than_equal": "at most"}  # fmt: skip
+    if kind in limits:
+        return f"{key} = {value!r} is out of range; it must be {limits[kind]} {next(iter(context.values()))}."
+    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "a text",
+             "tuple": "a list", "dict": "a table", "model": "a table", "finite": "a finite number"}  # fmt: skip
+    for prefix, word in words.items():
+        if kind.startswith(prefix):
+            return f"{key} = {value!r} is not {word}."
+    return f"{key} = {value!r} is wrong: {error['msg'].removeprefix('Value error, ')}."
+
+
+def _model_at(loc: list[str]) -> type[BaseModel] | None:
+    model: Any = Experiment
+    for part in loc:
+        if part.isdigit():
+            continue
+        field = model.model_fields.get(part)
+        if field is None:
+            return None
+        options = [field.annotation, *get_args(field.annotation)]
+        options += [inner for option in options for inner in get_args(option)]
+        model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+        if model is None:
+            return None
+    return model
+
+
+def _unknown(loc: list[str]) -> str:
+    parent = _model_at(loc[:-1])
+    return did_you_mean(loc[-1], parent.model_fields if parent else [])
+
+
+def _literals(loc: list[str]) -> list[str]:
+    parent = _model_at(loc[:-1])
+    return [str(v) for v in get_args(parent.model_fields[loc[-1]].annotation)] if parent else []
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(v) for v in value]
+    return value

@@ -1,0 +1,176 @@
+"""TensorBoard: everything of a run in the run's own directory.
+
+The hparams summaries go through the same writer as the scalars (``SummaryWriter.add_hparams`` would make a sub-run
+named after the time, pytorch#32651), and a run that goes on writes with ``purge_step``, so that no curve runs
+backwards (tensorboard#3732).
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from core import toml
+from core.events import EpochEnded, Evaluated, Event, Failed, Finished, StepSummary, Subscription
+from core.experiment import Experiment
+from core.runs.recorder import Listener
+from core.tracking.pictures import confusion_matrix, grid
+from core.training.build import Built
+from core.training.evaluation import evaluating
+from core.training.random import unchanged_random_states
+
+
+class TensorBoard(Listener):
+    """Writes scalars for every step summary and epoch, hparams, text, and where asked for graph, images, histograms."""
+
+    def __init__(self, folder: Path, experiment: Experiment, built: Built, step: int, subscription: Subscription,
+                 trouble: Callable[[str], None]) -> None:  # fmt: skip
+        super().__init__("tensorboard", subscription, trouble)
+        self._experiment = experiment
+        self._built = built
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None, max_queue=1000, flush_secs=1)
+        self._file = self._writer._get_file_writer()
+        self._names = _metric_names(built)
+        if step == 0:
+            self._begin()
+
+    def _begin(self) -> None:
+        """What is written once. It runs in the training thread before the first step: a trace of the model must not
+        meet a training step."""
+        self._hparams()
+        text = toml.dumps(self._experiment)
+        self._writer.add_text("experiment", "    " + text.replace("\n", "\n    "), 0)
+        sample = self._built.data.sample
+        if self._experiment.tracking.images and sample.ndim == 4 and sample.shape[1] in (1, 3):
+            self._writer.add_image("data/train", grid(sample), 0)
+        if self._experiment.tracking.graph:
+            self._graph(sample[:1])
+
+    def _hparams(self) -> None:
+        metrics = {name: 0.0 for name in self._names}
+        experiment, start, end = hparams(flat(self._experiment), metrics)
+        self._file.add_summary(experiment)
+        self._file.add_summary(start)
+        self._end_summary = end
+
+    def _graph(self, sample: torch.Tensor) -> None:
+        net, device = self._built.trainer.net, self._built.device
+        try:
+            with (
+                warnings.catch_warnings(), evaluating(net), torch.no_grad(), unchanged_random_states(device),
+                _quiet_tracer(),
+            ):  # fmt: skip
+                warnings.simplefilter("ignore")
+                self._writer.add_graph(net, sample.to(device))
+        except Exception as error:  # a model that can't be traced trains just as well
+            self._trouble_free(f"the model's graph could not be traced for TensorBoard: {type(error).__name__}")
+
+    def _trouble_free(self, text: str) -> None:
+        from core.events import LogLine
+
+        self._built.trainer._publish(LogLine(level="warning", message=text))
+
+    def handle(self, event: Event) -> None:
+        """Write one event."""
+        match event:
+            case StepSummary():
+                values = {f"{name}/train": v for name, v in event.train.items()}
+                values |= {
+                    "learning_rate": event.learning_rate, "samples_per_second": event.samples_per_second,
+                    "data_wait": event.data_wait, "memory": float(event.memory), "epoch": float(event.epoch),
+                }  # fmt: skip
+                if event.gradient_norm is not None:
+                    values["gradient_norm"] = event.gradient_norm
+                self._scalars(values, event.step, event.time)
+            case EpochEnded():
+                values = {f"{name}/train_epoch": v for name, v in event.train.items()}
+                self._scalars(values | {f"{name}/val": v for name, v in event.val.items()}, event.step, event.time)
+                if self._experiment.tracking.histograms:
+                    self._histograms(event.step)
+            case Evaluated():
+                self._scalars({f"{name}/val": v for name, v in event.val.items()}, event.step, event.time)
+            case Finished():
+                self._finish(event)
+            case Failed():
+                self._end_hparams()
+
+    def _scalars(self, values: Mapping[str, float], step: int, when: float) -> None:
+        """All of them in one record: a tenth of the work of one record each."""
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        self._file.add_summary(summary, step, walltime=when)
+
+    def _histograms(self, step: int) -> None:
+        # Weights that are read here may be in the middle of a step: a histogram bears that.
+        for name, parameter in self._built.trainer.net.named_parameters():
+            values = parameter.detach().float()
+            if torch.isfinite(values).all():
+                self._writer.add_histogram(f"weights/{name}", values.cpu(), step)
+
+    def _finish(self, event: Finished) -> None:
+        self._scalars({f"{name}/test": v for name, v in event.test.items()}, event.step, event.time)
+        if event.confusion and self._experiment.tracking.images and len(event.class_names) <= 100:
+            self._writer.add_image("confusion_matrix", confusion_matrix(event.confusion, event.class_names), event.step)
+        self._end_hparams()
+
+    def _end_hparams(self) -> None:
+        if hasattr(self, "_end_summary"):
+            self._file.add_summary(self._end_summary)
+
+    def end(self) -> None:
+        """Flush and close."""
+        try:
+            self._writer.close()
+        except OSError as error:
+            self._trouble(f"The run can't be written any more: {error.strerror}.")
+
+
+def _metric_names(built: Built) -> list[str]:
+    names = ["loss", "accuracy", "f1"] if built.data.info.task == "classification" else ["loss", "mae", "rmse", "r2"]
+    return [f"{name}/{part}" for part in ("val", "test") for name in names]
+
+
+def flat(experiment: Experiment) -> dict[str, Any]:
+    """The experiment as hparams: one level, and only kinds that the plug-in knows; lists become texts, None is left out."""
+    result: dict[str, Any] = {}
+    dumped = experiment.model_dump(mode="json", exclude={"tracking"})
+    for section in ("data", "model", "optimizer", "schedule", "loss"):
+        picked = getattr(experiment, section)
+        dumped[section]["args"] = picked.resolved() if picked.name else {}
+    dumped["optimizer"] |= {"lr": experiment.optimizer.learning_rate(), "weight_decay": experiment.optimizer.decay()}
+
+    def add(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                add(f"{prefix}.{key}" if prefix else key, inner)
+        elif isinstance(value, bool | int | float | str):
+            result[prefix] = value
+        elif value is not None and value not in ([], ()):
+            result[prefix] = str(value)
+
+    add("", dumped)
+    return result
+
+
+class _quiet_tracer:  # noqa: N801  used as a word in a with statement
+    """torch's tracer prints what it raises; the one warning of ours is enough."""
+
+    def __enter__(self) -> None:
+        import contextlib
+        import io
+
+        self._stack = contextlib.ExitStack()
+        self._level = logging.root.manager.disable
+        logging.disable(logging.ERROR)
+        self._stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+
+    def __exit__(self, *error: object) -> None:
+        logging.disable(self._level)
+        self._stack.close()

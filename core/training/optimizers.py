@@ -1,0 +1,105 @@
+"""Optimizers of torch.optim with parameter groups: norms' parameters and biases do not decay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from core.errors import UserError
+from core.experiment import Optimizer
+
+
+def build_optimizer(options: Optimizer, net: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    """The optimizer over the parameters that are trained; fused into one kernel where torch has that.
+
+    Raises UserError when torch lacks it, or nothing is left to train.
+    """
+    entry = options.entry()
+    assert entry is not None
+    if not any(p.requires_grad for p in net.parameters()):
+        raise UserError("The model has no parameter to train.")
+    lr, decay = options.learning_rate(), options.decay()
+    args = options.resolved()
+    if entry.name == "Muon":
+        return _muon(net, lr, decay, args, options.decay_norms_and_biases)
+    if entry.name == "SGD" and not args["momentum"] and args["nesterov"]:
+        raise UserError("optimizer.args.nesterov needs optimizer.args.momentum above 0.")
+    if entry.name == "SGD" and args["nesterov"] and args["dampening"]:
+        raise UserError("optimizer.args.nesterov needs optimizer.args.dampening = 0.")
+    groups = _groups(net, decay, options.decay_norms_and_biases)
+    takes = _parameters(entry.name)
+    if "weight_decay" in takes:
+        args["weight_decay"] = decay
+    else:
+        for group in groups:
+            group.pop("weight_decay")
+        if decay:
+            raise UserError(f"optimizer.weight_decay: {entry.name} has no weight decay.")
+    if entry.name == "Adafactor":
+        args["eps"] = (None, 1e-3)
+    if entry.fact("fused") and device.type in (("cpu",) if entry.name == "Adagrad" else ("cpu", "cuda", "mps")):
+        args["fused"] = True
+    return getattr(torch.optim, entry.name)(groups, lr=lr, **args)
+
+
+def _parameters(name: str) -> set[str]:
+    import inspect
+
+    return set(inspect.signature(getattr(torch.optim, name)).parameters)
+
+
+def _groups(net: nn.Module, decay: float, everything: bool,
+            chosen: Callable[[nn.Parameter], bool] = lambda p: True) -> list[dict[str, Any]]:  # fmt: skip
+    trained = [p for p in net.parameters() if p.requires_grad and chosen(p)]
+    # One-dimensional parameters are biases and the scales of norms, in every layer torch has.
+    heavy = [p for p in trained if everything or p.ndim > 1]
+    light = [p for p in trained if not everything and p.ndim <= 1]
+    return [{"params": ps, "weight_decay": d} for ps, d in ((heavy, decay), (light, 0.0)) if ps]
+
+
+def _muon(net: nn.Module, lr: float, decay: float, args: dict[str, Any], everything: bool) -> torch.optim.Optimizer:
+    if not hasattr(torch.optim, "Muon"):
+        raise UserError(f"optimizer.name = 'Muon' needs torch 2.9 or later; this is {torch.__version__}.")
+    matrices = [p for p in net.parameters() if p.ndim == 2]
+    # The head works better under AdamW (Jordan 2024, kellerjordan.github.io/posts/muon).
+    hidden = {id(p) for p in matrices[:-1] if p.requires_grad}
+    if not hidden:
+        raise UserError("optimizer.name = 'Muon' needs hidden weight matrices; the model has none that is trained.")
+    adamw_lr = args.pop("adamw_lr")
+    muon = torch.optim.Muon(_groups(net, decay, everything, lambda p: id(p) in hidden), lr=lr, weight_decay=decay, **args)
+    rest = _groups(net, decay, everything, lambda p: id(p) not in hidden)
+    adamw = torch.optim.AdamW(rest, lr=adamw_lr, fused=True) if rest else None
+    return Pair(muon, adamw) if adamw else muon
+
+
+class Pair(torch.optim.Optimizer):
+    """Two optimizers over different parameters, used as one."""
+
+    def __init__(self, first: torch.optim.Optimizer, second: torch.optim.Optimizer) -> None:
+        self._pair = (first, second)
+        super().__init__([{"params": [p for g in o.param_groups for p in g["params"]]} for o in self._pair], {})
+        # Learning rates are set on the groups of the two, so those are the groups that are shown.
+        self.param_groups = [g for o in self._pair for g in o.param_groups]
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One step of both."""
+        for optimizer in self._pair:
+            optimizer.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of both."""
+        for optimizer in self._pair:
+            optimizer.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both states."""
+        return {"pair": [o.state_dict() for o in self._pair]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Both states back."""
+        for optimizer, state in zip(self._pair, state_dict["pair"], strict=True):
+            optimizer.load_state_dict(state)
+        self.param_groups = [g for o in self._pair for g in o.param_groups]

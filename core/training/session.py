@@ -1,0 +1,272 @@
+"""A session: a run being trained in this process, in a thread of its own.
+
+It builds what the experiment describes, makes the run directory once that has worked, trains, and ends with a status
+and a reason. It tells all in events and obeys Control.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core import toml
+from core.control import Control
+from core.errors import TrainingError, UserError
+from core.events import Failed, Finished, LogLine, Publisher, Started, Subscription
+from core.experiment import Experiment
+from core.runs.directory import RunDirectory, check_root, git_state
+from core.runs.recorder import Listener, Recorder, drop_after, finite
+
+if TYPE_CHECKING:
+    from core.checkpoints.write import CheckpointWriter
+    from core.training.build import Built
+    from core.training.evaluation import Report
+
+
+class Session:
+    """One training in a background thread. ``start`` returns at once; ``join`` waits for the end."""
+
+    def __init__(self, experiment: Experiment, root: Path, resume: Path | None = None) -> None:
+        self.experiment = experiment
+        self.control = Control()
+        self.run: RunDirectory | None = None
+        #: done, stopped, aborted or failed, once it is over.
+        self.status: str | None = None
+        self.failure: Failed | None = None
+        self.failure_published = False
+        self._root, self._resume = root, resume
+        self._publisher = Publisher()
+        self._built: Built | None = None
+        self._listeners: list[Listener] = []
+        self._writer: CheckpointWriter | None = None
+        self._train_seconds = 0.0
+        self._finished: Finished | None = None
+        self._trouble: str | None = None
+        self._thread = threading.Thread(target=self._main, name="torchdeck-training", daemon=True)
+
+    def subscribe(self, readings: int = 1000) -> Subscription:
+        """The events from now on; subscribe before ``start`` to have them all."""
+        return self._publisher.subscribe(readings)
+
+    def start(self) -> None:
+        """Begin to build and train."""
+        self._thread.start()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the end of all that belongs to the session; tells whether it is over."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    @property
+    def step(self) -> int:
+        """Steps done; cheap to ask at any time, from any thread."""
+        return self._built.trainer.step if self._built else 0
+
+    # --- in the thread -----------------------------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        try:
+            self._train()
+        except (UserError, TrainingError) as error:
+            self._fail(str(error), isinstance(error, UserError) and not self._has_trained())
+        except MemoryError as error:
+            self._fail(f"Out of memory: {error}", False)
+        except Exception as error:
+            self._fail(self._explain(error), False, traceback.format_exc())
+        finally:
+            self._end()
+
+    def _train(self) -> None:
+        from core.training.build import build
+        from core.training.trainer import Aborted
+
+        state = None
+        if self._resume is not None:
+            self.run = RunDirectory.reopen(self._resume)
+            state = self._checkpoint_to_resume()
+        else:
+            check_root(self._root)
+        self._built = built = build(self.experiment, self.control, self._publisher.publish, self._warn, state)
+        trainer = built.trainer
+        self._open_run(built, trainer.step)
+        assert self.run is not None
+        self._writer = self._start_writer()
+        trainer.save = self._writer.submit
+        self._publisher.publish(self._started(built))
+        began = time.monotonic()
+        try:
+            self.status = trainer.run()
+        except Aborted:
+            self.status = "aborted"
+        self._train_seconds = time.monotonic() - began
+        self._close_writer()
+        if self._trouble:
+            raise TrainingError(self._trouble)
+        self._finish(built, self.status)
+
+    def _checkpoint_to_resume(self) -> dict[str, Any]:
+        from core.checkpoints.write import newest
+
+        assert self.run is not None
+        state = newest(self.run.checkpoints, self._warn)
+        if state is None:
+            raise UserError(f"--resume: {str(self.run.path)!r} has no checkpoint yet; start a new run.")
+        return state
+
+    def _open_run(self, built: Built, step: int) -> None:
+        text = toml.dumps(self.experiment)
+        info = built.data.info
+        facts = {
+            "data": info.name, "model": self.experiment.model.name, "task": info.task, "seed": self.experiment.trainer.seed,
+            "tags": list(self.experiment.tracking.tags), "note": self.experiment.tracking.note,
+            "device": str(built.device), "precision": built.trainer.precision.name, "threads": built.threads,
+            "parameters": built.parameters, "epochs": built.trainer.total_epochs, "steps": built.trainer.total_steps,
+            "higher_is_better": built.trainer.watched_name in _higher(), "best_metric": built.trainer.watched_name,
+            **git_state(Path.cwd()),
+        }  # fmt: skip
+        if self.run is None:
+            name = self.experiment.tracking.name or f"{_short(info.name)}-{_short(self.experiment.model.name)}"
+            self.run = RunDirectory.create(self._root, name, text, facts)
+        else:
+            self.run.begin(text, **facts)
+            drop_after(self.run.path, step)
+        recorder = Recorder(self.run, self._publisher.subscribe(100_000), self._tell_trouble)
+        self._listeners.append(recorder)
+        if self.experiment.tracking.tensorboard:
+            from core.tracking.tensorboard import TensorBoard
+
+            self._listeners.append(
+                TensorBoard(self.run.path, self.experiment, built, step, self._publisher.subscribe(100_000),
+                            self._tell_trouble)
+            )  # fmt: skip
+        for listener in self._listeners:
+            listener.start()
+
+    def _start_writer(self) -> CheckpointWriter:
+        from core.checkpoints.write import CheckpointWriter
+
+        assert self.run is not None
+        return CheckpointWriter(self.run.checkpoints, self.experiment.trainer.keep, self._publisher.publish,
+                                self._tell_trouble)  # fmt: skip
+
+    def _close_writer(self) -> None:
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            writer.close()
+
+    def _started(self, built: Built) -> Started:
+        trainer, samples = built.trainer, built.data.info.samples
+        return Started(
+            epoch=trainer.step // trainer.epoch_length, step=trainer.step, epochs=trainer.total_epochs,
+            steps=trainer.total_steps, epoch_length=trainer.epoch_length, device=str(built.device),
+            precision=trainer.precision.name, parameters=built.parameters, train_samples=samples["train"],
+            val_samples=samples["val"], test_samples=samples["test"],
+        )  # fmt: skip
+
+    def _finish(self, built: Built, status: str) -> None:
+        """The test set is read once, at the end, with the weights of the best epoch."""
+        trainer = built.trainer
+        val: Report | None = None
+        test: Report | None = None
+        if status == "done":
+            self._load_best(built)
+            val = trainer.evaluate()
+            if built.data.test is not None:
+                test = trainer.evaluator.evaluate(trainer.trained_net, built.data.test)
+        shown = test or val
+        self._finished = Finished(
+            epoch=trainer.epoch, step=trainer.step, status=status, val=val.metrics if val else {},
+                     test=test.metrics if test else {}, confusion=shown.confusion if shown else (),
+                     class_names=built.data.info.class_names, seconds=self._train_seconds,
+        )  # fmt: skip
+        self._publisher.publish(self._finished)
+
+    def _load_best(self, built: Built) -> None:
+        from core.checkpoints.read import load_checkpoint
+        from core.checkpoints.write import BEST
+
+        assert self.run is not None
+        path = self.run.checkpoints / BEST
+        if built.data.val is None or not path.exists():
+            return  # without validation there is no telling which epoch was best: the last one it is
+        state = load_checkpoint(path, "the best checkpoint")
+        built.trainer.net.load_state_dict(state["model"])
+        if built.trainer.ema is not None and state["ema"] is not None:
+            built.trainer.ema.module.load_state_dict(state["ema"]["model"])
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def _has_trained(self) -> bool:
+        return self._built is not None and self._writer is not None and self.step > self._built.first_step
+
+    def _explain(self, error: Exception) -> str:
+        import torch
+
+        from core.training.memory import explain
+
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            return explain(error, self.experiment, self._built)
+        text = str(error).strip().splitlines()
+        return f"{type(error).__name__}: {text[0] if text else 'no message'}"
+
+    def _fail(self, message: str, user: bool, trace: str = "") -> None:
+        self.status = "failed"
+        if trace:
+            self._publisher.publish(LogLine(level="error", message=trace))
+        trainer = self._built.trainer if self._built else None
+        self.failure = Failed(epoch=trainer.epoch if trainer else 0, step=self.step, message=message, user=user)
+        self._publisher.publish(self.failure)
+        self.failure_published = True
+
+    def _end(self) -> None:
+        """Whatever has happened: checkpoints and listeners finish, the status is written, nothing is left running."""
+        self._close_writer()
+        if self._built is not None:
+            self._built.data.close()
+        self._publisher.close()
+        for listener in self._listeners:
+            listener.join()
+        if self.run is None:
+            return
+        if self._listeners:  # else nothing was begun, and an old run keeps its old status
+            self._write_status()
+        self.run.close()
+
+    def _write_status(self) -> None:
+        assert self.run is not None
+        values: dict[str, Any] = {"status": "stopped" if self.status == "aborted" else self.status, "ended": time.time()}
+        if self.failure is not None:
+            values["message"] = self.failure.message
+        if self._finished is not None and self._finished.test:
+            values["test"] = finite(self._finished.test)
+        try:
+            self.run.update(**values)
+        except OSError as error:
+            # The disk is full or gone; the process' death tells that the run is over.
+            if self.failure is None:
+                self.status = "failed"
+                self.failure = Failed(epoch=0, step=self.step, message=f"The run can't be written: {error.strerror}.")
+
+    def _tell_trouble(self, message: str) -> None:
+        """From a listener or the writer: the run must not go on unrecorded."""
+        if self._trouble is None:
+            self._trouble = message
+        if self._built is not None:
+            self._built.trainer.trouble = self._trouble
+
+    def _warn(self, text: str) -> None:
+        self._publisher.publish(LogLine(level="warning", message=text))
+
+
+def _short(name: str) -> str:
+    """A catalog name as it is; of the user's own only the class."""
+    return name.rpartition(":")[2]
+
+
+def _higher() -> set[str]:
+    from core.training.evaluation import HIGHER_IS_BETTER
+
+    return HIGHER_IS_BETTER

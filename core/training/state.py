@@ -1,0 +1,102 @@
+"""The complete state of a training: what a checkpoint holds, to go on exactly where it was."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from core import toml
+from core.checkpoints.read import VERSION
+from core.errors import UserError
+from core.training.random import get_states, set_states
+
+if TYPE_CHECKING:
+    from core.training.trainer import Trainer
+
+
+def capture(trainer: Trainer) -> dict[str, Any]:
+    """The state as plain containers and tensors, loadable with ``weights_only=True``. It shares the live tensors."""
+    info = trainer.data.info
+    return {
+        "torchdeck": VERSION,
+        "experiment": toml.dumps(trainer.experiment),
+        "data": {
+            "task": info.task,
+            "input_shape": list(info.input_shape),
+            "outputs": info.outputs,
+            "class_names": list(info.class_names),
+            "target_mean": list(info.target_mean),
+            "target_std": list(info.target_std),
+            "transforms": [{"name": t.name, **_plain(t.args())} for t in trainer.data.transforms],
+        },
+        "epoch": trainer.epoch,
+        "step": trainer.step,
+        "epoch_length": trainer.epoch_length,
+        "model": trainer.net.state_dict(),
+        "ema": {"model": trainer.ema.module.state_dict(), "averaged": trainer.ema.n_averaged} if trainer.ema else None,
+        "optimizer": trainer.optimizer.state_dict(),
+        "scheduler": trainer.scheduler.state_dict(),
+        "scaler": trainer.scaler.state_dict(),
+        "random": get_states(trainer.device),
+        "best": {"value": trainer.best_value, "epoch": trainer.best_epoch, "bad_epochs": trainer._bad_epochs},
+        "epoch_sums": _sums_so_far(trainer),
+        "epoch_seconds": trainer._epoch_seconds_before + time.monotonic() - trainer._epoch_started,
+    }
+
+
+def _plain(args: dict[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in args.items()}
+
+
+def _sums_so_far(trainer: Trainer) -> list[float]:
+    """The epoch's sums with the steps since the last summary, which are not in them yet."""
+    sums = list(trainer._epoch_sums)
+    trainer._window.read(sums)
+    return sums
+
+
+def restore(trainer: Trainer, state: dict[str, Any]) -> None:
+    """Put a freshly built trainer where ``state`` was; the experiment's own settings (say, weight decay) are kept.
+
+    Raises UserError when the state does not fit the experiment.
+    """
+    try:
+        trainer.net.load_state_dict(state["model"])
+        if trainer.ema is not None:
+            if state["ema"] is None:
+                raise UserError("--resume: trainer.ema was not used before; it can't begin in mid-run.")
+            trainer.ema.module.load_state_dict(state["ema"]["model"])
+            trainer.ema.n_averaged.copy_(state["ema"]["averaged"])
+        chosen = [{k: v for k, v in g.items() if k != "params"} for g in trainer.optimizer.param_groups]
+        trainer.optimizer.load_state_dict(state["optimizer"])
+        for group, options in zip(trainer.optimizer.param_groups, chosen, strict=True):
+            group.update(options)
+        trainer.scheduler.load_state_dict(state["scheduler"])
+        if trainer.precision.scaler and state["scaler"]:
+            trainer.scaler.load_state_dict(state["scaler"])
+        if state["epoch_length"] != trainer.epoch_length:
+            raise UserError(
+                f"--resume: an epoch had {state['epoch_length']} steps and now has {trainer.epoch_length}; keep the data "
+                "and trainer.batch_size as they were, or start a new run from these weights (model.weights)."
+            )
+        trainer.step = int(state["step"])
+        best = state["best"]
+        trainer.best_value, trainer.best_epoch, trainer._bad_epochs = best["value"], best["epoch"], best["bad_epochs"]
+        if trainer.step % trainer.epoch_length:
+            trainer._epoch_sums = [float(v) for v in state["epoch_sums"]]
+            trainer._epoch_seconds_before = float(state["epoch_seconds"])
+        set_states(state["random"], trainer.device)
+    except (KeyError, ValueError, RuntimeError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"--resume: the checkpoint does not fit the experiment: {reason}") from None
+
+
+def finite_weights(net: nn.Module) -> bool:
+    """Whether every weight is a finite number; one look at the device."""
+    norms = [p.detach() for p in net.parameters() if p.is_floating_point()]
+    if not norms:
+        return True
+    return bool(torch.isfinite(torch.stack(torch._foreach_norm(norms, float("inf")))).all())

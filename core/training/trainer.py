@@ -1,0 +1,413 @@
+"""The training loop: Ignite's Engine around one step, with everything that is read out of it.
+
+It reads top down in the order in which a person would explain it: build, run, step, after each step, end of epoch.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor, nn
+
+from core import devices, usercode
+from core.control import Command, Control
+from core.data.batches import Batch
+from core.data.load import LoadedData
+from core.data.transforms import resize
+from core.errors import TrainingError
+from core.events import EpochEnded, Evaluated, Event, LogLine, StateChanged, StepSummary
+from core.experiment import Experiment
+from core.models.build import logits_of
+from core.training.ema import build_ema
+from core.training.evaluation import HIGHER_IS_BETTER, Evaluator, Report
+from core.training.losses import LossFunction, classes_of, predicted
+from core.training.optimizers import build_optimizer
+from core.training.schedules import Scheduler
+
+# Ignite logs what it raises; we tell it ourselves, once.
+logging.getLogger("ignite").setLevel(logging.CRITICAL)
+
+#: Seconds after which a summary is due even if few steps were done.
+_PATIENCE = 1.0
+
+#: Seconds between checkpoints at the end of epochs that are neither the best nor the last: epochs of a few
+#: milliseconds would else spend more time on the disk than on training.
+_EPOCH_CHECKPOINT = 10.0
+
+
+class Aborted(Exception):
+    """The user asked to end at once."""
+
+
+class Trainer:
+    """Everything that one training changes, and the loop that changes it.
+
+    ``epoch`` and ``step`` count what is done. ``save`` is called with (state, best) when a checkpoint is due.
+    """
+
+    def __init__(self, experiment: Experiment, data: LoadedData, net: nn.Module, loss: LossFunction,
+                 device: torch.device, control: Control, publish: Callable[[Event], None]) -> None:  # fmt: skip
+        options = experiment.trainer
+        self.experiment, self.data, self.device = experiment, data, device
+        self.control, self._publish = control, publish
+        self.precision = devices.precision(options.precision, device)
+        self.net = net
+        self.loss = loss
+        self.optimizer = build_optimizer(experiment.optimizer, net, device)
+        self.epoch_length = -(-len(data.train) // options.accumulate)
+        self.total_steps = options.steps or options.epochs * self.epoch_length
+        self.total_epochs = -(-self.total_steps // self.epoch_length)
+        self.scheduler = Scheduler(experiment.schedule, self.optimizer, self.total_steps, self.epoch_length)
+        self.ema = build_ema(net, options.ema)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision.scaler)
+        self.channels_last = any(
+            p.ndim == 4 and p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous()
+            for p in net.parameters()
+        )
+        self.evaluator = Evaluator(data.info, loss, device, self._autocast, options.flip_test,
+                                   experiment.tracking.metrics, self.channels_last)  # fmt: skip
+        self._forward: Callable[[Tensor], Any] = torch.compile(net) if options.compile else net
+        self._parameters = [p for p in net.parameters() if p.requires_grad]
+        self._classification = data.info.task == "classification"
+
+        self.step = 0
+        self.best_value: float | None = None
+        self.best_epoch = 0
+        self.epoch_reports: dict[str, float] = {}
+        self._bad_epochs = 0
+        self._stopping = False
+        self.paused = False
+        self.trouble: str | None = None
+        self.save: Callable[[dict[str, Any], bool], None] = lambda state, best: None
+        self._last_saved_step = -1
+        self._wrote_at = time.monotonic()
+
+        #: Loss times samples, right answers, samples: over the epoch so far, added up step by step.
+        self._epoch_sums = [0.0, 0.0, 0.0]
+        self._epoch_started = time.monotonic()
+        self._epoch_seconds_before = 0.0
+        self._window = _Window()
+        self._norm_due = False
+        self._gradient_norm: Tensor | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the last step belongs to, from 1."""
+        return max(1, -(-self.step // self.epoch_length))
+
+    # --- run -------------------------------------------------------------------------------------------------------
+
+    def run(self) -> str:
+        """Train until the end, a stop or early stopping; returns done or stopped.
+
+        Raises Aborted on abort; TrainingError when the loss is no number or a file can't be written; UserCodeError from
+        the user's code.
+        """
+        if self.step >= self.total_steps:
+            return "done"
+        engine = Engine(lambda engine, batches: self._train_step(batches))
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._after_step)
+        # A run that goes on begins at its own place; the feeds begin there, too.
+        engine.state.iteration, engine.state.epoch = self.step, self.step // self.epoch_length
+        engine.state.max_epochs, engine.state.epoch_length = self.total_epochs, self.epoch_length
+        self.net.train()
+        self._wrote_at = self._epoch_started = time.monotonic()
+        self._window.restart()
+        with usercode.user_errors():
+            engine.run(self._batches(), epoch_length=self.epoch_length)
+        return "stopped" if self._stopping else "done"
+
+    def _batches(self) -> Iterator[list[Batch]]:
+        """The batches of each step from where the run stands, over all epochs: ``accumulate`` for a step."""
+        accumulate = self.experiment.trainer.accumulate
+        epoch, position = divmod(self.step, self.epoch_length)
+        while True:
+            feed = self.data.train.epoch(epoch, position * accumulate)
+            position = 0
+            epoch += 1
+            group: list[Batch] = []
+            while True:
+                began = time.perf_counter()
+                batch = next(feed, None)
+                self._window.waited += time.perf_counter() - began
+                if batch is not None:
+                    group.append(batch)
+                if len(group) == accumulate or (batch is None and group):
+                    yield group
+                    group = []
+                if batch is None:
+                    break
+
+    # --- one step --------------------------------------------------------------------------------------------------
+
+    def _train_step(self, batches: list[Batch]) -> None:
+        self.scheduler.set(self.step)
+        every = self.experiment.tracking.every_steps
+        self._norm_due = (self.step + 1) % every == 0 or self._window.overdue()
+        samples = sum(len(y) for _, y in batches)
+        step_loss: Tensor | None = None
+        for x, y in batches:
+            x = self._prepare(x)
+            with self._autocast():
+                logits = logits_of(self._forward(x))
+                loss = self.loss(logits, y)
+                if len(batches) > 1:
+                    loss = loss * (len(y) / samples)
+            # On the CPU looking costs nothing; on a GPU it would wait for it, so there each summary looks.
+            if self.device.type == "cpu" and not math.isfinite(loss.item()):
+                raise self._diverged(loss.item())
+            self.scaler.scale(loss).backward()
+            detached = loss.detach()
+            step_loss = detached if step_loss is None else step_loss + detached
+            if self._classification:
+                self._window.right.append((predicted(logits.detach()) == classes_of(y)).sum())
+        self._clip_and_measure()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update_parameters(self.net)
+        self.step += 1
+        assert step_loss is not None
+        self._window.add(step_loss, samples)
+
+    def _prepare(self, x: Tensor) -> Tensor:
+        """Progressive resizing and the memory layout."""
+        if x.ndim == 4:
+            done = self.step / self.total_steps
+            size = next((s.size for s in self.experiment.trainer.image_sizes if done < s.until), None)
+            if size is not None:
+                x = resize(x, size)
+            if self.channels_last:
+                x = x.contiguous(memory_format=torch.channels_last)
+        return x
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision.dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.precision.dtype)
+
+    def _clip_and_measure(self) -> None:
+        limit = self.experiment.trainer.clip_norm
+        if limit is None and not self._norm_due:
+            return
+        self.scaler.unscale_(self.optimizer)
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if limit is not None:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, limit, norm)
+        self._gradient_norm = norm
+
+    def _diverged(self, value: float) -> TrainingError:
+        lr = self.scheduler.learning_rate()
+        return TrainingError(
+            f"The loss became {value} at step {self.step + 1} (epoch {self.step // self.epoch_length + 1}, learning rate "
+            f"{lr:.3g}); the weights were left as they were. Try a smaller optimizer.lr or set trainer.clip_norm."
+        )
+
+    # --- after each step -------------------------------------------------------------------------------------------
+
+    def _after_step(self, engine: Engine) -> None:
+        if self.trouble is not None:
+            raise TrainingError(self.trouble)
+        end_of_epoch = self.step % self.epoch_length == 0 or self.step == self.total_steps
+        if self._norm_due or end_of_epoch:
+            self._summarize()
+        if end_of_epoch:
+            # Commands and due checkpoints wait for the end of the epoch, whose results belong into the checkpoint.
+            self._end_epoch()
+        elif self._checkpoint_due():
+            self.write_checkpoint()
+        self._obey()
+        if self._stopping or self.step == self.total_steps:
+            engine.terminate()
+
+    def _summarize(self) -> None:
+        window = self._window
+        loss, right, values = window.read(self._epoch_sums)
+        bad = next((v for v in values if not math.isfinite(v)), None)
+        if bad is not None and self.device.type != "cpu":
+            raise self._diverged(bad)
+        train = {"loss": loss / window.samples}
+        if self._classification:
+            train["accuracy"] = right / window.samples
+        elapsed = max(time.perf_counter() - window.began, 1e-9)
+        self._publish(
+            StepSummary(
+                epoch=self.epoch, step=self.step, train=train, losses=tuple(values),
+                learning_rate=self.scheduler.learning_rate(),
+                gradient_norm=None if self._gradient_norm is None else float(self._gradient_norm),
+                samples_per_second=window.samples / elapsed, data_wait=min(1.0, window.waited / elapsed),
+                memory=devices.memory_used(self.device),
+            )
+        )  # fmt: skip
+        window.restart()
+
+    def _checkpoint_due(self) -> bool:
+        options = self.experiment.trainer
+        if options.checkpoint_steps and self.step % options.checkpoint_steps == 0:
+            return True
+        return time.monotonic() - self._wrote_at >= options.checkpoint_minutes * 60
+
+    def _obey(self) -> None:
+        command = self.control.take()
+        while command is not None or self.paused:
+            if command is not None:
+                self._do(command)
+            if self._stopping:
+                return
+            if self.paused:
+                command = self.control.wait(1.0)
+                if self.trouble is not None:
+                    raise TrainingError(self.trouble)
+            else:
+                command = self.control.take()
+
+    def _do(self, command: Command) -> None:
+        match command.name:
+            case "pause" if not self.paused:
+                self.paused = True
+                self._tell_state("paused")
+            case "resume" if self.paused:
+                self.paused = False
+                self._window.restart()
+                self._tell_state("running")
+            case "stop":
+                self._stopping = True
+                self.paused = False
+                if self._last_saved_step != self.step:
+                    self.write_checkpoint()
+            case "abort":
+                raise Aborted
+            case "checkpoint":
+                self.write_checkpoint()
+            case "evaluate":
+                report = self.evaluate()
+                if report is not None:
+                    self._publish(Evaluated(epoch=self.epoch, step=self.step, val=report.metrics))
+            case "set_learning_rate":
+                assert command.value is not None
+                self.scheduler.set_learning_rate(command.value, self.step)
+                self._tell_state(f"learning rate {command.value:g}")
+
+    def _tell_state(self, state: str) -> None:
+        self._publish(StateChanged(epoch=self.epoch, step=self.step, state=state))
+
+    # --- end of an epoch -------------------------------------------------------------------------------------------
+
+    def _end_epoch(self) -> None:
+        loss, right, samples = self._epoch_sums
+        train = {"loss": loss / samples} | ({"accuracy": right / samples} if self._classification else {})
+        report = self.evaluate()
+        val = report.metrics if report else {}
+        value, higher = self.watched(train, val)
+        best = math.isfinite(value) and (
+            self.best_value is None or (value > self.best_value if higher else value < self.best_value)
+        )
+        if best:
+            self.best_value, self.best_epoch, self._bad_epochs = value, self.epoch, 0
+        else:
+            self._bad_epochs += 1
+        if self.scheduler.epoch_ended(value, higher):
+            self._publish(LogLine(level="info", message=f"{self.watched_name} has stalled: learning rate cut"))
+        self._publish(
+            EpochEnded(epoch=self.epoch, step=self.step, train=train, val=val,
+                       learning_rate=self.scheduler.learning_rate(),
+                       seconds=self._epoch_seconds_before + time.monotonic() - self._epoch_started, best=best)
+        )  # fmt: skip
+        self._epoch_sums = [0.0, 0.0, 0.0]
+        self._epoch_started, self._epoch_seconds_before = time.monotonic(), 0.0
+        self._window.restart()
+        patience = self.experiment.trainer.early_stopping
+        if patience and self._bad_epochs >= patience:
+            self._publish(LogLine(level="info", message=f"no better for {patience} epochs: stopping early"))
+            self.total_steps = self.step
+        last = self.step == self.total_steps
+        if best or last or self._checkpoint_due() or time.monotonic() - self._wrote_at >= _EPOCH_CHECKPOINT:
+            self.write_checkpoint(best)
+
+    def watched(self, train: dict[str, float], val: dict[str, float]) -> tuple[float, bool]:
+        """The metric that decides which checkpoint is best, and whether more of it is better."""
+        values = val or train
+        name = self.watched_name
+        if name not in values:
+            raise TrainingError(f"trainer.best = {name!r} is not measured; choose from {', '.join(values)}.")
+        return values[name], name in HIGHER_IS_BETTER
+
+    @property
+    def watched_name(self) -> str:
+        """Its name."""
+        name = self.experiment.trainer.best
+        return name if name != "auto" else "accuracy" if self._classification else "loss"
+
+    def evaluate(self) -> Report | None:
+        """Evaluate on the validation set, with the averaged weights where there are such; None without such a set."""
+        return self.evaluator.evaluate(self.trained_net, self.data.val) if self.data.val else None
+
+    @property
+    def trained_net(self) -> nn.Module:
+        """What is evaluated and exported: the averaged weights, or the model itself."""
+        return self.ema.module if self.ema is not None else self.net
+
+    def write_checkpoint(self, best: bool = False) -> None:
+        """Hand the state to the writer, unless the weights are spoilt.
+
+        Raises TrainingError when they are.
+        """
+        from core.training.state import capture, finite_weights
+
+        if not finite_weights(self.net):
+            raise TrainingError(
+                f"The weights became NaN or infinite by step {self.step}; the last checkpoint before is kept. Try a "
+                "smaller optimizer.lr or set trainer.clip_norm."
+            )
+        self.save(capture(self), best)
+        self._last_saved_step = self.step
+        self._wrote_at = time.monotonic()
+
+
+class _Window:
+    """What has happened since the last summary; it stays on the device until it is read."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self.losses: list[Tensor] = []
+        self.sizes: list[int] = []
+        self.right: list[Tensor] = []
+        self.samples = 0
+        self.waited = 0.0
+        self.began = time.perf_counter()
+
+    def add(self, loss: Tensor, samples: int) -> None:
+        self.losses.append(loss)
+        self.sizes.append(samples)
+        self.samples += samples
+
+    def read(self, sums: list[float]) -> tuple[float, float, list[float]]:
+        """Loss times samples and right answers of the window, and the loss of each step; added to ``sums``, too.
+
+        They are added one step after the other, so that the sums are the same wherever a window ends. This waits for
+        the device.
+        """
+        losses = torch.stack(self.losses).tolist() if self.losses else []
+        right = float(torch.stack(self.right).sum()) if self.right else 0.0
+        total = 0.0
+        for loss, size in zip(losses, self.sizes, strict=True):
+            total += loss * size
+            sums[0] += loss * size
+        sums[1] += right
+        sums[2] += self.samples
+        return total, right, losses
+
+    def overdue(self) -> bool:
+        """Whether the last summary is so long ago that another is due, however few steps were done."""
+        return time.perf_counter() - self.began >= _PATIENCE
