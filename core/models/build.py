@@ -116,7 +116,7 @@ def adapt_inputs(net: nn.Module, channels: int) -> None:
             new.weight.copy_(old.repeat(1, repeats, 1, 1)[:, :channels] * (old.shape[1] / channels))
         if first.bias is not None and new.bias is not None:
             new.bias.copy_(first.bias)
-    _replace(net, name, new)
+    net.set_submodule(name, new)
     if getattr(net, "transform_input", False):  # Inception's own normalisation is for three channels
         net.transform_input = False  # type: ignore[assignment]
 
@@ -127,20 +127,11 @@ def adapt_outputs(net: nn.Module, outputs: int) -> None:
     name, head = heads[-1]
     if isinstance(head, nn.Linear):
         if head.out_features != outputs:
-            _replace(net, name, nn.Linear(head.in_features, outputs, bias=head.bias is not None))
+            net.set_submodule(name, nn.Linear(head.in_features, outputs, bias=head.bias is not None))
     elif head.out_channels != outputs:  # SqueezeNet ends in a convolution
-        _replace(net, name, nn.Conv2d(head.in_channels, outputs, head.kernel_size))  # type: ignore[arg-type]
+        net.set_submodule(name, nn.Conv2d(head.in_channels, outputs, head.kernel_size))  # type: ignore[arg-type]
     if hasattr(net, "num_classes"):
         net.num_classes = outputs  # type: ignore[assignment]
-
-
-def _replace(net: nn.Module, name: str, new: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    owner = net.get_submodule(parent)
-    if isinstance(owner, nn.Sequential):
-        owner[int(leaf)] = new
-    else:
-        setattr(owner, leaf, new)
 
 
 def _load_local(net: nn.Module, weights: str) -> None:

@@ -1,0 +1,99 @@
+"""Shared by all tests: runs made in this process, and the command as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core import toml
+from core.control import Command, Control
+from core.events import Event
+from core.training.session import Session
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: A run of a second or two.
+QUICK = ("trainer.epochs=2", "tracking.graph=false", "tracking.images=false")
+
+
+class StopAt(Control):
+    """A Control that gives one command once the session has done that many steps."""
+
+    def __init__(self, session: Session, step: int, name: str = "stop") -> None:
+        super().__init__()
+        self._session, self._at, self._name = session, step, name
+
+    def take(self) -> Command | None:
+        if self._at is not None and self._session.step >= self._at:
+            self._at = None
+            return Command(self._name)
+        return super().take()
+
+
+class Trained:
+    """A session that is over, with its events."""
+
+    def __init__(self, session: Session, events: list[Event]) -> None:
+        self.session, self.events = session, events
+        self.status, self.failure = session.status, session.failure
+
+    @property
+    def path(self) -> Path:
+        assert self.session.run is not None
+        return self.session.run.path
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        return [e for e in self.events if isinstance(e, kind)]
+
+
+Train = Callable[..., Trained]
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Train:
+    """Train in this process: ``train(*overrides, source="digits", stop_at=None, resume=None)``."""
+
+    def run(*overrides: str, source: str | None = "digits", stop_at: int | None = None, resume: Path | None = None,
+            command: str = "stop") -> Trained:  # fmt: skip
+        if resume is not None:
+            experiment = toml.build(toml.override(toml.read(resume / "experiment.toml"), overrides))
+        else:
+            experiment = toml.load(source, overrides)
+        session = Session(experiment, tmp_path / "runs", resume)
+        if stop_at is not None:
+            session.control = StopAt(session, stop_at, command)
+        subscription = session.subscribe(100_000)
+        session.start()
+        events = list(subscription)
+        assert session.join(60)
+        return Trained(session, events)
+
+    return run
+
+
+def command(*words: str, cwd: Path, timeout: float = 240, env: dict[str, str] | None = None) -> Any:
+    """``torchdeck WORDS`` as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "tui", *words], cwd=cwd, capture_output=True, text=True, timeout=timeout,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def start(*words: str, cwd: Path, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
+    """``torchdeck WORDS`` started and left running."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tui", *words], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}, stdin=subprocess.DEVNULL, **options,
+    )  # fmt: skip
+
+
+def json_lines(text: str) -> list[dict[str, Any]]:
+    """Every line must be one JSON object."""
+    return [json.loads(line) for line in text.splitlines()]

@@ -1,0 +1,96 @@
+"""A run that was interrupted ends with the very same weights as one that was not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Train
+
+from core.checkpoints.read import load_checkpoint
+from core.events import EpochEnded, Started
+from core.runs.directory import read_info, read_metrics
+
+# 1,294 training samples: 21 steps an epoch at batch size 64; two epochs and a bit more before the stop.
+CNN = ("model.name=cnn", "model.args.channels=[8,16]", "trainer.epochs=3")
+CROPS = ("data.transforms=[{name='RandomCrop',size=8,padding=1},{name='RandomHorizontalFlip'},{name='ToTensor'},{name='Normalize'}]",)
+SAMPLEWISE = ("data.transforms=[{name='RandomRotation'},{name='ToTensor'},{name='Normalize'}]",)
+
+EXPERIMENTS = {
+    "sgd momentum nesterov": ("optimizer.name=SGD", "optimizer.args.nesterov=true", "trainer.epochs=3"),
+    "adam one_cycle dropout": ("optimizer.name=Adam", "model.args.dropout=0.3", "trainer.epochs=3"),
+    "adamw ema cosine": ("trainer.ema=0.95", "schedule.name=cosine", "schedule.args.warmup=0.2", "trainer.epochs=3"),
+    "cnn batch norm, crops on the device": (*CNN, *CROPS, "model.args.dropout=0.1"),
+    "crops through the DataLoader": (*CNN, *SAMPLEWISE, "data.workers=0"),
+    "accumulation and clipping": ("trainer.accumulate=4", "trainer.batch_size=32", "trainer.clip_norm=0.5", "trainer.epochs=3"),
+    "plateau and RMSprop": ("optimizer.name=RMSprop", "schedule.name=plateau", "schedule.args.patience=0", "trainer.epochs=4"),
+    "muon": ("optimizer.name=Muon", "trainer.epochs=3"),
+}  # fmt: skip
+
+
+def final(path: Path) -> dict:
+    return load_checkpoint(path / "checkpoints" / "last.pt", "test")
+
+
+def same(a, b) -> bool:
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+@pytest.mark.parametrize("stop_at", [21, 29], ids=["between epochs", "in mid-epoch"])
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_resume_is_bit_identical(train: Train, name: str, stop_at: int) -> None:
+    options = (*EXPERIMENTS[name], "tracking.tensorboard=false")
+    if "accumulate" in " ".join(options):
+        stop_at = 11 if stop_at == 21 else 17
+    whole = train(*options)
+    assert whole.status == "done", whole.failure
+    part = train(*options, stop_at=stop_at)
+    assert part.status == "stopped"
+    assert part.of(EpochEnded)[-1:] != whole.of(EpochEnded)[-1:]
+    rest = train(resume=part.path)
+    assert rest.status == "done", rest.failure
+    assert rest.of(Started)[0].step == stop_at
+
+    a, b = final(whole.path), final(part.path)
+    for key in ("model", "ema", "optimizer", "scheduler", "random", "best", "epoch_sums", "step", "epoch"):
+        assert same(a[key], b[key]), key
+    told = [(e["epoch"], e["train"], e["val"], e["learning_rate"]) for e in read_metrics(whole.path) if e["event"] == "epoch"]
+    again = [(e["epoch"], e["train"], e["val"], e["learning_rate"]) for e in read_metrics(part.path) if e["event"] == "epoch"]
+    assert told == again
+    assert whole.session._finished.test == rest.session._finished.test
+
+
+def test_evaluating_pausing_and_checkpointing_on_the_way_change_nothing(train: Train) -> None:
+    options = ("model.args.dropout=0.3", "trainer.epochs=2", "tracking.tensorboard=false")
+    plain = train(*options)
+    for command in ("evaluate", "checkpoint"):
+        disturbed = train(*options, stop_at=10, command=command)
+        assert same(final(plain.path)["model"], final(disturbed.path)["model"]), command
+    observed = train(*options, "trainer.checkpoint_steps=3", "tracking.every_steps=1", "tracking.tensorboard=true")
+    assert same(final(plain.path)["model"], final(observed.path)["model"])
+
+
+def test_a_finished_run_can_be_prolonged(train: Train) -> None:
+    run = train("trainer.epochs=2")
+    assert read_info(run.path).get("epoch") == 2
+    longer = train("trainer.epochs=4", resume=run.path)
+    assert longer.status == "done", longer.failure
+    assert [e.epoch for e in longer.of(EpochEnded)] == [3, 4]
+    info = read_info(run.path)
+    assert (info.status, info.get("epoch"), info.get("epochs")) == ("done", 4, 4)
+    assert [e["epoch"] for e in read_metrics(run.path) if e["event"] == "epoch"] == [1, 2, 3, 4]
+
+
+def test_resume_of_a_finished_run_only_tests_again(train: Train) -> None:
+    run = train("trainer.epochs=2")
+    again = train(resume=run.path)
+    assert again.status == "done"
+    assert not again.of(EpochEnded)
+    assert again.session._finished.test == run.session._finished.test

@@ -1,0 +1,43 @@
+"""What may import what, seen from a fresh process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+HEAVY = ("torch", "torchvision", "sklearn", "ignite", "optuna", "tensorboard", "textual", "numpy")
+
+
+def loaded_after(code: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import core.catalog, core.experiment, core.toml, core.events, core.control, core.usercode, core.files",
+        "import core.toml; core.toml.load('digits')",
+        "import core.batch, core.reporters, core.training.session",
+        "import core.runs.directory, core.runs.listing, core.runs.recorder, core.data.roots",
+        "from tui.__main__ import main; main(['catalog'])",
+        "from tui.__main__ import main; main(['runs'])",
+    ],
+)
+def test_nothing_heavy_is_imported_before_training(code: str) -> None:
+    assert not loaded_after(code) & set(HEAVY)
+
+
+def test_the_engine_trains_without_the_screen() -> None:
+    code = (
+        "import core.training.build, core.training.trainer, core.tracking.tensorboard, core.checkpoints.export,"
+        "core.checkpoints.write, core.models.summary, core.doctor, core.training.memory"
+    )
+    loaded = loaded_after(code)
+    assert "torch" in loaded
+    assert not loaded & {"textual", "tui", "torchvision"}

@@ -1,0 +1,107 @@
+"""The command ``torchdeck``. Arguments are parsed before anything heavy is imported."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from core import __version__
+from core.errors import UserError
+
+EXIT_CODES = """exit codes:
+  0 done   1 the training failed   2 the input is wrong   130 stopped by Ctrl-C   143 stopped by SIGTERM
+
+signals (--batch):
+  SIGINT   checkpoint, stop; twice: at once      SIGTERM  checkpoint, stop
+  SIGUSR1  checkpoint, go on                     SIGHUP   go on without the terminal"""
+
+VERBS = {
+    "runs": "list the runs",
+    "show": "show a run or a checkpoint",
+    "export": "write a run's weights or model to a file",
+    "catalog": "what can be picked: data, models, optimizers, ...",
+    "doctor": "what this machine has: devices, versions, data",
+}
+
+
+def _main_parser() -> argparse.ArgumentParser:
+    verbs = "\n".join(f"  torchdeck {verb:<9} {text}" for verb, text in VERBS.items())
+    parser = argparse.ArgumentParser(
+        prog="torchdeck",
+        description="The terminal workbench for people who train PyTorch models.",
+        epilog=f"verbs (torchdeck VERB --help):\n{verbs}\n\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("experiment", nargs="?", help="a preset (torchdeck catalog preset) or a TOML file")
+    parser.add_argument("--batch", action="store_true", help="train without the workbench")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY.PATH=VALUE",
+                        help="override one value of the experiment; may be given often")  # fmt: skip
+    parser.add_argument("--runs", default="runs", metavar="DIR", help="where runs are kept (default: runs)")
+    parser.add_argument("--resume", metavar="RUN", help="go on with a run: its name, or its directory")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be trained, and train nothing")
+    parser.add_argument("--json", action="store_true", help="one JSON object per event on stdout")
+    parser.add_argument("--quiet", action="store_true", help="tell nothing but errors")
+    parser.add_argument("--plain", action="store_true", help="plain lines, also on a terminal")
+    parser.add_argument("--version", action="version", version=f"torchdeck {__version__}")
+    return parser
+
+
+def _train(words: list[str]) -> int:
+    parser = _main_parser()
+    options = parser.parse_args(words)
+    if not (options.batch or options.dry_run):
+        raise UserError("The workbench is not part of this version yet; train with: torchdeck --batch [EXPERIMENT].")
+    from core import toml
+
+    root = Path(options.runs).expanduser()
+    resume: Path | None = None
+    if options.resume:
+        from core.runs.directory import find
+
+        if options.experiment:
+            raise UserError("--resume takes the experiment from the run; change it with --set, without naming another.")
+        resume = find(options.resume, root)
+        experiment = toml.build(toml.override(toml.read(resume / "experiment.toml"), options.overrides), str(resume))
+    else:
+        experiment = toml.load(options.experiment or "digits", options.overrides)
+    if options.dry_run:
+        from tui.dry_run import show
+
+        return show(experiment)
+    from core import batch, reporters
+    from core.training.session import Session
+
+    reporter = reporters.choose(options.json, options.quiet, options.plain)
+    return batch.run(Session(experiment, root, resume), reporter)
+
+
+def _verb(name: str, words: list[str]) -> int:
+    from tui import commands
+
+    parser = argparse.ArgumentParser(prog=f"torchdeck {name}", description=VERBS[name], allow_abbrev=False)
+    command: Callable[[argparse.Namespace], int] = getattr(commands, name)
+    getattr(commands, f"{name}_arguments")(parser)
+    return command(parser.parse_args(words))
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the command with these words (default: those of the process) and return its exit code."""
+    words = sys.argv[1:] if words is None else words
+    try:
+        if words and words[0] in VERBS:
+            return _verb(words[0], words[1:])
+        return _train(words)
+    except UserError as error:
+        print(f"torchdeck: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0  # the reader, such as head, had enough
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""``--dry-run``: the resolved experiment, the model's tree, memory and the data's shape."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from core import toml
+from core.experiment import Experiment
+
+
+def show(experiment: Experiment) -> int:
+    """Print what would be trained; nothing is written."""
+    from core.control import Control
+    from core.models.summary import summarize
+    from core.training.build import build
+
+    built = build(experiment, Control(), lambda event: None)
+    info = built.data.info
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(toml.dumps(experiment).rstrip(), markup=False)
+    built.data.close()
+
+    console.print()
+    samples = ", ".join(f"{count:,} {part}" for part, count in info.samples.items())
+    console.print(f"data      {info.name} from {info.place}: {samples}", markup=False)
+    console.print(f"input     {list(info.input_shape)}  {info.task}, {info.outputs} outputs", markup=False)
+    if info.class_names:
+        names = ", ".join(info.class_names[:12]) + (", ..." if len(info.class_names) > 12 else "")
+        console.print(f"classes   {names}", markup=False)
+    console.print(f"device    {built.device}, {built.trainer.precision.name}", markup=False)
+    console.print(f"training  {built.trainer.total_steps:,} steps, {built.trainer.epoch_length:,} an epoch", markup=False)
+
+    summary = summarize(built.trainer.net, info.input_shape, experiment.trainer.batch_size, experiment.optimizer.name)
+    console.print()
+    Console(highlight=False, width=max(console.width, 100)).print(tree(summary.root))
+    root = summary.root
+    console.print(
+        f"{root.parameters:,} parameters ({root.trainable:,} trained), {root.multiply_adds:,} multiply-adds a sample"
+    )
+    parts = {"weights": summary.weights, "gradients": summary.gradients, "optimizer": summary.optimizer,
+             "activations": summary.activations}  # fmt: skip
+    listed = ", ".join(f"{name} {size(count)}" for name, count in parts.items())
+    console.print(f"memory    about {size(summary.total)} at batch size {experiment.trainer.batch_size}: {listed}")
+    return 0
+
+
+def tree(root) -> Table:  # type: ignore[no-untyped-def]
+    """The model's modules, nested, as a table."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("module", no_wrap=True)
+    for column in ("output", "parameters", "share", "multiply-adds"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for depth, node in root.walk():
+        label = f"{'  ' * depth}{node.name + ': ' if node.name else ''}{node.type}"
+        if node.parameters and not node.trainable:
+            label += " (frozen)"
+        shape = "x".join(map(str, node.output_shape)) or "-"
+        share = f"{node.share:.1%}" if node.parameters else "-"
+        table.add_row(label, shape, f"{node.parameters:,}", share, f"{node.multiply_adds:,}")
+    return table
+
+
+def size(count: float) -> str:
+    """Bytes in words: 1.2 MiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError
