@@ -157,7 +157,7 @@ def _called(function: Callable[[Tensor, Tensor], Any]) -> Callable[[tuple[Tensor
     def apply(out: tuple[Tensor, Tensor]) -> Tensor:
         value = function(out[0], out[1])
         # One number per batch stands for each sample of it, so that a smaller last batch weighs less.
-        return torch.as_tensor(value, dtype=torch.float64, device="cpu").reshape(1).expand(len(out[1]))
+        return torch.as_tensor(value, dtype=torch.float64, device="cpu").reshape(1, 1).expand(len(out[1]), 1)
 
     return apply
 

@@ -1,0 +1,243 @@
+"""The user's own code is taken without glue, and its errors are told in the user's own lines."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, Train
+
+from core import toml, usercode
+from core.errors import UserCodeError, UserError
+from core.events import EpochEnded
+
+
+def write(path: Path, code: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(textwrap.dedent(code))
+    return path
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with a top-level ``core`` and ``tui`` of its own, relative imports and submodules."""
+    root = tmp_path / "project"
+    write(root / "core" / "__init__.py", "NAME = 'theirs'\n")
+    write(root / "core" / "blocks.py", "from torch import nn\nfrom . import NAME\n\ndef block(a, b):\n    return nn.Linear(a, b)\n")
+    write(root / "tui.py", "import core.blocks\nimport core\n\nWHO = core.NAME + core.blocks.NAME\n")
+    write(root / "helpers" / "__init__.py", "")
+    write(root / "helpers" / "deep.py", "VALUE = 3\n")
+    write(
+        root / "net.py",
+        """\
+        import torch
+        from torch import nn
+        import tui
+        from core.blocks import block
+        from core import blocks as b
+        from helpers import deep
+
+        class MyNet(nn.Module):
+            def __init__(self, num_classes, width=8):
+                super().__init__()
+                self.width = width
+                self.net = nn.Sequential(nn.Flatten(), block(64, width), nn.ReLU(), b.block(width, num_classes))
+                assert tui.WHO == "theirstheirs" and deep.VALUE == 3
+
+            def forward(self, x):
+                return self.net(x)
+        """,
+    )
+    return root
+
+
+def test_a_project_with_its_own_core_and_tui_works(project: Path, train: Train) -> None:
+    run = train(f"model.name={project}/net.py:MyNet", "model.args.width=16", "trainer.epochs=1")
+    assert run.status == "done", run.failure
+    assert run.session._built.trainer.net.width == 16
+    import core
+
+    assert core.__file__ == str(ROOT / "core" / "__init__.py")
+
+
+def test_modules_are_found_from_the_current_folder_and_among_the_installed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    assert usercode.load("net:MyNet", "model.name")(num_classes=3).width == 8
+    assert usercode.load("core.blocks:block", "model.name").__module__ != "core.blocks"
+    assert usercode.load("torch.nn:Linear", "model.name") is torch.nn.Linear
+    assert usercode.load("torch:nn.Linear", "model.name") is torch.nn.Linear
+
+
+def test_files_in_packages_and_with_odd_names(tmp_path: Path) -> None:
+    write(tmp_path / "pkg" / "__init__.py", "")
+    write(tmp_path / "pkg" / "base.py", "X = 7\n")
+    write(tmp_path / "pkg" / "net.py", "from .base import X\nfrom pkg import base\n\ndef get(): return X + base.X\n")
+    write(tmp_path / "my-net.py", "import helper_beside\n\ndef get(): return helper_beside.Y\n")
+    write(tmp_path / "helper_beside.py", "Y = 5\n")
+    assert usercode.load(f"{tmp_path}/pkg/net.py:get", "x")() == 14
+    assert usercode.load(f"{tmp_path}/my-net.py:get", "x")() == 5
+
+
+def test_two_projects_with_modules_of_the_same_name(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write(tmp_path / str(number) / "shared.py", f"N = {number}\n")
+        write(tmp_path / str(number) / "net.py", "from shared import N\n")
+    assert [usercode.load(f"{tmp_path}/{n}/net.py:N", "x") for n in (1, 2)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("reference", "sentence"),
+    [
+        ("missing.py:Net", "there is no file"),
+        ("no_such_package.mod:Net", "there is no module"),
+        ("{0}/net.py:MyNest", "did you mean 'MyNet'?"),
+        ("{0}/net.py:", "is not of the form"),
+    ],
+)
+def test_wrong_references(project: Path, reference: str, sentence: str) -> None:
+    with pytest.raises(UserError) as caught:
+        usercode.load(reference.format(project), "model.name")
+    assert sentence in str(caught.value)
+
+
+def test_errors_are_told_from_the_users_line_on(tmp_path: Path) -> None:
+    file = write(tmp_path / "bad.py", "import json\n\ndef f():\n    return json.loads('{')\n\nraise ValueError('no luck')\n")
+    with pytest.raises(UserCodeError) as caught:
+        usercode.load(f"{file}:f", "model.name")
+    told = str(caught.value)
+    assert told.startswith(f'ValueError: no luck in "{file}", line 6')
+    assert "usercode.py" not in told
+    assert "importlib" not in told
+    syntax = write(tmp_path / "syntax.py", "def f(:\n")
+    with pytest.raises(UserCodeError, match=r'syntax.py", line 1'):
+        usercode.load(f"{syntax}:f", "model.name")
+    absent = write(tmp_path / "absent.py", "import no_such_thing\n")
+    with pytest.raises(UserCodeError, match=r"No module named 'no_such_thing' in .*absent.py\", line 1"):
+        usercode.load(f"{absent}:f", "model.name")
+
+
+NET = """\
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes, wrong=False):
+        super().__init__()
+        self.linear = nn.Linear(64, num_classes)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return BODY
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "sentences", "user"),
+    [
+        ("self.linear(x)", ("raised in forward", "RuntimeError", 'net.py", line 12'), True),
+        ("x.flatten(1)", ("returned the shape [2, 64]", "[2, 10] is needed"), None),
+        ("self.linear(x.flatten(1))[:, :4]", ("has 4 outputs, but 'digits' has 10 classes",), True),
+        ("[1]", ("returned a list; a tensor [batch, outputs] is needed",), True),
+        ("self.linear(x.flatten(1)) if self.calls < 20 else 1 / 0", ("ZeroDivisionError", 'net.py", line 12'), False),
+    ],
+    ids=["raises", "too many outputs", "too few outputs", "no tensor", "raises later"],
+)
+def test_models_that_go_wrong(train: Train, tmp_path: Path, body: str, sentences, user: bool | None) -> None:
+    file = write(tmp_path / "net.py", NET.replace("BODY", body))
+    run = train(f"model.name={file}:Net", "trainer.epochs=1", "tracking.graph=false")
+    if user is None:
+        return  # more outputs than classes is allowed
+    assert run.failure is not None
+    for sentence in sentences:
+        assert sentence in run.failure.message
+    assert str(ROOT / "core") not in run.failure.message
+    assert run.failure.user is user
+    assert (run.session.run is None) is user
+
+
+def test_wrong_arguments_of_the_users_class(train: Train, tmp_path: Path) -> None:
+    file = write(tmp_path / "net.py", NET.replace("BODY", "x"))
+    run = train(f"model.name={file}:Net", "model.args.wong=1")
+    assert run.failure and "did you mean 'wrong'?" in run.failure.message
+    write(file, NET.replace("BODY", "x").replace("num_classes,", "num_classes, depth,"))
+    other = file.rename(tmp_path / "net2.py")
+    run = train(f"model.name={other}:Net")
+    assert run.failure and "model.args.depth is missing: Net requires it" in run.failure.message
+
+
+def test_the_examples_train(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    run = train(source="examples/own_everything.toml")
+    assert run.status == "done", run.failure
+    last = run.of(EpochEnded)[-1]
+    assert last.val["accuracy"] > 0.9
+    assert 0 < last.val["confidence"] <= 1
+    assert run.session._built.data.info.class_names == ("first", "second", "third")
+    lazy = train("trainer.epochs=1", "model.name=examples/my_net.py:tiny_net", source="digits")
+    assert lazy.status == "done", lazy.failure
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "examples").glob("*.toml")), ids=lambda p: p.name)
+def test_example_experiments_are_valid(file: Path) -> None:
+    toml.load(str(file))
+
+
+def test_datasets_reach_workers_and_their_errors_come_back(train: Train, tmp_path: Path) -> None:
+    write(tmp_path / "names.py", "OFFSET = 1\n")
+    file = write(
+        tmp_path / "data.py",
+        """\
+        import torch
+        from names import OFFSET
+
+        class Numbers:
+            def __init__(self, count=64, bad=-1):
+                self.count, self.bad = count, bad
+                self.targets = [i % 2 for i in range(count)]
+            def __len__(self):
+                return self.count
+            def __getitem__(self, i):
+                if i == self.bad:
+                    raise RuntimeError("cannot read this one")
+                return torch.tensor([float(i % 2), OFFSET]), i % 2
+        """,
+    )
+    options = (f"data.name={file}:Numbers", "data.workers=2", "trainer.epochs=2", "trainer.batch_size=8")
+    good = train(*options)
+    assert good.status == "done", good.failure
+    same = train(*options[:1], "data.workers=0", *options[2:])
+    assert [e.train for e in good.of(EpochEnded)] == [e.train for e in same.of(EpochEnded)]
+    bad = train(*options, "data.args.bad=60", "data.test_share=0", "trainer.validation_share=0")
+    assert bad.failure
+    assert 'RuntimeError: cannot read this one in "' in bad.failure.message
+    assert 'data.py", line 12' in bad.failure.message
+    assert str(ROOT / "core") not in bad.failure.message
+
+
+HALF = """\
+from ignite.metrics import Metric
+
+class Half(Metric):
+    def reset(self):
+        self.n = 0
+
+    def update(self, output):
+        self.n += len(output[1])
+
+    def compute(self):
+        return self.n / 2
+"""
+
+
+def test_ignite_metrics_and_loss_modules(train: Train, tmp_path: Path) -> None:
+    write(tmp_path / "m.py", "from torch import nn\n\nclass L(nn.CrossEntropyLoss):\n    pass\n")
+    write(tmp_path / "half.py", HALF)
+    run = train(f"loss.name={tmp_path}/m.py:L", "loss.args.label_smoothing=0.1",
+                f"tracking.metrics=['{tmp_path}/half.py:Half']", "trainer.epochs=1")  # fmt: skip
+    assert run.status == "done", run.failure
+    assert run.of(EpochEnded)[0].val["Half"] == 72
