@@ -204,8 +204,8 @@ def _measure(chosen: Sequence[Transform], source: Source, train_at: Tensor, seed
 
 
 def _statistics(before: Sequence[Transform], source: Source, train_at: Tensor, seed: int) -> tuple[list[float], list[float]]:
-    pipeline = transforms.split(before, training=False)
     part = source.train
+    pipeline = transforms.split(before, training=False, streamed=not isinstance(part, Arrays))
     if isinstance(part, Arrays) and not pipeline.needs_samples():
         if part.x.dtype == torch.uint8 and part.x.ndim == 4:
             return _byte_statistics(part.x, train_at)
@@ -279,7 +279,7 @@ class _FeedMaker:
 
     def make(self, part: Part, indices: Tensor, training: bool) -> Feed:
         trainer, data = self._experiment.trainer, self._experiment.data
-        pipeline = transforms.split(self._transforms, training)
+        pipeline = transforms.split(self._transforms, training, streamed=not isinstance(part, Arrays))
         size = trainer.batch_size
         options = FeedOptions(
             batch_size=size if training else evaluation_batch_size(trainer.eval_batch_size, size),
@@ -309,7 +309,7 @@ class _FeedMaker:
 
     def peek(self, part: Part, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Some samples as a batch, read in this process, before any worker is started."""
-        pipeline = transforms.split(self._transforms, training=False)
+        pipeline = transforms.split(self._transforms, False, streamed=not isinstance(part, Arrays))
         options = FeedOptions(len(indices), self._device, self._experiment.trainer.seed,
                               transforms.batch_transform(pipeline.batch, self._device), self._target_op, False)  # fmt: skip
         feed: Feed

@@ -37,10 +37,18 @@ class Pipeline:
         return bool(self.sample)
 
 
-def split(transforms: Sequence[Transform], training: bool) -> Pipeline:
-    """The transforms for training or for evaluation, which leaves the random ones out (but keeps their sizes)."""
+#: Transforms that images of several sizes need before they fit into one batch.
+_SIZING = ("Resize", "CenterCrop", "RandomCrop")
+
+
+def split(transforms: Sequence[Transform], training: bool, streamed: bool = False) -> Pipeline:
+    """The transforms for training or for evaluation, which leaves the random ones out (but keeps their sizes).
+
+    ``streamed``: samples are read one by one and may differ in size, so what makes them one size runs there, too.
+    """
     chosen = [t for transform in transforms for t in ([transform] if training else _for_evaluation(transform))]
-    last = max((i for i, t in enumerate(chosen) if not _fact(t, "batch")), default=-1)
+    single = [not _fact(t, "batch") or (streamed and t.name in _SIZING) for t in chosen]
+    last = max((i for i, alone in enumerate(single) if alone), default=-1)
     return Pipeline(tuple(chosen[: last + 1]), tuple(chosen[last + 1 :]))
 
 
