@@ -61,6 +61,7 @@ def run(session: Session, reporter: Reporter) -> int:
     with _handling(signals):
         session.start()
         while True:
+            over = subscription.closed
             events = subscription.get(timeout=0.1)
             if reporter.run is None and session.run is not None:
                 reporter.run = str(session.run.path)
@@ -69,7 +70,7 @@ def run(session: Session, reporter: Reporter) -> int:
                 if isinstance(event, Finished):
                     finished = event
             _obey(signals, session, reporter, told)
-            if not events and subscription.closed:
+            if over:
                 break
         while not session.join(0.1):
             _obey(signals, session, reporter, told)

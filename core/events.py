@@ -167,6 +167,7 @@ EVENTS: dict[str, type[Event]] = {
 class Subscription:
     """A listener's own queue. Reading it waits; writing to it never does.
 
+    Readings don't wake the listener, which comes for them at its own pace: each wake-up takes a core from training.
     ``readings`` is how many unread readings are kept: when more come, the oldest go and are counted in ``dropped``.
     """
 
@@ -186,7 +187,8 @@ class Subscription:
                     self._drop_oldest_reading()
                 self._unread_readings += 1
             self._queue.append(event)
-            self._ready.notify()
+            if not event.reading:
+                self._ready.notify()
 
     def _drop_oldest_reading(self) -> None:
         for i, event in enumerate(self._queue):
@@ -196,11 +198,10 @@ class Subscription:
                 self.dropped += 1
                 return
 
-    def get(self, timeout: float | None = None) -> list[Event]:
-        """All unread events, oldest first, after waiting for the first; empty after ``timeout`` seconds or the end."""
+    def get(self, timeout: float = 0.25) -> list[Event]:
+        """All unread events, oldest first: at once when one that is no reading has come, else after ``timeout`` seconds."""
         with self._ready:
-            if not self._queue and not self._closed:
-                self._ready.wait(timeout)
+            self._ready.wait_for(lambda: self._closed or len(self._queue) > self._unread_readings, timeout)
             events = list(self._queue)
             self._queue.clear()
             self._unread_readings = 0
@@ -209,9 +210,9 @@ class Subscription:
     def __iter__(self) -> Iterator[Event]:
         """Every event until the session is over."""
         while True:
-            events = self.get()
-            yield from events
-            if not events and self._closed:
+            over = self._closed  # asked first: what is put before the end is read after it
+            yield from self.get()
+            if over:
                 return
 
     @property

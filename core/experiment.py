@@ -282,7 +282,7 @@ class Tracking(Section):
     """Words to find the run by."""
     note: str = ""
     """Anything worth remembering."""
-    every_steps: Annotated[int, Field(ge=1)] = 10
+    every_steps: Annotated[int, Field(ge=1)] = 20
     """A summary of training every so many steps (and at least once a second)."""
     metrics: tuple[str, ...] = ()
     """Metrics of your own: path/to/file.py:my_metric, called with (logits, targets)."""

@@ -288,6 +288,7 @@ class _FeedMaker:
             ops=transforms.batch_transform(pipeline.batch, self._device),
             target_op=self._target_op,
             shuffle=training,
+            random=training and transforms.draws(pipeline.batch),
         )
         if isinstance(part, Arrays) and not pipeline.needs_samples() and self._target_sample is None:
             return ResidentFeed(self._resident(part), indices, options)

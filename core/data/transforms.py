@@ -52,6 +52,11 @@ def split(transforms: Sequence[Transform], training: bool, streamed: bool = Fals
     return Pipeline(tuple(chosen[: last + 1]), tuple(chosen[last + 1 :]))
 
 
+def draws(transforms: Sequence[Transform]) -> bool:
+    """Whether any of them draws random numbers."""
+    return any(_fact(t, "random") for t in transforms)
+
+
 def _fact(transform: Transform, name: str) -> bool:
     if catalog.is_user_code(transform.name):
         return False

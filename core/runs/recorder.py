@@ -28,11 +28,12 @@ class Listener(threading.Thread):
         """Handle events until the session is over."""
         try:
             while True:
-                events = self._subscription.get(timeout=0.25)
+                over = self._subscription.closed
+                events = self._subscription.get()
                 for event in events:
                     self.handle(event)
                 self.tick()
-                if not events and self._subscription.closed:
+                if over:
                     break
         except OSError as error:
             self._trouble(f"The run can't be written any more: {error.strerror or error}.")

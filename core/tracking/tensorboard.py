@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
@@ -108,11 +109,12 @@ class TensorBoard(Listener):
         self._file.add_summary(summary, step, walltime=when)
 
     def _histograms(self, step: int) -> None:
-        # Weights that are read here may be in the middle of a step: a histogram bears that.
+        # Weights that are read here may be in the middle of a step: a histogram bears that. NumPy does the work, for a
+        # second thread with parallel torch operations makes OpenMP yield in both, which halves the training speed.
         for name, parameter in self._built.trainer.net.named_parameters():
-            values = parameter.detach().float()
-            if torch.isfinite(values).all():
-                self._writer.add_histogram(f"weights/{name}", values.cpu(), step)
+            values = parameter.detach().to("cpu", torch.float32).numpy()
+            if np.isfinite(values).all():
+                self._writer.add_histogram(f"weights/{name}", values, step)
 
     def _finish(self, event: Finished) -> None:
         self._scalars({f"{name}/test": v for name, v in event.test.items()}, event.step, event.time)

@@ -54,6 +54,8 @@ def _parameters(name: str) -> set[str]:
 def _groups(net: nn.Module, decay: float, everything: bool,
             chosen: Callable[[nn.Parameter], bool] = lambda p: True) -> list[dict[str, Any]]:  # fmt: skip
     trained = [p for p in net.parameters() if p.requires_grad and chosen(p)]
+    if not decay:
+        return [{"params": trained, "weight_decay": 0.0}]  # one group is one kernel call instead of two
     # One-dimensional parameters are biases and the scales of norms, in every layer torch has.
     heavy = [p for p in trained if everything or p.ndim > 1]
     light = [p for p in trained if not everything and p.ndim <= 1]

@@ -37,6 +37,9 @@ logging.getLogger("ignite").setLevel(logging.CRITICAL)
 #: Seconds after which a summary is due even if few steps were done.
 _PATIENCE = 1.0
 
+#: Seconds between two measurements of the gradients' norm where no clipping needs it: it reads every gradient again.
+_NORM_EVERY = 0.25
+
 #: Seconds between checkpoints at the end of epochs that are neither the best nor the last: epochs of a few
 #: milliseconds would else spend more time on the disk than on training.
 _EPOCH_CHECKPOINT = 10.0
@@ -94,7 +97,8 @@ class Trainer:
         self._epoch_started = time.monotonic()
         self._epoch_seconds_before = 0.0
         self._window = _Window()
-        self._norm_due = False
+        self._summary_due = False
+        self._norm_at = 0.0
         self._gradient_norm: Tensor | None = None
 
     @property
@@ -150,7 +154,7 @@ class Trainer:
     def _train_step(self, batches: list[Batch]) -> None:
         self.scheduler.set(self.step)
         every = self.experiment.tracking.every_steps
-        self._norm_due = (self.step + 1) % every == 0 or self._window.overdue()
+        self._summary_due = (self.step + 1) % every == 0 or self._window.overdue()
         samples = sum(len(y) for _, y in batches)
         step_loss: Tensor | None = None
         for x, y in batches:
@@ -167,7 +171,7 @@ class Trainer:
             detached = loss.detach()
             step_loss = detached if step_loss is None else step_loss + detached
             if self._classification:
-                self._window.right.append((predicted(logits.detach()) == classes_of(y)).sum())
+                self._window.outputs.append((logits.detach(), y))
         self._clip_and_measure()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -196,8 +200,11 @@ class Trainer:
 
     def _clip_and_measure(self) -> None:
         limit = self.experiment.trainer.clip_norm
-        if limit is None and not self._norm_due:
+        now = time.perf_counter()
+        measuring = self._summary_due and now - self._norm_at >= _NORM_EVERY
+        if limit is None and not measuring:
             return
+        self._norm_at = now
         self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -218,7 +225,7 @@ class Trainer:
         if self.trouble is not None:
             raise TrainingError(self.trouble)
         end_of_epoch = self.step % self.epoch_length == 0 or self.step == self.total_steps
-        if self._norm_due or end_of_epoch:
+        if self._summary_due or end_of_epoch:
             self._summarize()
         if end_of_epoch:
             # Commands and due checkpoints wait for the end of the epoch, whose results belong into the checkpoint.
@@ -248,6 +255,7 @@ class Trainer:
                 memory=devices.memory_used(self.device),
             )
         )  # fmt: skip
+        self._gradient_norm = None
         window.restart()
 
     def _checkpoint_due(self) -> bool:
@@ -382,7 +390,8 @@ class _Window:
     def restart(self) -> None:
         self.losses: list[Tensor] = []
         self.sizes: list[int] = []
-        self.right: list[Tensor] = []
+        #: Logits and targets of each batch, in classification: what is right is counted once a summary, not every step.
+        self.outputs: list[tuple[Tensor, Tensor]] = []
         self.samples = 0
         self.waited = 0.0
         self.began = time.perf_counter()
@@ -399,7 +408,10 @@ class _Window:
         the device.
         """
         losses = torch.stack(self.losses).tolist() if self.losses else []
-        right = float(torch.stack(self.right).sum()) if self.right else 0.0
+        right = 0.0
+        if self.outputs:
+            logits, targets = (torch.cat(part) for part in zip(*self.outputs, strict=True))
+            right = float((predicted(logits) == classes_of(targets)).sum())
         total = 0.0
         for loss, size in zip(losses, self.sizes, strict=True):
             total += loss * size
