@@ -25,7 +25,9 @@ def loop(kills: int = 50) -> bool:
         root = Path(folder)
 
         def start(*words: str) -> subprocess.Popen[bytes]:
-            return subprocess.Popen([sys.executable, "-m", "tui", "--batch", "--quiet", "--runs", str(root / "killed"), *words])
+            return subprocess.Popen(
+                [sys.executable, "-m", "tui", "--batch", "--quiet", "--runs", str(root / "killed"), *words]
+            )
 
         process, run, done, corrupt = start("digits", *OPTIONS), None, 0, 0
         while done < kills:

@@ -126,7 +126,7 @@ class _Finder(importlib.abc.MetaPathFinder):
     """Finds modules below the users' roots, and nothing else."""
 
     @classmethod
-    def find_spec(cls, fullname, path=None, target=None):  # type: ignore[no-untyped-def]
+    def find_spec(cls, fullname, path=None, target=None):
         if not fullname.startswith(_PREFIX):
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path)
@@ -149,7 +149,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
 def _importer(package: str) -> Callable[..., ModuleType]:
     root = _roots[package]
 
-    def own_import(name, globals=None, locals=None, fromlist=(), level=0):  # type: ignore[no-untyped-def]
+    def own_import(name, globals=None, locals=None, fromlist=(), level=0):
         top = name.partition(".")[0]
         if level == 0 and top and ((root / f"{top}.py").is_file() or (root / top / "__init__.py").is_file()):
             module = importlib.import_module(f"{package}.{name}")
@@ -213,8 +213,11 @@ def call(function: Callable[..., Any], args: dict[str, Any], where: str, offered
         ]  # fmt: skip
         if missing:
             raise UserError(f"{where}.args.{missing[0]} is missing: {function.__name__} requires it.")
-    with user_errors():
-        return function(**args)
+    try:
+        with user_errors():
+            return function(**args)
+    except TypeError as error:  # an abstract class, or a signature that can't be looked at
+        raise UserError(f"{where}.name: {getattr(function, '__name__', function)} can't be called: {error}.") from None
 
 
 @contextlib.contextmanager
@@ -253,11 +256,9 @@ def _user_traceback(tb: TracebackType | None) -> TracebackType | None:
     return tb
 
 
-_NOT_THE_USERS = tuple(
-    str(Path(p).resolve())
-    for p in {*(sysconfig.get_path(n) for n in ("stdlib", "platstdlib", "purelib", "platlib")), *site.getsitepackages(), Path(__file__).parent,
-              Path(__file__).parent.parent / "tui"}
-)  # fmt: skip
+_INSTALLED = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+_OURS = [Path(__file__).parent, Path(__file__).parent.parent / "tui"]
+_NOT_THE_USERS = tuple(str(Path(str(p)).resolve()) for p in (*_INSTALLED, *site.getsitepackages(), *_OURS))
 
 
 def _is_user_file(filename: str) -> bool:

@@ -46,15 +46,19 @@ def test_json_is_one_object_per_event_and_nothing_else(tmp_path: Path) -> None:
         "        print('hello from python')\n        os.system('echo hello from the shell')\n"
         "        super().__init__(nn.Flatten(), nn.Linear(64, num_classes))\n"
     )
-    done = command("--batch", "digits", "--json", "--set", f"model.name={noisy}:Net", "--set", "trainer.epochs=3", cwd=tmp_path)
+    done = command(
+        "--batch", "digits", "--json", "--set", f"model.name={noisy}:Net", "--set", "trainer.epochs=3", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     events = json_lines(done.stdout)
     assert "hello from python" in done.stderr
     assert "hello from the shell" in done.stderr
     assert {"event", "run", "epoch", "step"} <= set.intersection(*(set(e) for e in events))
-    assert [e["event"] for e in events if e["event"] != "checkpoint"][0] == "started"
+    assert next(e["event"] for e in events if e["event"] != "checkpoint") == "started"
     assert [e["epoch"] for e in events if e["event"] == "epoch"] == [1, 2, 3]
-    assert all({"loss", "accuracy"} <= set(e["val"]) and e["train"]["loss"] > 0 for e in events if e["event"] == "epoch")
+    assert all(
+        {"loss", "accuracy"} <= set(e["val"]) and e["train"]["loss"] > 0 for e in events if e["event"] == "epoch"
+    )
     assert events[-1]["event"] == "finished"
     assert 0.5 < events[-1]["test"]["accuracy"] <= 1
     assert Path(tmp_path, events[-1]["run"]).is_dir()
@@ -187,7 +191,7 @@ def test_kill_9_loses_nothing_that_was_good(tmp_path: Path) -> None:
             load_checkpoint(path, "test")
         process = start("--batch", "--plain", "--resume", run.name, cwd=tmp_path)
         wait_for_steps(tmp_path, seen + 30)
-    out, err = process.communicate(timeout=120)
+    _out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     whole = command("--batch", "digits", "--quiet", *options, "--runs", "whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr

@@ -119,21 +119,28 @@ def _show_checkpoint(path: Path, as_json: bool) -> int:
     if path.suffix == ".safetensors":
         from core.checkpoints.read import load_weights
 
-        state, weights = None, load_weights(path, "show")
+        state: Any = None
+        weights = load_weights(path, "show")
     else:
         state = load_file(path, "show")
         weights = weights_in(state, path, "show")
     ours = isinstance(state, dict) and "torchdeck" in state
     facts = {"epoch": state["epoch"], "step": state["step"], "best": state["best"]} if ours else {}
     if as_json:
-        tensors = {n: {"shape": list(t.shape), "dtype": str(t.dtype).removeprefix("torch.")} for n, t in weights.items()}
+        tensors = {
+            n: {"shape": list(t.shape), "dtype": str(t.dtype).removeprefix("torch.")} for n, t in weights.items()
+        }
         _print_json({"path": str(path), **facts, "tensors": tensors})
         return 0
-    print(f"{path}: {size(path.stat().st_size)}, {len(weights)} tensors, {sum(t.numel() for t in weights.values()):,} numbers")
+    print(
+        f"{path}: {size(path.stat().st_size)}, {len(weights)} tensors, {sum(t.numel() for t in weights.values()):,} numbers"
+    )
     for key, value in facts.items():
         print(f"  {key:<8}{value}")
     for name, tensor in weights.items():
-        print(f"  {name:<40} {'x'.join(map(str, tensor.shape)) or 'scalar':>16}  {str(tensor.dtype).removeprefix('torch.')}")
+        print(
+            f"  {name:<40} {'x'.join(map(str, tensor.shape)) or 'scalar':>16}  {str(tensor.dtype).removeprefix('torch.')}"
+        )
     if ours:
         print(state["experiment"])
     return 0
@@ -154,11 +161,12 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def export(options: argparse.Namespace) -> int:
     """Write a run's weights or model to a file."""
-    from core.checkpoints.export import export as write
     from core.runs.directory import find
-    from tui.dry_run import size
 
     run = find(options.run, Path(options.runs).expanduser())
+    from core.checkpoints.export import export as write
+    from tui.dry_run import size
+
     suffix = "safetensors" if options.format == "safetensors" else "pth"
     output = Path(options.output or f"{run.name}.{suffix}").expanduser()
     write(run, options.checkpoint, options.format, output)
@@ -171,7 +179,9 @@ def export(options: argparse.Namespace) -> int:
 
 def catalog_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``torchdeck catalog``."""
-    parser.add_argument("kind", nargs="?", help="data, transform, target_transform, model, loss, optimizer, schedule, preset")
+    parser.add_argument(
+        "kind", nargs="?", help="data, transform, target_transform, model, loss, optimizer, schedule, preset"
+    )
     parser.add_argument("name", nargs="?", help="one entry")
     parser.add_argument("--json", action="store_true", help="as JSON")
 

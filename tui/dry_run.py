@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
 
 from core import toml
 from core.experiment import Experiment
+
+if TYPE_CHECKING:
+    from core.models.summary import Node
 
 
 def show(experiment: Experiment) -> int:
@@ -29,7 +34,9 @@ def show(experiment: Experiment) -> int:
         names = ", ".join(info.class_names[:12]) + (", ..." if len(info.class_names) > 12 else "")
         console.print(f"classes   {names}", markup=False)
     console.print(f"device    {built.device}, {built.trainer.precision.name}", markup=False)
-    console.print(f"training  {built.trainer.total_steps:,} steps, {built.trainer.epoch_length:,} an epoch", markup=False)
+    console.print(
+        f"training  {built.trainer.total_steps:,} steps, {built.trainer.epoch_length:,} an epoch", markup=False
+    )
 
     summary = summarize(built.trainer.net, info.input_shape, experiment.trainer.batch_size, experiment.optimizer.name)
     console.print()
@@ -45,7 +52,7 @@ def show(experiment: Experiment) -> int:
     return 0
 
 
-def tree(root) -> Table:  # type: ignore[no-untyped-def]
+def tree(root: Node) -> Table:
     """The model's modules, nested, as a table."""
     table = Table(box=None, pad_edge=False)
     table.add_column("module", no_wrap=True)

@@ -59,8 +59,9 @@ class Param:
                 if self.kind == "size":
                     raise TypeError
                 value = [value]
-            return tuple(_one({"ints": "int", "floats": "float", "strs": "str", "size": "int"}[self.kind], v)
-                         for v in value)
+            return tuple(
+                _one({"ints": "int", "floats": "float", "strs": "str", "size": "int"}[self.kind], v) for v in value
+            )
         return _one(self.kind, value)
 
     def limits(self) -> str:

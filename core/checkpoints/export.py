@@ -9,6 +9,7 @@ import torch
 
 from core import files, toml
 from core.checkpoints.read import load_checkpoint, strip_prefixes, weights_in
+from core.checkpoints.write import save
 from core.data.source import DataInfo
 from core.errors import UserError
 from core.models.build import build
@@ -27,17 +28,16 @@ def export(run: Path, which: str, format: str, output: Path) -> None:
     try:
         with files.replacing(output) as file:
             if format == "safetensors":
-                from safetensors.torch import save
+                from safetensors.torch import save as to_safetensors
 
                 # Names that share their memory (tied weights) are told apart only as copies.
-                file.write(save({name: tensor.clone() for name, tensor in weights.items()}, {"format": "pt"}))
+                file.write(to_safetensors({name: tensor.clone() for name, tensor in weights.items()}, {"format": "pt"}))
             elif format == "state_dict":
-                torch.save(weights, file)
+                save(weights, file)
             else:
-                torch.save(_model(run, state, weights), file)
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(f"{str(output)!r} can't be written: {reason}.") from None
+                save(_model(run, state, weights), file)
+    except OSError as error:
+        raise UserError(f"{str(output)!r} can't be written: {error.strerror or error}.") from None
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise UserError(f"The model can't be pickled ({error}); export its state_dict.") from None
 

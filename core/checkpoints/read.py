@@ -53,7 +53,9 @@ def load_checkpoint(path: Path, where: str) -> dict[str, Any]:
     if broken := _broken_part(path):
         raise UserError(f"{where}: {str(path)!r} is damaged: the checksum of {broken} is wrong.")
     if not isinstance(state, dict) or "torchdeck" not in state:
-        raise UserError(f"{where}: {str(path)!r} is not a torchdeck checkpoint; as plain weights it can be model.weights.")
+        raise UserError(
+            f"{where}: {str(path)!r} is not a torchdeck checkpoint; as plain weights it can be model.weights."
+        )
     if not isinstance(state["torchdeck"], int) or state["torchdeck"] > VERSION:
         raise UserError(f"{where}: {str(path)!r} was written by a later torchdeck (layout {state['torchdeck']}).")
     return state

@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -40,7 +40,9 @@ class CheckpointWriter:
     at most one copy is in memory.
     """
 
-    def __init__(self, folder: Path, keep: int, publish: Callable[[Event], None], trouble: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, keep: int, publish: Callable[[Event], None], trouble: Callable[[str], None]
+    ) -> None:
         self._folder = folder
         self._keep = keep
         self._publish = publish
@@ -63,16 +65,15 @@ class CheckpointWriter:
         while (item := self._queue.get()) is not None:
             try:
                 self._write(*item)
-            except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-                reason = (getattr(error, "strerror", None) or str(error)).strip().splitlines()[0]
-                self._trouble(f"A checkpoint can't be written to {str(self._folder)!r}: {reason}.")
+            except OSError as error:
+                self._trouble(f"A checkpoint can't be written to {str(self._folder)!r}: {error.strerror or error}.")
             finally:
                 self._queue.task_done()
 
     def _write(self, state: dict[str, Any], best: bool) -> None:
         path = self._folder / f"step-{state['step']:09d}.pt"
         with files.replacing(path) as file:
-            torch.save(state, file)
+            save(state, file)
         if best:
             files.link(path, self._folder / BEST)
         files.link(path, self._folder / LAST)
@@ -82,6 +83,32 @@ class CheckpointWriter:
             CheckpointWritten(epoch=state["epoch"], step=state["step"], path=f"checkpoints/{path.name}",
                               bytes=path.stat().st_size, best=best)
         )  # fmt: skip
+
+
+def save(value: Any, file: IO[bytes]) -> None:
+    """torch.save, with the system's own error.
+
+    Raises OSError when the file can't be written; torch turns that into a RuntimeError about its zip archive.
+    """
+    errors: list[OSError] = []
+
+    class Writer:
+        def write(self, data: bytes) -> int:
+            try:
+                return file.write(data)
+            except OSError as error:
+                errors.append(error)
+                raise
+
+        def flush(self) -> None:
+            file.flush()
+
+    try:
+        torch.save(value, Writer())  # type: ignore[arg-type]
+    except RuntimeError:
+        if errors:
+            raise errors[0] from None
+        raise
 
 
 def generations(folder: Path) -> list[Path]:

@@ -170,21 +170,21 @@ class Reader(Dataset):
             )
 
 
-class seeded:  # noqa: N801  used as a word in a with statement
+class seeded:
     """Random states of python, numpy and torch (CPU) set for a block, and put back after it."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
     def __enter__(self) -> None:
-        self._states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+        self._states = random.getstate(), np.random.get_state(), torch.get_rng_state()
         random.seed(self._seed)
-        np.random.seed(self._seed % 2**32)  # noqa: NPY002
+        np.random.seed(self._seed % 2**32)
         torch.manual_seed(self._seed)
 
     def __exit__(self, *error: object) -> None:
         random.setstate(self._states[0])
-        np.random.set_state(self._states[1])  # noqa: NPY002
+        np.random.set_state(self._states[1])
         torch.set_rng_state(self._states[2])
 
 
@@ -231,7 +231,7 @@ class LoaderFeed:
         self._generator = torch.Generator(device=options.device)
         self._loader: DataLoader = DataLoader(
             _PortableReader(reader) if workers else reader,
-            batch_sampler=self._keys,  # type: ignore[arg-type]
+            batch_sampler=self._keys,
             num_workers=workers,
             collate_fn=collate,
             pin_memory=options.device.type == "cuda",
@@ -276,7 +276,9 @@ class LoaderFeed:
         try:
             return iter(self._loader)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise UserError(f"The data set can't be sent to DataLoader workers ({error}); set data.workers=0.") from None
+            raise UserError(
+                f"The data set can't be sent to DataLoader workers ({error}); set data.workers=0."
+            ) from None
 
     def _next(self, iterator: Any, number: int) -> Batch | Failure:
         watch = _Watch(self, number) if self._workers else None

@@ -101,7 +101,9 @@ def load(experiment: Experiment, device: torch.device, warn: Callable[[str], Non
     mean, std = _target_scale(source, train_at, data.scale_target)
 
     feeds = _FeedMaker(experiment, source, classes, chosen, (mean, std), device, warn)
-    test_part, test_at = (source.train, held_out) if source.test is None else (source.test, torch.arange(len(source.test)))
+    test_part, test_at = (
+        (source.train, held_out) if source.test is None else (source.test, torch.arange(len(source.test)))
+    )
     train = feeds.make(source.train, train_at, training=True)
     val = feeds.make(source.train, val_at, training=False) if len(val_at) else None
     test = feeds.make(test_part, test_at, training=False) if len(test_at) else None
@@ -185,7 +187,11 @@ def _split(source: Source, indices: Tensor, share: float, seed: int) -> tuple[Te
 
 def _default_transforms(source: Source) -> tuple[Transform, ...]:
     if isinstance(source.train, Arrays):
-        return (Transform(name="ToTensor"), Transform(name="Normalize")) if source.image else (Transform(name="Normalize"),)
+        return (
+            (Transform(name="ToTensor"), Transform(name="Normalize"))
+            if source.image
+            else (Transform(name="Normalize"),)
+        )
     sample, _ = samples.first_sample(source.train, source.place)
     if isinstance(sample, Tensor) and sample.is_floating_point():
         return ()  # the user's Dataset has made its tensors ready
@@ -198,42 +204,43 @@ def _measure(chosen: Sequence[Transform], source: Source, train_at: Tensor, seed
     for transform in chosen:
         if transform.name == "Normalize" and not (transform.args().get("mean") and transform.args().get("std")):
             mean, std = _statistics(measured, source, train_at, seed)
-            transform = Transform(name="Normalize", mean=mean, std=std)
+            transform = transforms.make("Normalize", mean=mean, std=std)
         measured.append(transform)
     return tuple(measured)
 
 
-def _statistics(before: Sequence[Transform], source: Source, train_at: Tensor, seed: int) -> tuple[list[float], list[float]]:
+def _statistics(
+    before: Sequence[Transform], source: Source, train_at: Tensor, seed: int
+) -> tuple[list[float], list[float]]:
     part = source.train
     pipeline = transforms.split(before, training=False, streamed=not isinstance(part, Arrays))
+    unit = any(t.name == "ToTensor" for t in before)
+    scale = transforms.to_unit if unit else Tensor.float
     if isinstance(part, Arrays) and not pipeline.needs_samples():
         if part.x.dtype == torch.uint8 and part.x.ndim == 4:
-            return _byte_statistics(part.x, train_at)
+            return _byte_statistics(part.x, train_at, 255 if unit else 1)
         x = part.x[train_at].float()
     else:
         generator = torch.Generator().manual_seed(derive(seed, "statistics"))
         some = train_at[torch.randperm(len(train_at), generator=generator)[:1000]]
         apply = transforms.sample_transform(pipeline.sample)
         with usercode.user_errors():
-            pixels = [transforms.as_tensor(apply(_sample(part, int(i)))).float() for i in some]
-        dims = [p.transpose(0, 1).reshape(p.shape[0] if p.ndim < 3 else p.shape[0], -1) if p.ndim < 3 else p.flatten(1)
-                for p in pixels]  # fmt: skip
-        if pixels[0].ndim >= 3:
-            flat = torch.cat(dims, 1).double()
+            read = [scale(transforms.as_tensor(apply(_sample(part, int(i))))) for i in some]
+        if read[0].ndim >= 3:  # images may differ in size
+            flat = torch.cat([image.flatten(1) for image in read], 1).double()
             return _rounded(flat.mean(1), flat.std(1))
-        x = torch.stack(pixels)
-    x = transforms.to_unit(x)
-    dims_over = (0, 2, 3) if x.ndim == 4 else (0,)
-    return _rounded(x.double().mean(dims_over), x.double().std(dims_over))
+        x = torch.stack(read)
+    over = (0, 2, 3) if x.ndim == 4 else (0,)
+    return _rounded(x.double().mean(over), x.double().std(over))
 
 
 def _sample(part: Part, index: int) -> Any:
     return part.x[index] if isinstance(part, Arrays) else samples.pair(part.dataset[index], "data")[0]
 
 
-def _byte_statistics(x: Tensor, train_at: Tensor) -> tuple[list[float], list[float]]:
-    """Exact mean and std of bytes / 255 per channel, from a histogram: no float copy of the data set."""
-    values = torch.arange(256, dtype=torch.float64) / 255
+def _byte_statistics(x: Tensor, train_at: Tensor, scale: int) -> tuple[list[float], list[float]]:
+    """Exact mean and std of bytes / scale per channel, from a histogram: no float copy of the data set."""
+    values = torch.arange(256, dtype=torch.float64) / scale
     means, stds = [], []
     for channel in range(x.shape[1]):
         histogram = torch.zeros(256, dtype=torch.float64)
@@ -356,7 +363,9 @@ def _target_functions(
         if classes:
             return y if y.is_floating_point() else y.long()
         y = y.float()
-        return (y - mean.view(mean.shape if y.ndim > 1 else ())) / std.view(std.shape if y.ndim > 1 else ()) if len(mean) else y
+        if not len(mean):
+            return y
+        return (y - mean) / std if y.ndim > 1 else (y - mean[0]) / std[0]
 
     if not steps:
         return None, on_batch

@@ -94,4 +94,8 @@ def targets_of(values: torch.Tensor, where: str) -> tuple[Task, torch.Tensor]:
         return "regression", values.float()
     if values.ndim > 1:
         raise UserError(f"{where}: targets have the shape {list(values.shape)}; one class number per sample is needed.")
-    return "classification", values.long()
+    values = values.long()
+    if len(values) and int(values.min()) < 0:
+        at = int((values < 0).nonzero()[0])
+        raise UserError(f"{where}: sample {at} has the label {int(values[at])}; labels begin at 0.")
+    return "classification", values

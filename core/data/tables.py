@@ -33,7 +33,9 @@ def load_sklearn(name: str) -> Source:
     return Source(Arrays(x, y), None, task, False, names, tuple(map(str, bunch.feature_names)), place="scikit-learn")
 
 
-def load_table(path: str, target: str | None, features: Sequence[str] | None, test_path: str | None, task: str) -> Source:
+def load_table(
+    path: str, target: str | None, features: Sequence[str] | None, test_path: str | None, task: str
+) -> Source:
     """A CSV or Parquet table. Texts in the target column are class names; features must be numbers.
 
     Raises UserError naming file, column and row.
@@ -140,15 +142,15 @@ def _target_column(
             if number is None or not math.isfinite(number):
                 raise UserError(f"{path!r} column {name!r} row {row}: {value!r} is not a finite number.")
         return torch.tensor(numbers, dtype=torch.float32), (), task
-    texts = [str(v) for v in values]
+    labels = [str(v) for v in values]
     if not class_names:
         numeric = all(n is not None for n in numbers)
-        class_names = tuple(sorted(set(texts), key=(lambda t: (float(t), t)) if numeric else None))  # type: ignore[arg-type]
+        class_names = tuple(sorted(set(labels), key=(lambda t: (float(t), t)) if numeric else None))
     index = {c: i for i, c in enumerate(class_names)}
-    for row, text in enumerate(texts, start=2):
-        if text not in index:
-            raise UserError(f"{path!r} column {name!r} row {row}: class {text!r} does not occur in the training set.")
-    return torch.tensor([index[t] for t in texts]), class_names, task
+    for row, label in enumerate(labels, start=2):
+        if label not in index:
+            raise UserError(f"{path!r} column {name!r} row {row}: class {label!r} does not occur in the training set.")
+    return torch.tensor([index[t] for t in labels]), class_names, task
 
 
 def load_npz(path: str, x_name: str | None, y_name: str | None, task: str) -> Source:
@@ -176,14 +178,14 @@ def load_npz(path: str, x_name: str | None, y_name: str | None, task: str) -> So
 
     x = pick(x_name, "x_train", "x", "X", "images", "data")
     y = pick(y_name, "y_train", "y", "Y", "labels", "target", "targets")
-    train, image, found = _npz_part(x, y, path, task)
+    train, image, kind = _npz_part(x, y, path, task)
     test = None
     if "x_test" in arrays and "y_test" in arrays:
         test, _, _ = _npz_part(arrays["x_test"], arrays["y_test"], path, task)
     names: tuple[str, ...] = ()
-    if found == "classification":
+    if kind == "classification":
         names = tuple(str(i) for i in range(int(train.y.max()) + 1))
-    return Source(train, test, found, image, names, place=path)  # type: ignore[arg-type]
+    return Source(train, test, kind, image, names, place=path)  # type: ignore[arg-type]
 
 
 def _npz_part(x: np.ndarray, y: np.ndarray, path: str, task: str) -> tuple[Arrays, bool, str]:

@@ -41,6 +41,11 @@ class Pipeline:
 _SIZING = ("Resize", "CenterCrop", "RandomCrop")
 
 
+def make(name: str, **args: Any) -> Transform:
+    """A transform from its name and parameters."""
+    return Transform.model_validate({"name": name, **args})
+
+
 def split(transforms: Sequence[Transform], training: bool, streamed: bool = False) -> Pipeline:
     """The transforms for training or for evaluation, which leaves the random ones out (but keeps their sizes).
 
@@ -66,9 +71,9 @@ def _fact(transform: Transform, name: str) -> bool:
 def _for_evaluation(transform: Transform) -> list[Transform]:
     size = transform.args().get("size")
     if transform.name == "RandomCrop":
-        return [Transform(name="CenterCrop", size=size)]
+        return [make("CenterCrop", size=size)]
     if transform.name == "RandomResizedCrop":
-        return [Transform(name="Resize", size=size), Transform(name="CenterCrop", size=size)]
+        return [make("Resize", size=size), make("CenterCrop", size=size)]
     return [] if _fact(transform, "random") else [transform]
 
 
@@ -231,7 +236,9 @@ def random_crop(x: Tensor, size: Any, padding: int, mode: str, generator: torch.
         x = F.pad(plain, (padding,) * 4, mode=pad_mode).to(x.dtype)
     n, c, height, width = x.shape
     if height < h or width < w:
-        raise UserError(f"data.transforms: RandomCrop to {h}x{w} needs larger images or padding; they are {height}x{width}.")
+        raise UserError(
+            f"data.transforms: RandomCrop to {h}x{w} needs larger images or padding; they are {height}x{width}."
+        )
     top = torch.randint(0, height - h + 1, (n, 1), generator=generator, device=x.device)
     left = torch.randint(0, width - w + 1, (n, 1), generator=generator, device=x.device)
     rows = (top + torch.arange(h, device=x.device)).view(n, 1, h, 1)

@@ -58,7 +58,9 @@ def load_idx(name: str, root: str | None, download: bool, split: str = "") -> So
 
 
 def _idx_file(folder: Path, which: str, what: str, split: str) -> Path:
-    stem = f"emnist-{split}-{'train' if which == 'train' else 'test'}-{what}-ubyte" if split else f"{which}-{what}-ubyte"
+    stem = (
+        f"emnist-{split}-{'train' if which == 'train' else 'test'}-{what}-ubyte" if split else f"{which}-{what}-ubyte"
+    )
     plain = folder / stem
     return plain if plain.is_file() else plain.with_name(f"{stem}.gz")
 
@@ -135,11 +137,13 @@ def _download(name: str, root: str | None, allowed: bool, extra: dict[str, Any])
             shutil.rmtree(leftover, ignore_errors=True)
         work = Path(tempfile.mkdtemp(prefix=f".download-{name}-", dir=base))
     except OSError as error:
-        raise UserError(f"{name} was not found in {looked}, and {str(base)!r} can't be written: {error.strerror}.") from None
+        raise UserError(
+            f"{name} was not found in {looked}, and {str(base)!r} can't be written: {error.strerror}."
+        ) from None
     try:
         goal = work if name.endswith("MNIST") else work / name
         with _network_timeout(30):
-            for which in ([{"split": "train"}, {"split": "test"}] if name == "SVHN" else [{}]):
+            for which in [{"split": "train"}, {"split": "test"}] if name == "SVHN" else [{}]:
                 cls(str(goal), download=True, **which, **extra)
         target = base / name
         if target.exists():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ def build(model: Model, info: DataInfo, loss: str | None = None) -> nn.Module:
                 f"model.name = {entry.name!r} needs images, but the inputs of {info.name!r} have the shape "
                 f"{list(info.input_shape)}; choose mlp or linear."
             )
-        net = NETS[entry.name](info.input_shape, outputs, **model.resolved())
+        make: Callable[..., nn.Module] = NETS[entry.name]  # type: ignore[assignment]
+        net = make(info.input_shape, outputs, **model.resolved())
     if model.weights and model.weights != "DEFAULT":
         _load_local(net, model.weights)
     elif model.weights and (entry is None or entry.fact("family") != "torchvision"):
@@ -145,7 +146,9 @@ def _load_local(net: nn.Module, weights: str) -> None:
     reshaped = [n for n in given if n in own and own[n].shape != given[n].shape]
     head = {n.rpartition(".")[0] for n in list(own)[-2:]}
     if not fitting:
-        raise UserError(f"model.weights = {weights!r} fits none of the model's {len(own)} tensors; it is another model's.")
+        raise UserError(
+            f"model.weights = {weights!r} fits none of the model's {len(own)} tensors; it is another model's."
+        )
     wrong = [n for n in (*missing, *reshaped) if n.rpartition(".")[0] not in head]
     if wrong or (unknown and not reshaped):
         what = wrong[0] if wrong else unknown[0]
@@ -186,7 +189,9 @@ def _check_output(net: nn.Module, info: DataInfo, loss: str | None, name: str) -
             output = logits_of(net(sample))
     except UserCodeError as error:
         shape = list(sample.shape)
-        raise UserCodeError(f"model.name = {name!r} raised in forward, given a batch of the shape {shape}: {error}") from None
+        raise UserCodeError(
+            f"model.name = {name!r} raised in forward, given a batch of the shape {shape}: {error}"
+        ) from None
     except UserError:
         raise
     except Exception as error:
@@ -197,7 +202,9 @@ def _check_output(net: nn.Module, info: DataInfo, loss: str | None, name: str) -
     finally:
         net.train(was_training)
     if not isinstance(output, Tensor):
-        raise UserError(f"model.name = {name!r} returned a {type(output).__name__}; a tensor [batch, outputs] is needed.")
+        raise UserError(
+            f"model.name = {name!r} returned a {type(output).__name__}; a tensor [batch, outputs] is needed."
+        )
     expected = [2, info.outputs]
     allowed: list[list[int]] = [expected]
     if info.outputs == 1:

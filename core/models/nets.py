@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -39,7 +40,9 @@ def mlp(shape: Sequence[int], outputs: int, widths: Sequence[int], activation: s
     return nn.Sequential(*layers, nn.Linear(width, outputs))
 
 
-def _conv(before: int, after: int, act: str | None, norm: bool = True, stride: int = 1, kernel: int = 3) -> nn.Sequential:
+def _conv(
+    before: int, after: int, act: str | None, norm: bool = True, stride: int = 1, kernel: int = 3
+) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=not norm)]
     if norm:
         layers.append(nn.BatchNorm2d(after))
@@ -112,7 +115,9 @@ class ResNet(nn.Module):
                 before = after
             stages.append(nn.Sequential(*layers))
         self.stages = nn.Sequential(*stages)
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(before, outputs))
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(before, outputs)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] to [N, outputs]."""
@@ -139,7 +144,7 @@ class FastNet(nn.Module):
         super().__init__()
         layers: list[nn.Module] = [_conv(shape[0], channels[0], activation), nn.MaxPool2d(2)]
         depths = (*blocks, *([0] * len(channels)))
-        for number, (before, after) in enumerate(zip(channels, channels[1:], strict=False)):
+        for number, (before, after) in enumerate(itertools.pairwise(channels)):
             layers.append(_conv(before, after, activation))
             if depths[number]:
                 layers.append(_Residual(after, depths[number], activation))

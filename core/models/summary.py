@@ -72,7 +72,9 @@ def summarize(net: nn.Module, input_shape: Sequence[int], batch_size: int, optim
     return Summary(root, weights, trainable, trainable * _STATE.get(optimizer, 2), sum(sizes.values()) * batch_size)
 
 
-def _trace(net: nn.Module, input_shape: Sequence[int]) -> tuple[dict[str, tuple[int, ...]], dict[str, int], dict[str, int]]:
+def _trace(
+    net: nn.Module, input_shape: Sequence[int]
+) -> tuple[dict[str, tuple[int, ...]], dict[str, int], dict[str, int]]:
     try:
         return _forward(copy.deepcopy(net).to("meta"), torch.zeros(1, *input_shape, device="meta"))
     except Exception:
@@ -113,7 +115,8 @@ def _forward(net: nn.Module, sample: Tensor) -> tuple[dict[str, tuple[int, ...]]
 def _node(module: nn.Module, path: str, name: str, shapes: dict[str, tuple[int, ...]], flops: dict[str, int],
           total: int) -> Node:  # fmt: skip
     children = tuple(
-        _node(child, f"{path}.{key}" if path else key, key, shapes, flops, total) for key, child in module.named_children()
+        _node(child, f"{path}.{key}" if path else key, key, shapes, flops, total)
+        for key, child in module.named_children()
     )
     parameters = list(module.parameters())
     count = sum(p.numel() for p in parameters)

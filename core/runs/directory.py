@@ -1,12 +1,12 @@
 """One run, one directory: readable while it is written, whole after a kill.
 
-    experiment.toml   the experiment
-    run.json          status, versions, device, git commit, seed, whose process it is, last metrics
-    metrics.jsonl     every event, one JSON object per line
-    events.out.*      TensorBoard
-    checkpoints/      last.pt, best.pt, step-*.pt
-    train.log         what was said
-    lock              held (flock) by the process that trains
+experiment.toml   the experiment
+run.json          status, versions, device, git commit, seed, whose process it is, last metrics
+metrics.jsonl     every event, one JSON object per line
+events.out.*      TensorBoard
+checkpoints/      last.pt, best.pt, step-*.pt
+train.log         what was said
+lock              held (flock) by the process that trains
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def read_info(path: Path) -> RunInfo:
         raise UserError(f"{str(file)!r} was written by a later torchdeck (layout {values.get('layout')}).")
     status = values["status"]
     who = values.get("process")
-    if status == "running" and not process.alive(who if isinstance(who, dict) else {}, _seconds(values.get("heartbeat"))):
+    if status == "running" and not process.alive(
+        who if isinstance(who, dict) else {}, _seconds(values.get("heartbeat"))
+    ):
         status = "dead"
     return RunInfo(path, status, values)
 
@@ -108,7 +110,9 @@ def check_root(root: Path) -> None:
         probe.mkdir()
         probe.rmdir()
     except OSError as error:
-        raise UserError(f"Runs can't be written to {str(root)!r}: {error.strerror}. Choose another folder with --runs.") from None
+        raise UserError(
+            f"Runs can't be written to {str(root)!r}: {error.strerror}. Choose another folder with --runs."
+        ) from None
 
 
 class RunDirectory:
@@ -201,7 +205,9 @@ def _take_lock(path: Path) -> int:
     except BlockingIOError:
         holder = os.read(descriptor, 100).decode(errors="replace").strip()
         os.close(descriptor)
-        raise UserError(f"The run {str(path)!r} is being trained by another process (pid {holder or 'unknown'}).") from None
+        raise UserError(
+            f"The run {str(path)!r} is being trained by another process (pid {holder or 'unknown'})."
+        ) from None
     except OSError:
         os.close(descriptor)
         raise

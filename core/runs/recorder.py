@@ -146,5 +146,3 @@ def drop_after(path: Path, step: int) -> None:
             kept.append(line)
     with files.replacing(file) as out:
         out.writelines(kept)
-
-

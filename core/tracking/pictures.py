@@ -52,7 +52,9 @@ def confusion_matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> T
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
-def _sideways(picture: Image.Image, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, at: tuple[int, int]) -> None:
+def _sideways(
+    picture: Image.Image, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, at: tuple[int, int]
+) -> None:
     """Text from ``at`` upwards."""
     box = font.getbbox(text)
     strip = Image.new("RGB", (int(box[2]) + 2, int(box[3]) + 4), "white")

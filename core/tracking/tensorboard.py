@@ -161,7 +161,7 @@ def flat(experiment: Experiment) -> dict[str, Any]:
     return result
 
 
-class _quiet_tracer:  # noqa: N801  used as a word in a with statement
+class _quiet_tracer:
     """torch's tracer prints what it raises; the one warning of ours is enough."""
 
     def __enter__(self) -> None:

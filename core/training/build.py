@@ -58,7 +58,7 @@ def build(
     net = build_model(experiment.model, data.info, loss_kind).to(device)
     channels_last = experiment.model.channels_last
     if len(data.info.input_shape) == 3 and (wants_channels_last(net) if channels_last is None else channels_last):
-        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net = net.to(memory_format=torch.channels_last)
     loss = losses.build_loss(experiment, data.info, device, data.train_targets)
     trainer = Trainer(experiment, data, net, loss, device, control, publish)
     _check_loss(trainer)
@@ -109,9 +109,13 @@ def _check_loss(trainer: Trainer) -> None:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"loss.name = {trainer.experiment.loss.name!r} can't take the model's outputs: {first_line(error)}.") from None
+        raise UserError(
+            f"loss.name = {trainer.experiment.loss.name!r} can't take the model's outputs: {first_line(error)}."
+        ) from None
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
-        raise UserError(f"loss.name = {trainer.experiment.loss.name!r} must return one number as a tensor, not {value!r}.")
+        raise UserError(
+            f"loss.name = {trainer.experiment.loss.name!r} must return one number as a tensor, not {value!r}."
+        )
 
 
 def _activation_bytes(net: torch.nn.Module, data: LoadedData) -> int:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from ignite.engine import Engine
 from ignite.metrics import (
-    Accuracy,
     Average,
     ConfusionMatrix,
     Loss,
@@ -96,7 +95,9 @@ class Evaluator:
             metrics["confusion"] = ConfusionMatrix(count, output_transform=lambda o: (_one_hot_of(o, count), classes_of(o[1])),
                                                    device=home)  # fmt: skip
             if count > 5:
-                metrics["top5"] = TopKCategoricalAccuracy(5, output_transform=lambda o: (o[0], classes_of(o[1])), device=home)
+                metrics["top5"] = TopKCategoricalAccuracy(
+                    5, output_transform=lambda o: (o[0], classes_of(o[1])), device=home
+                )
         else:
             unscaled = self._unscale
             for name, kind in (("mae", MeanAbsoluteError), ("rmse", RootMeanSquaredError), ("r2", R2Score)):

@@ -22,7 +22,9 @@ def loss_name(experiment: Experiment, info: DataInfo) -> str:
     return experiment.loss.name or ("cross_entropy" if info.task == "classification" else "mse")
 
 
-def build_loss(experiment: Experiment, info: DataInfo, device: torch.device, train_targets: Tensor | None) -> LossFunction:
+def build_loss(
+    experiment: Experiment, info: DataInfo, device: torch.device, train_targets: Tensor | None
+) -> LossFunction:
     """The loss as a function of logits [N, C] and targets (classes [N], one-hot [N, C], or numbers), to a scalar.
 
     Raises UserError when the loss does not fit the task.
@@ -34,7 +36,9 @@ def build_loss(experiment: Experiment, info: DataInfo, device: torch.device, tra
     args = experiment.loss.resolved() if experiment.loss.name else {}
     classification = info.task == "classification"
     if not classification and name in ("cross_entropy", "nll", "bce_with_logits"):
-        raise UserError(f"loss.name = {name!r} needs classes, but {info.name!r} is regression; choose mse, l1 or huber.")
+        raise UserError(
+            f"loss.name = {name!r} needs classes, but {info.name!r} is regression; choose mse, l1 or huber."
+        )
     if name in ("cross_entropy", "nll"):
         weight = _class_weights(args.get("class_weights"), info, train_targets, device)
         smoothing = args.get("label_smoothing", 0.0)
@@ -42,10 +46,15 @@ def build_loss(experiment: Experiment, info: DataInfo, device: torch.device, tra
         return functools.partial(F.cross_entropy, weight=weight, label_smoothing=smoothing)
     if name == "bce_with_logits":
         return functools.partial(_bce, classes=info.classes, smoothing=args["label_smoothing"])
-    base: LossFunction = {
+    plain: dict[str, LossFunction] = {
         "mse": F.mse_loss, "l1": F.l1_loss, "huber": functools.partial(F.huber_loss, delta=args.get("delta", 1.0)),
-    }[name]  # fmt: skip
-    return functools.partial(_on_one_hot, base, classes=info.classes) if classification else functools.partial(_plain, base)
+    }  # fmt: skip
+    base = plain[name]
+    return (
+        functools.partial(_on_one_hot, base, classes=info.classes)
+        if classification
+        else functools.partial(_plain, base)
+    )
 
 
 def _user_loss(experiment: Experiment, device: torch.device) -> LossFunction:
@@ -88,7 +97,9 @@ def _class_weights(given: object, info: DataInfo, targets: Tensor | None, device
         return None
     if given == "balanced":
         if targets is None:
-            raise UserError(f"loss.args.class_weights = 'balanced': {info.name!r} does not tell its targets beforehand.")
+            raise UserError(
+                f"loss.args.class_weights = 'balanced': {info.name!r} does not tell its targets beforehand."
+            )
         counts = torch.bincount(targets, minlength=info.classes).clamp(min=1)
         return (counts.sum() / (info.classes * counts)).float().to(device)
     if not isinstance(given, list | tuple) or not all(isinstance(w, int | float) and w >= 0 for w in given):

@@ -71,7 +71,9 @@ def _muon(net: nn.Module, lr: float, decay: float, args: dict[str, Any], everyth
     if not hidden:
         raise UserError("optimizer.name = 'Muon' needs hidden weight matrices; the model has none that is trained.")
     adamw_lr = args.pop("adamw_lr")
-    muon = torch.optim.Muon(_groups(net, decay, everything, lambda p: id(p) in hidden), lr=lr, weight_decay=decay, **args)
+    muon = torch.optim.Muon(
+        _groups(net, decay, everything, lambda p: id(p) in hidden), lr=lr, weight_decay=decay, **args
+    )
     rest = _groups(net, decay, everything, lambda p: id(p) not in hidden)
     adamw = torch.optim.AdamW(rest, lr=adamw_lr, fused=True) if rest else None
     return Pair(muon, adamw) if adamw else muon

@@ -17,13 +17,14 @@ import torch
 def seed_everything(seed: int) -> None:
     """Seed python, numpy and torch on every device."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  users' code draws from the global state
+    np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def get_states(device: torch.device) -> dict[str, Any]:
     """All random states."""
-    name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+    numpy_state: Any = np.random.get_state()
+    name, keys, position, has_gauss, gauss = numpy_state
     version, numbers, next_gauss = random.getstate()
     states: dict[str, Any] = {
         "python": [version, list(numbers), next_gauss],
@@ -42,7 +43,7 @@ def set_states(states: dict[str, Any], device: torch.device) -> None:
     version, numbers, next_gauss = states["python"]
     random.setstate((version, tuple(numbers), next_gauss))
     name, keys, position, has_gauss, gauss = states["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     torch.set_rng_state(states["torch"])
     if device.type == "cuda" and len(states.get("cuda", ())) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])

@@ -237,7 +237,10 @@ class Session:
 
     def _write_status(self) -> None:
         assert self.run is not None
-        values: dict[str, Any] = {"status": "stopped" if self.status == "aborted" else self.status, "ended": time.time()}
+        values: dict[str, Any] = {
+            "status": "stopped" if self.status == "aborted" else self.status,
+            "ended": time.time(),
+        }
         if self.failure is not None:
             values["message"] = self.failure.message
         if self._finished is not None and self._finished.test:

@@ -56,7 +56,9 @@ def test_norms_and_biases_do_not_decay() -> None:
     assert {tuple(p.shape) for p in groups[0]["params"]} == {(2, 1, 3, 3), (3, 8)}
     assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
     assert sum(len(g["params"]) for g in groups) == 6
-    together = build_optimizer(Optimizer(name="SGD", weight_decay=0.1, decay_norms_and_biases=True), net, torch.device("cpu"))
+    together = build_optimizer(
+        Optimizer(name="SGD", weight_decay=0.1, decay_norms_and_biases=True), net, torch.device("cpu")
+    )
     assert [g["weight_decay"] for g in together.param_groups] == [0.1]
 
 

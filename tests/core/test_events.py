@@ -67,4 +67,4 @@ def test_unsubscribed_listeners_get_nothing_more() -> None:
 def test_records_are_plain_and_named() -> None:
     record = LogLine(level="info", message="hello", time=5.0).record()
     assert record == {"event": "log", "time": 5.0, "level": "info", "message": "hello"}
-    assert list(record)[0] == "event"
+    assert next(iter(record)) == "event"

@@ -67,7 +67,9 @@ def test_every_field_has_help() -> None:
 
 
 def test_overrides_are_typed_and_come_in_any_order() -> None:
-    experiment = toml.load("digits", ["model.args.channels=[8, 16]", "model.name=cnn", "optimizer.lr=1e-2", "trainer.clip_norm=none"])
+    experiment = toml.load(
+        "digits", ["model.args.channels=[8, 16]", "model.name=cnn", "optimizer.lr=1e-2", "trainer.clip_norm=none"]
+    )
     assert experiment.model.name == "cnn"
     assert experiment.model.args == {"channels": (8, 16)}  # the MLP's widths are gone
     assert experiment.optimizer.lr == 0.01

@@ -25,7 +25,10 @@ def project(tmp_path: Path) -> Path:
     """A project with a top-level ``core`` and ``tui`` of its own, relative imports and submodules."""
     root = tmp_path / "project"
     write(root / "core" / "__init__.py", "NAME = 'theirs'\n")
-    write(root / "core" / "blocks.py", "from torch import nn\nfrom . import NAME\n\ndef block(a, b):\n    return nn.Linear(a, b)\n")
+    write(
+        root / "core" / "blocks.py",
+        "from torch import nn\nfrom . import NAME\n\ndef block(a, b):\n    return nn.Linear(a, b)\n",
+    )
     write(root / "tui.py", "import core.blocks\nimport core\n\nWHO = core.NAME + core.blocks.NAME\n")
     write(root / "helpers" / "__init__.py", "")
     write(root / "helpers" / "deep.py", "VALUE = 3\n")
@@ -105,7 +108,9 @@ def test_wrong_references(project: Path, reference: str, sentence: str) -> None:
 
 
 def test_errors_are_told_from_the_users_line_on(tmp_path: Path) -> None:
-    file = write(tmp_path / "bad.py", "import json\n\ndef f():\n    return json.loads('{')\n\nraise ValueError('no luck')\n")
+    file = write(
+        tmp_path / "bad.py", "import json\n\ndef f():\n    return json.loads('{')\n\nraise ValueError('no luck')\n"
+    )
     with pytest.raises(UserCodeError) as caught:
         usercode.load(f"{file}:f", "model.name")
     told = str(caught.value)

@@ -19,7 +19,19 @@ from core.events import CheckpointWritten, LogLine, Started
 def test_checkpoints_load_with_weights_only_and_hold_everything(train: Train) -> None:
     run = train("trainer.ema=0.9", "trainer.epochs=2")
     state = torch.load(run.path / "checkpoints" / "last.pt", weights_only=True)
-    assert {"experiment", "model", "ema", "optimizer", "scheduler", "scaler", "random", "epoch", "step", "best", "data"} <= set(state)
+    assert {
+        "experiment",
+        "model",
+        "ema",
+        "optimizer",
+        "scheduler",
+        "scaler",
+        "random",
+        "epoch",
+        "step",
+        "best",
+        "data",
+    } <= set(state)
     assert {"python", "numpy", "torch"} <= set(state["random"])
     assert not any(name.startswith(("_orig_mod.", "module.")) for name in (*state["model"], *state["ema"]["model"]))
 
@@ -151,7 +163,10 @@ def test_a_head_of_another_size_is_left_fresh_and_a_strange_body_is_refused(trai
     run = train("trainer.epochs=1")
     torch.save(load_checkpoint(run.path / "checkpoints" / "last.pt", "t")["model"], tmp_path / "w.pth")
     narrow = train(f"model.weights={tmp_path}/w.pth", "model.args.widths=[64,128]", "trainer.epochs=1")
-    assert narrow.failure and "'1.weight' has the shape [256, 64] in the file and [64, 64] in the model" in narrow.failure.message
+    assert (
+        narrow.failure
+        and "'1.weight' has the shape [256, 64] in the file and [64, 64] in the model" in narrow.failure.message
+    )
     frozen = train("model.freeze=['nothing*']")
     assert frozen.failure and "no parameter matches 'nothing*'" in frozen.failure.message
 

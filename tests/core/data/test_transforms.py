@@ -42,7 +42,9 @@ def test_fixed_transforms_are_torchvisions(transforms: list[Transform], theirs: 
     expected = v2.Compose(theirs)(IMAGES)
     got = apply(transforms, IMAGES)
     assert got.dtype == expected.dtype
-    torch.testing.assert_close(got.float(), expected.float(), atol=1.01 if got.dtype == torch.uint8 else 1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        got.float(), expected.float(), atol=1.01 if got.dtype == torch.uint8 else 1e-5, rtol=1e-5
+    )
 
 
 def test_normalize_without_totensor_takes_values_as_they_are() -> None:
@@ -78,7 +80,7 @@ def test_random_erasing_blanks_one_rectangle_within_its_limits() -> None:
     shares = holes.flatten(1).float().mean(1)
     hit = shares > 0
     assert 0.45 < hit.float().mean() < 0.55
-    assert 0.03 < shares[hit].min()
+    assert shares[hit].min() > 0.03
     assert shares[hit].max() < 0.26
     for hole in holes[hit][:200]:
         rows, columns = hole.any(1), hole.any(0)
@@ -93,7 +95,9 @@ def test_the_order_is_as_written_and_splits_at_the_last_samplewise_one() -> None
     evaluation = T.split([Transform(name=n) for n in names], training=False)
     assert not evaluation.needs_samples()
     assert [t.name for t in evaluation.batch] == ["ToTensor", "Normalize"]
-    cropped = T.split([Transform(name="RandomCrop", size=8), Transform(name="RandomResizedCrop", size=6)], training=False)
+    cropped = T.split(
+        [Transform(name="RandomCrop", size=8), Transform(name="RandomResizedCrop", size=6)], training=False
+    )
     assert [t.name for t in cropped.batch] == ["CenterCrop", "Resize", "CenterCrop"]
 
 

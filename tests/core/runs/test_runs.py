@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -27,7 +26,7 @@ from core.runs.recorder import to_json
 def test_metrics_jsonl_holds_every_event(train: Train) -> None:
     run = train("trainer.epochs=2")
     records = list(read_metrics(run.path))
-    assert [r["event"] for r in records if r["event"] != "checkpoint"][0] == "started"
+    assert next(r["event"] for r in records if r["event"] != "checkpoint") == "started"
     assert [r["step"] for r in records if r["event"] == "step"] == [e.step for e in run.of(StepSummary)]
     losses = [v for r in records if r["event"] == "step" for v in r["losses"]]
     assert len(losses) == 42  # one for every step, whatever the summaries' pace
@@ -92,7 +91,9 @@ def test_files_are_old_or_new(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["f", "g"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"status": 3}', '{"status": "done"}', '{"status": "done", "layout": 99}', "\xff"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"status": 3}', '{"status": "done"}', '{"status": "done", "layout": 99}', "\xff"]
+)
 def test_broken_run_json_is_a_sentence_and_the_list_lives_on(train: Train, tmp_path: Path, content: str) -> None:
     good = train("trainer.epochs=1")
     bad = tmp_path / "runs" / "bad"
@@ -120,7 +121,11 @@ def test_runs_are_found_by_name_path_and_beginning(tmp_path: Path) -> None:
 
 def test_nan_becomes_strict_json() -> None:
     record = {"a": float("nan"), "b": [float("inf"), 1.0], "c": {"d": float("-inf")}}
-    assert json.loads(to_json(record), parse_constant=pytest.fail) == {"a": "NaN", "b": ["Infinity", 1.0], "c": {"d": "-Infinity"}}
+    assert json.loads(to_json(record), parse_constant=pytest.fail) == {
+        "a": "NaN",
+        "b": ["Infinity", 1.0],
+        "c": {"d": "-Infinity"},
+    }
 
 
 def test_a_root_that_is_a_file_or_read_only(tmp_path: Path) -> None:
@@ -186,4 +191,4 @@ def test_leftovers_of_a_kill_are_swept(train: Train) -> None:
     assert again.status == "done"
     assert not list(run.path.rglob(f"{files.TEMPORARY}*"))
     assert [r["epoch"] for r in read_metrics(run.path) if r["event"] == "epoch"] == [1, 2]
-    assert os.path.getsize(run.path / "lock") > 0
+    assert (run.path / "lock").stat().st_size > 0

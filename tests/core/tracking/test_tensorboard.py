@@ -16,9 +16,9 @@ import pytest
 from conftest import Train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from core import toml
 from core.events import EpochEnded, StepSummary
 from core.tracking.tensorboard import flat
-from core import toml
 
 
 class Server:
@@ -27,7 +27,9 @@ class Server:
 
     def get(self, path: str, body: dict | None = None) -> bytes:
         data = json.dumps(body).encode() if body is not None else None
-        request = urllib.request.Request(self.address + path, data, {"Content-Type": "application/json"} if data else {})
+        request = urllib.request.Request(
+            self.address + path, data, {"Content-Type": "application/json"} if data else {}
+        )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.read()
 
@@ -84,15 +86,20 @@ def test_scalars_hparams_images_graph_and_text_show_in_a_real_tensorboard(train:
     assert {"loss/train", "loss/val", "loss/train_epoch", "accuracy/train", "accuracy/val", "f1/val", "top5/val", "loss/test",
             "learning_rate", "gradient_norm", "samples_per_second", "data_wait", "memory"} <= set(tags)  # fmt: skip
     points = server.json(f"/data/plugin/scalars/scalars?run={name}&tag=loss/train")
-    assert [(p[1], pytest.approx(p[2], rel=1e-5)) for p in points] == [(e.step, e.train["loss"]) for e in run.of(StepSummary)]
+    assert [(p[1], pytest.approx(p[2], rel=1e-5)) for p in points] == [
+        (e.step, e.train["loss"]) for e in run.of(StepSummary)
+    ]
     points = server.json(f"/data/plugin/scalars/scalars?run={name}&tag=accuracy/val")
-    assert [(p[1], pytest.approx(p[2], rel=1e-5)) for p in points] == [(e.step, e.val["accuracy"]) for e in run.of(EpochEnded)]
+    assert [(p[1], pytest.approx(p[2], rel=1e-5)) for p in points] == [
+        (e.step, e.val["accuracy"]) for e in run.of(EpochEnded)
+    ]
 
     experiment = server.json("/data/plugin/hparams/experiment", {"experimentName": ""})
     assert {h["name"] for h in experiment["hparamInfos"]} >= {"optimizer.lr", "model.name", "trainer.epochs"}
     wanted = {
         "experimentName": "", "startIndex": 0, "sliceSize": 10, "allowedStatuses": ["STATUS_SUCCESS", "STATUS_UNKNOWN", "STATUS_RUNNING"],
-        "colParams": [{"metric": {"tag": "accuracy/test", "group": ""}, "includeInResult": True}],
+        "colParams": [{"metric": {"tag": "accuracy/test", "group": ""}, "includeInResult": True},
+                      *({"hparam": name, "includeInResult": True} for name in ("optimizer.lr", "model.name"))],
     }  # fmt: skip
     groups = server.json("/data/plugin/hparams/session_groups", wanted)["sessionGroups"]
     assert len(groups) == 1
@@ -115,7 +122,12 @@ def test_scalars_hparams_images_graph_and_text_show_in_a_real_tensorboard(train:
 
 def test_after_a_resume_no_curve_runs_backwards(train: Train, serve) -> None:
     """A kill loses the steps after the checkpoint; they are trained again and must not stand twice."""
-    options = ("trainer.epochs=4", "trainer.checkpoint_steps=15", "trainer.validation_share=0", "tracking.every_steps=1")
+    options = (
+        "trainer.epochs=4",
+        "trainer.checkpoint_steps=15",
+        "trainer.validation_share=0",
+        "tracking.every_steps=1",
+    )
     run = train(*options, stop_at=40, command="abort")
     (run.path / "checkpoints").joinpath("last.pt").unlink()
     at = max(int(p.stem[5:]) for p in (run.path / "checkpoints").glob("step-*.pt"))
@@ -126,7 +138,7 @@ def test_after_a_resume_no_curve_runs_backwards(train: Train, serve) -> None:
     server = serve(run.path.parent)
     server.until("/data/plugin/scalars/tags", lambda t: "accuracy/test" in t.get(name, {}))
     steps = [p[1] for p in server.json(f"/data/plugin/scalars/scalars?run={name}&tag=loss/train")]
-    assert steps == list(range(1, 85))
+    assert steps == list(range(1, 93))
     files = list(run.path.glob("events.out.tfevents.*"))
     assert len(files) == 2
     reader = EventAccumulator(str(run.path), size_guidance={"scalars": 0})

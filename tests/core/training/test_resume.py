@@ -14,7 +14,9 @@ from core.runs.directory import read_info, read_metrics
 
 # 1,294 training samples: 21 steps an epoch at batch size 64; two epochs and a bit more before the stop.
 CNN = ("model.name=cnn", "model.args.channels=[8,16]", "trainer.epochs=3")
-CROPS = ("data.transforms=[{name='RandomCrop',size=8,padding=1},{name='RandomHorizontalFlip'},{name='ToTensor'},{name='Normalize'}]",)
+CROPS = (
+    "data.transforms=[{name='RandomCrop',size=8,padding=1},{name='RandomHorizontalFlip'},{name='ToTensor'},{name='Normalize'}]",
+)
 SAMPLEWISE = ("data.transforms=[{name='RandomRotation'},{name='ToTensor'},{name='Normalize'}]",)
 
 EXPERIMENTS = {
@@ -61,8 +63,14 @@ def test_resume_is_bit_identical(train: Train, name: str, stop_at: int) -> None:
     a, b = final(whole.path), final(part.path)
     for key in ("model", "ema", "optimizer", "scheduler", "random", "best", "epoch_sums", "step", "epoch"):
         assert same(a[key], b[key]), key
-    told = [(e["epoch"], e["train"], e["val"], e["learning_rate"]) for e in read_metrics(whole.path) if e["event"] == "epoch"]
-    again = [(e["epoch"], e["train"], e["val"], e["learning_rate"]) for e in read_metrics(part.path) if e["event"] == "epoch"]
+    told = [
+        (e["epoch"], e["train"], e["val"], e["learning_rate"])
+        for e in read_metrics(whole.path)
+        if e["event"] == "epoch"
+    ]
+    again = [
+        (e["epoch"], e["train"], e["val"], e["learning_rate"]) for e in read_metrics(part.path) if e["event"] == "epoch"
+    ]
     assert told == again
     assert whole.session._finished.test == rest.session._finished.test
 

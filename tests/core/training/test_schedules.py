@@ -69,7 +69,9 @@ def test_schedules_are_torchs(schedule: Schedule, make, every: int, kind: type) 
 def test_plateau_is_torchs() -> None:
     mine, other = optimizer(), optimizer()
     scheduler = Scheduler(Schedule(name="plateau", args={"patience": 2, "gamma": 0.5}), mine, TOTAL, PER_EPOCH)
-    reference = theirs.ReduceLROnPlateau(other, factor=0.5, patience=2, threshold=0, threshold_mode="abs", min_lr=LR * 1e-4)
+    reference = theirs.ReduceLROnPlateau(
+        other, factor=0.5, patience=2, threshold=0, threshold_mode="abs", min_lr=LR * 1e-4
+    )
     for epoch, value in enumerate([5, 4, 4, 4, 4, 4, 4, 4, 3, 3, 3, 3, 3, 3, 3]):
         scheduler.epoch_ended(value, higher_is_better=False)
         scheduler.set(epoch)
