@@ -95,6 +95,7 @@ class Session:
         assert self.run is not None
         self._writer = self._start_writer()
         trainer.save = self._writer.submit
+        trainer.profile_folder = self.run.path / "profile"
         self._publisher.publish(self._started(built))
         began = time.monotonic()
         try:

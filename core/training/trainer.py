@@ -9,7 +9,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -89,6 +90,9 @@ class Trainer:
         self.paused = False
         self.trouble: str | None = None
         self.save: Callable[[dict[str, Any], bool], None] = lambda state, best: None
+        #: Where the profiler's trace goes (trainer.profile).
+        self.profile_folder: Path | None = None
+        self._profiler: torch.profiler.profile | None = None
         self._last_saved_step = -1
         self._wrote_at = time.monotonic()
 
@@ -124,9 +128,21 @@ class Trainer:
         self.net.train()
         self._wrote_at = self._epoch_started = time.monotonic()
         self._window.restart()
-        with usercode.user_errors():
+        with usercode.user_errors(), self._profiling():
             engine.run(self._batches(), epoch_length=self.epoch_length)
         return "stopped" if self._stopping else "done"
+
+    @contextmanager
+    def _profiling(self) -> Iterator[None]:
+        """Trace a few steps, once they have warmed up, where that was asked for."""
+        if not self.experiment.trainer.profile or self.profile_folder is None:
+            yield
+            return
+        few = torch.profiler.schedule(wait=5, warmup=3, active=5, repeat=1)
+        ready = torch.profiler.tensorboard_trace_handler(str(self.profile_folder))
+        with torch.profiler.profile(schedule=few, on_trace_ready=ready) as self._profiler:
+            yield
+        self._profiler = None
 
     def _batches(self) -> Iterator[list[Batch]]:
         """The batches of each step from where the run stands, over all epochs: ``accumulate`` for a step."""
@@ -222,6 +238,8 @@ class Trainer:
     # --- after each step -------------------------------------------------------------------------------------------
 
     def _after_step(self, engine: Engine) -> None:
+        if self._profiler is not None:
+            self._profiler.step()
         if self.trouble is not None:
             raise TrainingError(self.trouble)
         end_of_epoch = self.step % self.epoch_length == 0 or self.step == self.total_steps
