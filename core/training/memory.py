@@ -40,7 +40,7 @@ def explain(error: Exception, experiment: Experiment, built: Built | None) -> st
 
 def fitting_batch_size(size: int, built: Built | None, free: int) -> int:
     """The largest power of two below ``size`` whose activations should fit in ``free`` bytes, with a quarter to spare."""
-    candidate = 1 << ((size - 1).bit_length() - 1)
+    candidate = 1 << max(0, (size - 1).bit_length() - 1)
     if built is None or built.activation_bytes == 0:
         return candidate
     while candidate > 1 and candidate * built.activation_bytes * 2 > free * 0.75:
