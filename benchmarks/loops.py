@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import multiprocessing
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +21,12 @@ from core.events import StepSummary
 from core.experiment import Experiment
 from core.models.build import wants_channels_last
 from core.training.session import Session
+
+
+def apart(function: Callable[..., Any], *args: Any) -> Any:
+    """Call it in a process of its own: OpenMP waits badly in a process in which two threads have computed."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
 
 
 def experiment(model: str, batch_size: int, steps: int, *more: str) -> Experiment:

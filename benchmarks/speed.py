@@ -17,10 +17,10 @@ def against_others(rounds: int = 5) -> bool:
             times: dict[str, list[float]] = {}
             for _ in range(rounds):
                 found = {
-                    "fixed batch": loops.fixed_batch(model, batch_size, steps),
-                    "torchdeck": loops.torchdeck(model, batch_size, steps),
-                    "tutorial": loops.tutorial(model, batch_size, slow_steps, root),
-                    "lightning": loops.lightning(model, batch_size, slow_steps, root),
+                    "fixed batch": loops.apart(loops.fixed_batch, model, batch_size, steps),
+                    "torchdeck": loops.apart(loops.torchdeck, model, batch_size, steps),
+                    "tutorial": loops.apart(loops.tutorial, model, batch_size, slow_steps, root),
+                    "lightning": loops.apart(loops.lightning, model, batch_size, slow_steps, root),
                 }
                 for name, value in found.items():
                     if value is not None:
@@ -47,12 +47,10 @@ def observation(rounds: int = 7) -> bool:
     quiet = ("tracking.tensorboard=false", "tracking.every_steps=100")
     ratios = []
     for number in range(rounds):
-        pair = [lambda: loops.torchdeck("mlp", 64, 800), lambda: loops.torchdeck("mlp", 64, 800, *quiet)]
-        if number % 2:
-            second, first = pair[1](), pair[0]()
-        else:
-            first, second = pair[0](), pair[1]()
-        ratios.append(first / second)
+        speeds = {}
+        for observed in (True, False) if number % 2 else (False, True):
+            speeds[observed] = loops.apart(loops.torchdeck, "mlp", 64, 800, *(() if observed else quiet))
+        ratios.append(speeds[True] / speeds[False])
     cost = 1 - statistics.median(ratios)
     print(f"observing costs {cost:.1%} of a step at batch size 64 (limit 2%: {'met' if cost <= 0.02 else 'MISSED'})")
     return cost <= 0.02
