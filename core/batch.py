@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+from core.distributed import world
 from core.events import Finished
 from core.reporters import Reporter
 from core.training.session import Session
@@ -55,6 +56,8 @@ def _handling(signals: _Signals) -> Iterator[None]:
 def run(session: Session, reporter: Reporter) -> int:
     """Train to the end and return the exit code. Call it in the main thread: signals arrive there only."""
     signals = _Signals()
+    if not world().first:
+        reporter = Reporter()  # rank 0 tells, and is told; the others only say what went wrong with them
     subscription = session.subscribe()
     finished: Finished | None = None
     told: set[str] = set()
@@ -95,6 +98,8 @@ def _obey(signals: _Signals, session: Session, reporter: Reporter, told: set[str
         session.control.checkpoint()
     if signals.interrupts >= 2:
         _end_at_once(session)
+    if not world().first:
+        return
     if (signals.interrupts or signals.terminate) and "stop" not in told:
         told.add("stop")
         if session.run is None:  # nothing is begun yet, so nothing can be lost

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from core.distributed import world
 from core.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,16 +42,17 @@ def available() -> list[DeviceInfo]:
 
 
 def choose(name: str) -> torch.device:
-    """The device of that name; ``auto`` takes the first of cuda, mps and cpu that is there.
+    """The device of that name; ``auto`` takes the first of cuda, mps and cpu that is there, each process its own GPU.
 
     Raises UserError when the device is not there, with those that are.
     """
     import torch
 
     there = available()
+    local = world().local_rank
     if name == "auto":
-        return torch.device(there[0].device)
-    wanted = "cuda:0" if name == "cuda" else name
+        name = there[0].device.partition(":")[0]
+    wanted = f"cuda:{local}" if name == "cuda" else name
     if wanted in {d.device for d in there}:
         return torch.device(wanted)
     names = ", ".join(d.device for d in there)

@@ -51,6 +51,15 @@ def batch_bounds(count: int, size: int) -> list[tuple[int, int]]:
     return bounds
 
 
+def share_of(bounds: list[tuple[int, int]], rank: int, processes: int) -> list[tuple[int, int]]:
+    """The batches of one of several processes: every so manyth, the same number for each of them.
+
+    Batches that don't go round come from the end of the order, so that others are left out in the next epoch.
+    """
+    each = len(bounds) // processes
+    return [bounds[number * processes + rank] for number in range(each)]
+
+
 @dataclass(frozen=True)
 class FeedOptions:
     """What both feeds need: how batches are cut, transformed and seeded."""
@@ -65,6 +74,13 @@ class FeedOptions:
     shuffle: bool
     #: Whether a transform of the batch draws random numbers.
     random: bool = False
+    #: Which of several processes this is, among how many (training only).
+    rank: int = 0
+    processes: int = 1
+
+    def bounds(self, count: int) -> list[tuple[int, int]]:
+        """Where this process' batches begin and end, in an epoch of ``count`` samples."""
+        return share_of(batch_bounds(count, self.batch_size), self.rank, self.processes)
 
 
 #: Samples that are indexed and transformed at once where no random numbers are drawn: with batches of 64 of a small
@@ -79,7 +95,7 @@ class ResidentFeed:
         self._x, self._y = arrays.x, arrays.y
         self._indices = indices
         self._options = options
-        self._bounds = batch_bounds(len(indices), options.batch_size)
+        self._bounds = options.bounds(len(indices))
         self._generator = torch.Generator(device=options.device)
 
     def __len__(self) -> int:
@@ -87,8 +103,8 @@ class ResidentFeed:
 
     @property
     def samples(self) -> int:
-        """How many samples an epoch has."""
-        return self._bounds[-1][1] if self._bounds else 0
+        """How many samples an epoch has, in this process."""
+        return sum(last - first for first, last in self._bounds)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of that epoch from number ``start`` on: inputs [B, ...] float, targets [B] or [B, T]."""
@@ -97,7 +113,7 @@ class ResidentFeed:
         if o.shuffle:
             indices = indices[order(len(indices), o.seed, epoch)]
         indices = indices.to(self._x.device)
-        together = 1 if o.random else max(1, _TOGETHER // o.batch_size)
+        together = 1 if o.random or o.processes > 1 else max(1, _TOGETHER // o.batch_size)
         for number in range(start, len(self._bounds), together):
             bounds = self._bounds[number : number + together]
             begin = bounds[0][0]
@@ -115,7 +131,7 @@ class ResidentFeed:
 def apply(o: FeedOptions, generator: torch.Generator, x: Tensor, y: Tensor, epoch: int, number: int) -> Batch:
     """The batch transforms, with a random draw that depends on (seed, epoch, batch) alone."""
     if o.random:
-        generator.manual_seed(derive(o.seed, "augment", epoch, number))
+        generator.manual_seed(derive(o.seed, "augment", epoch, number * o.processes + o.rank))
     for op in o.ops:
         x = op(x, generator)
     return x.float() if not x.is_floating_point() else x, o.target_op(y)
@@ -226,7 +242,7 @@ class LoaderFeed:
         self._workers = workers
         self._timeout = timeout
         self._warn = warn
-        self._bounds = batch_bounds(len(indices), options.batch_size)
+        self._bounds = options.bounds(len(indices))
         self._keys = _Keys([])
         self._generator = torch.Generator(device=options.device)
         self._loader: DataLoader = DataLoader(
@@ -249,8 +265,8 @@ class LoaderFeed:
 
     @property
     def samples(self) -> int:
-        """How many samples an epoch has."""
-        return self._bounds[-1][1] if self._bounds else 0
+        """How many samples an epoch has, in this process."""
+        return sum(last - first for first, last in self._bounds)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of that epoch from number ``start`` on: inputs [B, ...] float, targets [B] or [B, T].

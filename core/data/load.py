@@ -23,6 +23,7 @@ from core.data.batches import (
     resident_device,
 )
 from core.data.source import Arrays, DataInfo, Part, Source
+from core.distributed import world
 from core.errors import UserError, count
 from core.experiment import Data, Experiment, Transform
 
@@ -105,6 +106,8 @@ def load(experiment: Experiment, device: torch.device, warn: Callable[[str], Non
         (source.train, held_out) if source.test is None else (source.test, torch.arange(len(source.test)))
     )
     train = feeds.make(source.train, train_at, training=True)
+    if not len(train):
+        raise UserError(f"data.name = {data.name!r} has fewer batches than there are processes ({world().size}).")
     val = feeds.make(source.train, val_at, training=False) if len(val_at) else None
     test = feeds.make(test_part, test_at, training=False) if len(test_at) else None
 
@@ -296,6 +299,8 @@ class _FeedMaker:
             target_op=self._target_op,
             shuffle=training,
             random=training and transforms.draws(pipeline.batch),
+            rank=world().rank if training else 0,
+            processes=world().size if training else 1,
         )
         if isinstance(part, Arrays) and not pipeline.needs_samples() and self._target_sample is None:
             return ResidentFeed(self._resident(part), indices, options)

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from core import devices
+from core import devices, distributed
 from core.control import Control
+from core.data.batches import derive
 from core.data.load import LoadedData, load
 from core.errors import UserError
 from core.events import Event
@@ -51,6 +52,7 @@ def build(
     """
     options = experiment.trainer
     device = devices.choose(options.device)
+    distributed.join(device)
     _set_switches(experiment, device)
     data = load(experiment, device, warn)
     seed_everything(options.seed)
@@ -62,8 +64,12 @@ def build(
     loss = losses.build_loss(experiment, data.info, device, data.train_targets)
     trainer = Trainer(experiment, data, net, loss, device, control, publish)
     _check_loss(trainer)
+    state = distributed.share(state)
     if state is not None:
         restore(trainer, state)
+    if not distributed.world().first:
+        # Weights and order are the same everywhere; what dropout draws must not be.
+        seed_everything(derive(options.seed, "rank", distributed.world().rank, trainer.step))
         if trainer.step > trainer.total_steps:
             raise UserError(
                 f"--resume: the run is at step {trainer.step:,}, beyond the {trainer.total_steps:,} that are asked for."

@@ -26,6 +26,7 @@ from core import usercode
 from core.data.batches import Batch
 from core.data.load import Feed
 from core.data.source import DataInfo
+from core.distributed import world
 from core.errors import UserError
 from core.models.build import logits_of
 from core.training.losses import LossFunction, classes_of, predicted
@@ -122,7 +123,8 @@ class Evaluator:
         metrics = {name: float(value) for name, value in computed.items()}
         if confusion is None:
             return Report(metrics)
-        counts = confusion.double()
+        # Ignite adds up over processes, each of which has seen every sample.
+        counts = confusion.double() / world().size
         hits = counts.diagonal()
         both = counts.sum(0) + counts.sum(1)
         # Classes that neither occur nor are predicted are left out of the mean (as scikit-learn does).
@@ -130,7 +132,7 @@ class Evaluator:
         metrics["f1"] = float(f1.mean()) if len(f1) else math.nan
         order = [n for n in ("loss", "accuracy", "top5", "f1") if n in metrics]
         ordered = {n: metrics[n] for n in (*order, *(n for n in metrics if n not in order))}
-        return Report(ordered, tuple(tuple(int(v) for v in row) for row in counts.tolist()))
+        return Report(ordered, tuple(tuple(round(v) for v in row) for row in counts.tolist()))
 
 
 class _SimpleAccuracy(Metric):

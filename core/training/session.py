@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core import toml
+from core import distributed, toml
 from core.control import Control
 from core.errors import TrainingError, UserError
 from core.events import Failed, Finished, LogLine, Publisher, Started, Subscription
@@ -84,18 +84,20 @@ class Session:
         from core.training.trainer import Aborted
 
         state = None
-        if self._resume is not None:
+        first = distributed.world().first
+        if self._resume is not None and first:
             self.run = RunDirectory.reopen(self._resume)
             state = self._checkpoint_to_resume()
-        else:
+        elif first:
             check_root(self._root)
         self._built = built = build(self.experiment, self.control, self._publisher.publish, self._warn, state)
         trainer = built.trainer
-        self._open_run(built, trainer.step)
-        assert self.run is not None
-        self._writer = self._start_writer()
-        trainer.save = self._writer.submit
-        trainer.profile_folder = self.run.path / "profile"
+        if first:
+            self._open_run(built, trainer.step)
+            assert self.run is not None
+            self._writer = self._start_writer()
+            trainer.save = self._writer.submit
+            trainer.profile_folder = self.run.path / "profile"
         self._publisher.publish(self._started(built))
         began = time.monotonic()
         try:
@@ -189,11 +191,12 @@ class Session:
         from core.checkpoints.read import load_checkpoint
         from core.checkpoints.write import BEST
 
-        assert self.run is not None
-        path = self.run.checkpoints / BEST
-        if built.data.val is None or not path.exists():
+        state = None
+        if self.run is not None and built.data.val is not None and (self.run.checkpoints / BEST).exists():
+            state = load_checkpoint(self.run.checkpoints / BEST, "the best checkpoint")
+        state = distributed.share(state)
+        if state is None:
             return  # without validation there is no telling which epoch was best: the last one it is
-        state = load_checkpoint(path, "the best checkpoint")
         built.trainer.net.load_state_dict(state["model"])
         if built.trainer.ema is not None and state["ema"] is not None:
             built.trainer.ema.module.load_state_dict(state["ema"]["model"])
@@ -201,7 +204,7 @@ class Session:
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def _has_trained(self) -> bool:
-        return self._built is not None and self._writer is not None and self.step > self._built.first_step
+        return self._built is not None and self.step > self._built.first_step
 
     def _explain(self, error: Exception) -> str:
         import torch
@@ -227,6 +230,7 @@ class Session:
         self._close_writer()
         if self._built is not None:
             self._built.data.close()
+            distributed.leave()
         self._publisher.close()
         for listener in self._listeners:
             listener.join()

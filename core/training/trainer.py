@@ -17,7 +17,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
-from core import devices, usercode
+from core import devices, distributed, usercode
 from core.control import Command, Control
 from core.data.batches import Batch
 from core.data.load import LoadedData
@@ -77,7 +77,9 @@ class Trainer:
         )
         self.evaluator = Evaluator(data.info, loss, device, self._autocast, options.flip_test,
                                    experiment.tracking.metrics, self.channels_last)  # fmt: skip
-        self._forward: Callable[[Tensor], Any] = torch.compile(net) if options.compile else net
+        self._world = distributed.world()
+        self._parallel = distributed.parallel(net, device)
+        self._forward: Callable[[Tensor], Any] = torch.compile(self._parallel) if options.compile else self._parallel
         self._parameters = [p for p in net.parameters() if p.requires_grad]
         self._classification = data.info.task == "classification"
 
@@ -173,17 +175,16 @@ class Trainer:
         self._summary_due = (self.step + 1) % every == 0 or self._window.overdue()
         samples = sum(len(y) for _, y in batches)
         step_loss: Tensor | None = None
-        for x, y in batches:
+        for number, (x, y) in enumerate(batches, start=1):
             x = self._prepare(x)
-            with self._autocast():
-                logits = logits_of(self._forward(x))
-                loss = self.loss(logits, y)
-                if len(batches) > 1:
-                    loss = loss * (len(y) / samples)
-            # On the CPU looking costs nothing; on a GPU it would wait for it, so there each summary looks.
-            if self.device.type == "cpu" and not math.isfinite(loss.item()):
-                raise self._diverged(loss.item())
-            self.scaler.scale(loss).backward()
+            with self._unshared_until(number == len(batches)):
+                with self._autocast():
+                    logits = logits_of(self._forward(x))
+                    loss = self.loss(logits, y)
+                    if len(batches) > 1:
+                        loss = loss * (len(y) / samples)
+                self._check_finite(loss)
+                self.scaler.scale(loss).backward()
             detached = loss.detach()
             step_loss = detached if step_loss is None else step_loss + detached
             if self._classification:
@@ -197,6 +198,17 @@ class Trainer:
         self.step += 1
         assert step_loss is not None
         self._window.add(step_loss, samples)
+
+    def _unshared_until(self, last: bool) -> AbstractContextManager[Any]:
+        """Among several processes, gradients are averaged once a step: with its last batch."""
+        if self._world.size == 1 or last:
+            return nullcontext()
+        return self._parallel.no_sync()  # type: ignore[operator]
+
+    def _check_finite(self, loss: Tensor) -> None:
+        """On the CPU looking costs nothing; on a GPU it would wait for it, so there each summary looks."""
+        if self.device.type == "cpu" and not math.isfinite(loss.item()):
+            raise self._diverged(loss.item())
 
     def _prepare(self, x: Tensor) -> Tensor:
         """Progressive resizing and the memory layout."""
@@ -269,7 +281,7 @@ class Trainer:
                 epoch=self.epoch, step=self.step, train=train, losses=tuple(values),
                 learning_rate=self.scheduler.learning_rate(),
                 gradient_norm=None if self._gradient_norm is None else float(self._gradient_norm),
-                samples_per_second=window.samples / elapsed, data_wait=min(1.0, window.waited / elapsed),
+                samples_per_second=window.samples * self._world.size / elapsed, data_wait=min(1.0, window.waited / elapsed),
                 memory=devices.memory_used(self.device),
             )
         )  # fmt: skip
@@ -283,6 +295,9 @@ class Trainer:
         return time.monotonic() - self._wrote_at >= options.checkpoint_minutes * 60
 
     def _obey(self) -> None:
+        if self._world.size > 1:
+            self._obey_together()
+            return
         command = self.control.take()
         while command is not None or self.paused:
             if command is not None:
@@ -295,6 +310,21 @@ class Trainer:
                     raise TrainingError(self.trouble)
             else:
                 command = self.control.take()
+
+    def _obey_together(self) -> None:
+        """Every process does what rank 0 was told, at the same step: once a summary, for sharing takes time."""
+        at_summary = self.step % self.experiment.tracking.every_steps == 0 or self.step % self.epoch_length == 0
+        while at_summary or self.paused:
+            given = None
+            if self._world.first:
+                given = self.control.wait(1.0) if self.paused else self.control.take()
+            given = distributed.share(given)
+            if given is None and not self.paused:
+                return
+            if given is not None:
+                self._do(given)
+            if self._stopping:
+                return
 
     def _do(self, command: Command) -> None:
         match command.name:
@@ -334,6 +364,7 @@ class Trainer:
         report = self.evaluate()
         val = report.metrics if report else {}
         value, higher = self.watched(train, val)
+        value = distributed.share(value)  # GPUs may differ in the last digit, and must decide alike
         best = math.isfinite(value) and (
             self.best_value is None or (value > self.best_value if higher else value < self.best_value)
         )
@@ -394,7 +425,8 @@ class Trainer:
                 f"The weights became NaN or infinite by step {self.step}; the last checkpoint before is kept. Try a "
                 "smaller optimizer.lr or set trainer.clip_norm."
             )
-        self.save(capture(self), best)
+        if self._world.first:
+            self.save(capture(self), best)
         self._last_saved_step = self.step
         self._wrote_at = time.monotonic()
 

@@ -47,7 +47,13 @@ def test_one_step_is_the_textbook_step(train: Train) -> None:
 
 
 def test_accumulated_batches_are_one_large_batch(train: Train) -> None:
-    options = (*PLAIN, "optimizer.name=SGD", "optimizer.args.momentum=0", "model.args.dropout=0", "schedule.name=constant")
+    options = (
+        *PLAIN,
+        "optimizer.name=SGD",
+        "optimizer.args.momentum=0",
+        "model.args.dropout=0",
+        "schedule.name=constant",
+    )
     large = train(*options, "trainer.batch_size=128")
     small = train(*options, "trainer.batch_size=32", "trainer.accumulate=4")
     assert large.of(Started)[0].epoch_length == small.of(Started)[0].epoch_length == 11
@@ -56,7 +62,14 @@ def test_accumulated_batches_are_one_large_batch(train: Train) -> None:
 
 
 def test_gradients_are_clipped(train: Train) -> None:
-    options = (*PLAIN, "trainer.steps=1", "optimizer.name=SGD", "optimizer.lr=1", "schedule.name=constant", "optimizer.args.momentum=0")
+    options = (
+        *PLAIN,
+        "trainer.steps=1",
+        "optimizer.name=SGD",
+        "optimizer.lr=1",
+        "schedule.name=constant",
+        "optimizer.args.momentum=0",
+    )
     start = weights(train(*options, "optimizer.lr=1e-12"))
     clipped = weights(train(*options, "trainer.clip_norm=0.01"))
     moved = torch.cat([(clipped[n] - start[n]).flatten() for n in start]).norm()
@@ -104,7 +117,13 @@ def test_steps_end_in_mid_epoch(train: Train) -> None:
 
 
 def test_a_diverging_run_ends_before_its_weights_are_spoilt(train: Train, tmp_path: Path) -> None:
-    run = train("optimizer.name=SGD", "optimizer.lr=1000", "schedule.name=constant", "trainer.checkpoint_steps=1", "trainer.keep=100")
+    run = train(
+        "optimizer.name=SGD",
+        "optimizer.lr=1000",
+        "schedule.name=constant",
+        "trainer.checkpoint_steps=1",
+        "trainer.keep=100",
+    )
     assert run.status == "failed"
     assert run.failure and not run.failure.user
     assert "The loss became" in run.failure.message or "The weights became" in run.failure.message
@@ -113,7 +132,9 @@ def test_a_diverging_run_ends_before_its_weights_are_spoilt(train: Train, tmp_pa
     assert read_info(run.path).get("message") == run.failure.message
     for path in (run.path / "checkpoints").glob("*.pt"):
         assert all(torch.isfinite(t).all() for t in load_checkpoint(path, "t")["model"].values())
-    done = command("--batch", "digits", "--plain", "--set", "optimizer.name=SGD", "--set", "optimizer.lr=1000", cwd=tmp_path)
+    done = command(
+        "--batch", "digits", "--plain", "--set", "optimizer.name=SGD", "--set", "optimizer.lr=1000", cwd=tmp_path
+    )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
 
@@ -123,7 +144,12 @@ def test_nan_never_wins_best(train: Train, tmp_path: Path) -> None:
         "calls = 0\n\ndef odd(logits, targets):\n    global calls\n    calls += 1\n"
         "    return float('nan') if calls % 2 else 1.0 / calls\n"
     )
-    run = train("trainer.epochs=4", f"tracking.metrics=['{tmp_path}/m.py:odd']", "trainer.best=odd", "tracking.tensorboard=false")
+    run = train(
+        "trainer.epochs=4",
+        f"tracking.metrics=['{tmp_path}/m.py:odd']",
+        "trainer.best=odd",
+        "tracking.tensorboard=false",
+    )
     assert run.status == "done", run.failure
     assert [e.best for e in run.of(EpochEnded)] == [False, True, False, True]
 
@@ -185,7 +211,9 @@ def test_compiled_models_keep_their_names(train: Train, monkeypatch: pytest.Monk
 
 
 def test_checkpoints_by_steps_and_no_validation(train: Train) -> None:
-    run = train("trainer.epochs=2", "trainer.checkpoint_steps=10", "trainer.validation_share=0", "tracking.tensorboard=false")
+    run = train(
+        "trainer.epochs=2", "trainer.checkpoint_steps=10", "trainer.validation_share=0", "tracking.tensorboard=false"
+    )
     assert run.status == "done", run.failure
     assert {10, 20, 30, 40} <= {e.step for e in run.of(CheckpointWritten)}
     assert all(e.val == {} for e in run.of(EpochEnded))
