@@ -63,7 +63,7 @@ class Progress:
         self.started: Started | None = None
         self.step = 0
         self._since = 0.0
-        self._paused = 0.0
+        self._paused_at: float | None = None
 
     def update(self, event: Event) -> None:
         """Take one event."""
@@ -71,6 +71,11 @@ class Progress:
             self.started, self.step, self._since = event, event.step, event.time
         elif isinstance(event, StepSummary | EpochEnded):
             self.step = event.step
+        elif isinstance(event, StateChanged) and event.state == "paused":
+            self._paused_at = event.time
+        elif isinstance(event, StateChanged) and event.state == "running" and self._paused_at is not None:
+            self._since += event.time - self._paused_at  # a pause says nothing of the rate
+            self._paused_at = None
 
     def eta(self, now: float) -> float | None:
         """Seconds until the last step at the mean rate so far, validation included; None before the first steps."""

@@ -219,6 +219,22 @@ def test_two_processes_never_train_one_run(tmp_path: Path) -> None:
     assert process.returncode == 143
 
 
+def test_a_requeued_slurm_job_goes_on_with_its_own_run(tmp_path: Path) -> None:
+    job = {"SLURM_JOB_ID": "4711"}
+    words = ("--batch", "--plain", "--set", "trainer.epochs=400", "--set", "tracking.tensorboard=false")
+    process = start(*words, cwd=tmp_path, env=job)
+    run = wait_for_steps(tmp_path, 30)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    step = load_checkpoint(run / "checkpoints" / "last.pt", "test")["step"]
+    again = command(*words, cwd=tmp_path, env=job | {"SLURM_RESTART_COUNT": "1"})
+    assert again.returncode == 0, again.stderr
+    assert f"from step {step:,}" in again.stdout
+    assert only_run(tmp_path) == run
+    assert len(list((run / "checkpoints").glob("step-*.pt"))) == 2
+
+
 def test_dry_run_trains_nothing(tmp_path: Path) -> None:
     done = command("--batch", "fashion-cnn", "--set", "data.name=digits", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

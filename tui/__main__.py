@@ -66,7 +66,10 @@ def _train(words: list[str]) -> int:
         resume = find(options.resume, root)
         experiment = toml.build(toml.override(toml.read(resume / "experiment.toml"), options.overrides), str(resume))
     else:
+        from core.runs.listing import requeued
+
         experiment = toml.load(options.experiment or "digits", options.overrides)
+        resume = requeued(root, toml.dumps(experiment))
     if options.dry_run:
         from tui.dry_run import show
 

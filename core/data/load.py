@@ -12,17 +12,11 @@ from torch import Tensor
 
 from core import catalog, devices, usercode
 from core.data import samples, tables, transforms, vision
-from core.data.batches import (
-    FeedOptions,
-    LoaderFeed,
-    Reader,
-    ResidentFeed,
-    default_workers,
-    derive,
-    evaluation_batch_size,
-    resident_device,
-)
+from core.data.batches import FeedOptions, ResidentFeed, derive, evaluation_batch_size, resident_device
+from core.data.loader import LoaderFeed, Reader, default_workers
 from core.data.source import Arrays, DataInfo, Part, Source
+from core.data.split import hold_out
+from core.data.statistics import measure
 from core.distributed import world
 from core.errors import UserError, count
 from core.experiment import Data, Experiment, Transform
@@ -91,14 +85,14 @@ def load(experiment: Experiment, device: torch.device, warn: Callable[[str], Non
     _check(source, data.name, len(classes))
 
     n = len(source.train)
-    keep, held_out = _split(source, torch.arange(n), data.test_share if source.test is None else 0.0,
+    keep, held_out = hold_out(source, torch.arange(n), data.test_share if source.test is None else 0.0,
                             derive(trainer.seed, "test"))  # fmt: skip
-    train_at, val_at = _split(source, keep, trainer.validation_share, derive(trainer.seed, "validation"))
+    train_at, val_at = hold_out(source, keep, trainer.validation_share, derive(trainer.seed, "validation"))
     if not len(train_at):
         raise UserError(f"data.name = {data.name!r} leaves no sample to train on: it has {count(n, 'sample')} in all.")
 
     chosen = data.transforms if data.transforms is not None else _default_transforms(source)
-    chosen = _measure(chosen, source, train_at, trainer.seed)
+    chosen = measure(chosen, source, train_at, trainer.seed)
     mean, std = _target_scale(source, train_at, data.scale_target)
 
     feeds = _FeedMaker(experiment, source, classes, chosen, (mean, std), device, warn)
@@ -165,29 +159,6 @@ def _check(source: Source, name: str, classes: int) -> None:
                 raise UserError(f"{where}: all samples are of one class; two or more are needed to learn anything.")
 
 
-def _split(source: Source, indices: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices to keep and to hold out, both in rising order; by class where the classes are known."""
-    if not share or len(indices) < 2:
-        return indices, indices[:0]
-    generator = torch.Generator().manual_seed(seed)
-    targets = source.train.targets if source.task == "classification" else None
-    groups = [indices]
-    if targets is not None:
-        labels = targets[indices]
-        groups = [indices[labels == label] for label in labels.unique()]
-    held: list[Tensor] = []
-    owed = 0.0  # what rounding has left over, carried to the next class, so that the total is right
-    for group in groups:
-        owed += len(group) * share
-        take = min(round(owed), len(group) - 1)
-        owed -= take
-        held.append(group[torch.randperm(len(group), generator=generator)[:take]])
-    out = torch.cat(held).sort().values
-    keep = torch.ones(len(source.train), dtype=torch.bool)
-    keep[out] = False
-    return indices[keep[indices]], out
-
-
 def _default_transforms(source: Source) -> tuple[Transform, ...]:
     if isinstance(source.train, Arrays):
         return (
@@ -199,67 +170,6 @@ def _default_transforms(source: Source) -> tuple[Transform, ...]:
     if isinstance(sample, Tensor) and sample.is_floating_point():
         return ()  # the user's Dataset has made its tensors ready
     return (Transform(name="ToTensor"), Transform(name="Normalize")) if source.image else ()
-
-
-def _measure(chosen: Sequence[Transform], source: Source, train_at: Tensor, seed: int) -> tuple[Transform, ...]:
-    """Fill in mean and std of each Normalize that has none, from the training set (a sample of it when streamed)."""
-    measured: list[Transform] = []
-    for transform in chosen:
-        if transform.name == "Normalize" and not (transform.args().get("mean") and transform.args().get("std")):
-            mean, std = _statistics(measured, source, train_at, seed)
-            transform = transforms.make("Normalize", mean=mean, std=std)
-        measured.append(transform)
-    return tuple(measured)
-
-
-def _statistics(
-    before: Sequence[Transform], source: Source, train_at: Tensor, seed: int
-) -> tuple[list[float], list[float]]:
-    part = source.train
-    pipeline = transforms.split(before, training=False, streamed=not isinstance(part, Arrays))
-    unit = any(t.name == "ToTensor" for t in before)
-    scale = transforms.to_unit if unit else Tensor.float
-    if isinstance(part, Arrays) and not pipeline.needs_samples():
-        if part.x.dtype == torch.uint8 and part.x.ndim == 4:
-            return _byte_statistics(part.x, train_at, 255 if unit else 1)
-        x = part.x[train_at].float()
-    else:
-        generator = torch.Generator().manual_seed(derive(seed, "statistics"))
-        some = train_at[torch.randperm(len(train_at), generator=generator)[:1000]]
-        apply = transforms.sample_transform(pipeline.sample)
-        with usercode.user_errors():
-            read = [scale(transforms.as_tensor(apply(_sample(part, int(i))))) for i in some]
-        if read[0].ndim >= 3:  # images may differ in size
-            flat = torch.cat([image.flatten(1) for image in read], 1).double()
-            return _rounded(flat.mean(1), flat.std(1))
-        x = torch.stack(read)
-    over = (0, 2, 3) if x.ndim == 4 else (0,)
-    return _rounded(x.double().mean(over), x.double().std(over))
-
-
-def _sample(part: Part, index: int) -> Any:
-    return part.x[index] if isinstance(part, Arrays) else samples.pair(part.dataset[index], "data")[0]
-
-
-def _byte_statistics(x: Tensor, train_at: Tensor, scale: int) -> tuple[list[float], list[float]]:
-    """Exact mean and std of bytes / scale per channel, from a histogram: no float copy of the data set."""
-    values = torch.arange(256, dtype=torch.float64) / scale
-    means, stds = [], []
-    for channel in range(x.shape[1]):
-        histogram = torch.zeros(256, dtype=torch.float64)
-        for chunk in train_at.split(8192):
-            histogram += torch.bincount(x[chunk, channel].flatten().int(), minlength=256)
-        share = histogram / histogram.sum()
-        mean = (share * values).sum()
-        means.append(mean)
-        stds.append((share * (values - mean) ** 2).sum().sqrt())
-    return _rounded(torch.stack(means), torch.stack(stds))
-
-
-def _rounded(mean: Tensor, std: Tensor) -> tuple[list[float], list[float]]:
-    # A channel or feature that never changes has a std of 0; it is only shifted.
-    std = torch.where(torch.isfinite(std) & (std > 1e-12), std, torch.ones_like(std))
-    return [float(f"{v:.7g}") for v in mean], [float(f"{v:.7g}") for v in std]
 
 
 def _target_scale(source: Source, train_at: Tensor, scale: bool) -> tuple[Tensor, Tensor]:

@@ -34,6 +34,23 @@ def list_runs(root: Path) -> tuple[list[RunInfo], list[str]]:
     return sorted(found, key=lambda run: (_created(run), run.name)), broken
 
 
+def requeued(root: Path, experiment_toml: str) -> Path | None:
+    """The run to go on with when SLURM has started the same job again after a preemption; None in all other cases.
+
+    It is the run of this job with the very same experiment (sbatch --requeue sets SLURM_RESTART_COUNT).
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if not job or os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
+        return None
+    for run in reversed(list_runs(root)[0]):
+        if run.get("slurm_job") != job or run.status in ("running", "done"):
+            continue
+        has_checkpoint = any((run.path / "checkpoints").glob("*.pt"))
+        if has_checkpoint and (run.path / "experiment.toml").read_text(encoding="utf-8") == experiment_toml:
+            return run.path
+    return None
+
+
 def _created(run: RunInfo) -> float:
     value = run.get("created")
     return float(value) if isinstance(value, int | float) else 0.0

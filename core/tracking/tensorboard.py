@@ -77,7 +77,7 @@ class TensorBoard(Listener):
     def _trouble_free(self, text: str) -> None:
         from core.events import LogLine
 
-        self._built.trainer._publish(LogLine(level="warning", message=text))
+        self._built.trainer.publish(LogLine(level="warning", message=text))
 
     def handle(self, event: Event) -> None:
         """Write one event."""

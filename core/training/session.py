@@ -6,6 +6,7 @@ and a reason. It tells all in events and obeys Control.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import traceback
@@ -81,7 +82,7 @@ class Session:
 
     def _train(self) -> None:
         from core.training.build import build
-        from core.training.trainer import Aborted
+        from core.training.commands import Aborted
 
         state = None
         first = distributed.world().first
@@ -128,7 +129,7 @@ class Session:
             "device": str(built.device), "precision": built.trainer.precision.name, "threads": built.threads,
             "parameters": built.parameters, "epochs": built.trainer.total_epochs, "steps": built.trainer.total_steps,
             "higher_is_better": built.trainer.watched_name in _higher(), "best_metric": built.trainer.watched_name,
-            **git_state(Path.cwd()),
+            "slurm_job": os.environ.get("SLURM_JOB_ID"), **git_state(Path.cwd()),
         }  # fmt: skip
         if self.run is None:
             name = self.experiment.tracking.name or f"{_short(info.name)}-{_short(self.experiment.model.name)}"

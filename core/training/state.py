@@ -54,7 +54,7 @@ def _plain(args: dict[str, Any]) -> dict[str, Any]:
 def _sums_so_far(trainer: Trainer) -> list[float]:
     """The epoch's sums with the steps since the last summary, which are not in them yet."""
     sums = list(trainer._epoch_sums)
-    trainer._window.read(sums)
+    trainer.window.read(sums)
     return sums
 
 

@@ -18,25 +18,24 @@ from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
 from core import devices, distributed, usercode
-from core.control import Command, Control
+from core.control import Control
 from core.data.batches import Batch
 from core.data.load import LoadedData
 from core.data.transforms import resize
 from core.errors import TrainingError
-from core.events import EpochEnded, Evaluated, Event, LogLine, StateChanged, StepSummary
+from core.events import EpochEnded, Event, LogLine, StepSummary
 from core.experiment import Experiment
 from core.models.build import logits_of
+from core.training import commands
 from core.training.ema import build_ema
 from core.training.evaluation import HIGHER_IS_BETTER, Evaluator, Report
-from core.training.losses import LossFunction, classes_of, predicted
+from core.training.losses import LossFunction
 from core.training.optimizers import build_optimizer
 from core.training.schedules import Scheduler
+from core.training.window import Window
 
 # Ignite logs what it raises; we tell it ourselves, once.
 logging.getLogger("ignite").setLevel(logging.CRITICAL)
-
-#: Seconds after which a summary is due even if few steps were done.
-_PATIENCE = 1.0
 
 #: Seconds between two measurements of the gradients' norm where no clipping needs it: it reads every gradient again.
 _NORM_EVERY = 0.25
@@ -44,10 +43,6 @@ _NORM_EVERY = 0.25
 #: Seconds between checkpoints at the end of epochs that are neither the best nor the last: epochs of a few
 #: milliseconds would else spend more time on the disk than on training.
 _EPOCH_CHECKPOINT = 10.0
-
-
-class Aborted(Exception):
-    """The user asked to end at once."""
 
 
 class Trainer:
@@ -60,7 +55,7 @@ class Trainer:
                  device: torch.device, control: Control, publish: Callable[[Event], None]) -> None:  # fmt: skip
         options = experiment.trainer
         self.experiment, self.data, self.device = experiment, data, device
-        self.control, self._publish = control, publish
+        self.control, self.publish = control, publish
         self.precision = devices.precision(options.precision, device)
         self.net = net
         self.loss = loss
@@ -77,7 +72,7 @@ class Trainer:
         )
         self.evaluator = Evaluator(data.info, loss, device, self._autocast, options.flip_test,
                                    experiment.tracking.metrics, self.channels_last)  # fmt: skip
-        self._world = distributed.world()
+        self.world = distributed.world()
         self._parallel = distributed.parallel(net, device)
         self._forward: Callable[[Tensor], Any] = torch.compile(self._parallel) if options.compile else self._parallel
         self._parameters = [p for p in net.parameters() if p.requires_grad]
@@ -86,23 +81,23 @@ class Trainer:
         self.step = 0
         self.best_value: float | None = None
         self.best_epoch = 0
-        self.epoch_reports: dict[str, float] = {}
         self._bad_epochs = 0
-        self._stopping = False
+        self.stopping = False
         self.paused = False
+        self.paused_at = 0.0
         self.trouble: str | None = None
         self.save: Callable[[dict[str, Any], bool], None] = lambda state, best: None
         #: Where the profiler's trace goes (trainer.profile).
         self.profile_folder: Path | None = None
         self._profiler: torch.profiler.profile | None = None
-        self._last_saved_step = -1
+        self.last_saved_step = -1
         self._wrote_at = time.monotonic()
 
         #: Loss times samples, right answers, samples: over the epoch so far, added up step by step.
         self._epoch_sums = [0.0, 0.0, 0.0]
         self._epoch_started = time.monotonic()
         self._epoch_seconds_before = 0.0
-        self._window = _Window()
+        self.window = Window()
         self._summary_due = False
         self._norm_at = 0.0
         self._gradient_norm: Tensor | None = None
@@ -117,7 +112,7 @@ class Trainer:
     def run(self) -> str:
         """Train until the end, a stop or early stopping; returns done or stopped.
 
-        Raises Aborted on abort; TrainingError when the loss is no number or a file can't be written; UserCodeError from
+        Raises commands.Aborted on abort; TrainingError when the loss is no number or a file can't be written; UserCodeError from
         the user's code.
         """
         if self.step >= self.total_steps:
@@ -129,10 +124,15 @@ class Trainer:
         engine.state.max_epochs, engine.state.epoch_length = self.total_epochs, self.epoch_length
         self.net.train()
         self._wrote_at = self._epoch_started = time.monotonic()
-        self._window.restart()
+        self.window.restart()
         with usercode.user_errors(), self._profiling():
             engine.run(self._batches(), epoch_length=self.epoch_length)
-        return "stopped" if self._stopping else "done"
+        return "stopped" if self.stopping else "done"
+
+    def skip_time(self, seconds: float) -> None:
+        """A pause of that length is over: it counts neither for the rate nor for the epoch's duration."""
+        self.window.began += seconds
+        self._epoch_started += seconds
 
     @contextmanager
     def _profiling(self) -> Iterator[None]:
@@ -158,7 +158,7 @@ class Trainer:
             while True:
                 began = time.perf_counter()
                 batch = next(feed, None)
-                self._window.waited += time.perf_counter() - began
+                self.window.waited += time.perf_counter() - began
                 if batch is not None:
                     group.append(batch)
                 if len(group) == accumulate or (batch is None and group):
@@ -172,7 +172,7 @@ class Trainer:
     def _train_step(self, batches: list[Batch]) -> None:
         self.scheduler.set(self.step)
         every = self.experiment.tracking.every_steps
-        self._summary_due = (self.step + 1) % every == 0 or self._window.overdue()
+        self._summary_due = (self.step + 1) % every == 0 or self.window.overdue()
         samples = sum(len(y) for _, y in batches)
         step_loss: Tensor | None = None
         for number, (x, y) in enumerate(batches, start=1):
@@ -188,7 +188,7 @@ class Trainer:
             detached = loss.detach()
             step_loss = detached if step_loss is None else step_loss + detached
             if self._classification:
-                self._window.outputs.append((logits.detach(), y))
+                self.window.outputs.append((logits.detach(), y))
         self._clip_and_measure()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -197,11 +197,11 @@ class Trainer:
             self.ema.update_parameters(self.net)
         self.step += 1
         assert step_loss is not None
-        self._window.add(step_loss, samples)
+        self.window.add(step_loss, samples)
 
     def _unshared_until(self, last: bool) -> AbstractContextManager[Any]:
         """Among several processes, gradients are averaged once a step: with its last batch."""
-        if self._world.size == 1 or last:
+        if self.world.size == 1 or last:
             return nullcontext()
         return self._parallel.no_sync()  # type: ignore[operator]
 
@@ -262,12 +262,12 @@ class Trainer:
             self._end_epoch()
         elif self._checkpoint_due():
             self.write_checkpoint()
-        self._obey()
-        if self._stopping or self.step == self.total_steps:
+        commands.obey(self)
+        if self.stopping or self.step == self.total_steps:
             engine.terminate()
 
     def _summarize(self) -> None:
-        window = self._window
+        window = self.window
         loss, right, values = window.read(self._epoch_sums)
         bad = next((v for v in values if not math.isfinite(v)), None)
         if bad is not None and self.device.type != "cpu":
@@ -276,12 +276,12 @@ class Trainer:
         if self._classification:
             train["accuracy"] = right / window.samples
         elapsed = max(time.perf_counter() - window.began, 1e-9)
-        self._publish(
+        self.publish(
             StepSummary(
                 epoch=self.epoch, step=self.step, train=train, losses=tuple(values),
                 learning_rate=self.scheduler.learning_rate(),
                 gradient_norm=None if self._gradient_norm is None else float(self._gradient_norm),
-                samples_per_second=window.samples * self._world.size / elapsed, data_wait=min(1.0, window.waited / elapsed),
+                samples_per_second=window.samples * self.world.size / elapsed, data_wait=min(1.0, window.waited / elapsed),
                 memory=devices.memory_used(self.device),
             )
         )  # fmt: skip
@@ -293,68 +293,6 @@ class Trainer:
         if options.checkpoint_steps and self.step % options.checkpoint_steps == 0:
             return True
         return time.monotonic() - self._wrote_at >= options.checkpoint_minutes * 60
-
-    def _obey(self) -> None:
-        if self._world.size > 1:
-            self._obey_together()
-            return
-        command = self.control.take()
-        while command is not None or self.paused:
-            if command is not None:
-                self._do(command)
-            if self._stopping:
-                return
-            if self.paused:
-                command = self.control.wait(1.0)
-                if self.trouble is not None:
-                    raise TrainingError(self.trouble)
-            else:
-                command = self.control.take()
-
-    def _obey_together(self) -> None:
-        """Every process does what rank 0 was told, at the same step: once a summary, for sharing takes time."""
-        at_summary = self.step % self.experiment.tracking.every_steps == 0 or self.step % self.epoch_length == 0
-        while at_summary or self.paused:
-            given = None
-            if self._world.first:
-                given = self.control.wait(1.0) if self.paused else self.control.take()
-            given = distributed.share(given)
-            if given is None and not self.paused:
-                return
-            if given is not None:
-                self._do(given)
-            if self._stopping:
-                return
-
-    def _do(self, command: Command) -> None:
-        match command.name:
-            case "pause" if not self.paused:
-                self.paused = True
-                self._tell_state("paused")
-            case "resume" if self.paused:
-                self.paused = False
-                self._window.restart()
-                self._tell_state("running")
-            case "stop":
-                self._stopping = True
-                self.paused = False
-                if self._last_saved_step != self.step:
-                    self.write_checkpoint()
-            case "abort":
-                raise Aborted
-            case "checkpoint":
-                self.write_checkpoint()
-            case "evaluate":
-                report = self.evaluate()
-                if report is not None:
-                    self._publish(Evaluated(epoch=self.epoch, step=self.step, val=report.metrics))
-            case "set_learning_rate":
-                assert command.value is not None
-                self.scheduler.set_learning_rate(command.value, self.step)
-                self._tell_state(f"learning rate {command.value:g}")
-
-    def _tell_state(self, state: str) -> None:
-        self._publish(StateChanged(epoch=self.epoch, step=self.step, state=state))
 
     # --- end of an epoch -------------------------------------------------------------------------------------------
 
@@ -373,18 +311,18 @@ class Trainer:
         else:
             self._bad_epochs += 1
         if self.scheduler.epoch_ended(value, higher):
-            self._publish(LogLine(level="info", message=f"{self.watched_name} has stalled: learning rate cut"))
-        self._publish(
+            self.publish(LogLine(level="info", message=f"{self.watched_name} has stalled: learning rate cut"))
+        self.publish(
             EpochEnded(epoch=self.epoch, step=self.step, train=train, val=val,
                        learning_rate=self.scheduler.learning_rate(),
                        seconds=self._epoch_seconds_before + time.monotonic() - self._epoch_started, best=best)
         )  # fmt: skip
         self._epoch_sums = [0.0, 0.0, 0.0]
         self._epoch_started, self._epoch_seconds_before = time.monotonic(), 0.0
-        self._window.restart()
+        self.window.restart()
         patience = self.experiment.trainer.early_stopping
         if patience and self._bad_epochs >= patience:
-            self._publish(LogLine(level="info", message=f"no better for {patience} epochs: stopping early"))
+            self.publish(LogLine(level="info", message=f"no better for {patience} epochs: stopping early"))
             self.total_steps = self.step
         last = self.step == self.total_steps
         if best or last or self._checkpoint_due() or time.monotonic() - self._wrote_at >= _EPOCH_CHECKPOINT:
@@ -425,51 +363,7 @@ class Trainer:
                 f"The weights became NaN or infinite by step {self.step}; the last checkpoint before is kept. Try a "
                 "smaller optimizer.lr or set trainer.clip_norm."
             )
-        if self._world.first:
+        if self.world.first:
             self.save(capture(self), best)
-        self._last_saved_step = self.step
+        self.last_saved_step = self.step
         self._wrote_at = time.monotonic()
-
-
-class _Window:
-    """What has happened since the last summary; it stays on the device until it is read."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        self.losses: list[Tensor] = []
-        self.sizes: list[int] = []
-        #: Logits and targets of each batch, in classification: what is right is counted once a summary, not every step.
-        self.outputs: list[tuple[Tensor, Tensor]] = []
-        self.samples = 0
-        self.waited = 0.0
-        self.began = time.perf_counter()
-
-    def add(self, loss: Tensor, samples: int) -> None:
-        self.losses.append(loss)
-        self.sizes.append(samples)
-        self.samples += samples
-
-    def read(self, sums: list[float]) -> tuple[float, float, list[float]]:
-        """Loss times samples and right answers of the window, and the loss of each step; added to ``sums``, too.
-
-        They are added one step after the other, so that the sums are the same wherever a window ends. This waits for
-        the device.
-        """
-        losses = torch.stack(self.losses).tolist() if self.losses else []
-        right = 0.0
-        if self.outputs:
-            logits, targets = (torch.cat(part) for part in zip(*self.outputs, strict=True))
-            right = float((predicted(logits) == classes_of(targets)).sum())
-        total = 0.0
-        for loss, size in zip(losses, self.sizes, strict=True):
-            total += loss * size
-            sums[0] += loss * size
-        sums[1] += right
-        sums[2] += self.samples
-        return total, right, losses
-
-    def overdue(self) -> bool:
-        """Whether the last summary is so long ago that another is due, however few steps were done."""
-        return time.perf_counter() - self.began >= _PATIENCE

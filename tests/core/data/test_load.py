@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
+import hashlib
+import http.server
 import struct
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +18,9 @@ from PIL import Image
 
 from core import toml
 from core.data import vision
-from core.data.batches import LoaderFeed, ResidentFeed, batch_bounds, order
+from core.data.batches import ResidentFeed, batch_bounds, order
 from core.data.load import load
+from core.data.loader import LoaderFeed
 from core.errors import TrainingError, UserError
 from core.events import EpochEnded, LogLine
 
@@ -81,6 +86,26 @@ def test_a_failed_download_leaves_nothing_that_looks_whole(tmp_path: Path, monke
     assert "could not be downloaded from http://127.0.0.1:9/mnist/" in str(caught.value)
     assert "data.root" in str(caught.value)
     assert not list((tmp_path / "cache" / "torchdeck" / "data").iterdir())
+
+
+def test_a_download_arrives_whole_and_is_used_the_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real HTTP server on this machine stands in for the mirror."""
+    import torchvision
+
+    fake_mnist(tmp_path / "mirror")
+    files = sorted((tmp_path / "mirror").iterdir())
+    sums = [(f.name, hashlib.md5(f.read_bytes()).hexdigest()) for f in files]
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "mirror"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        monkeypatch.setattr(torchvision.datasets.MNIST, "resources", sums)
+        data = loaded("data.name=MNIST")
+        server.shutdown()
+    assert data.info.samples["test"] == 20
+    base = tmp_path / "cache" / "torchdeck" / "data"
+    assert [p.name for p in base.iterdir()] == ["MNIST"]
+    assert loaded("data.name=MNIST", "data.download=false").info.samples["test"] == 20
 
 
 @pytest.mark.parametrize("harm", ["truncate", "zero", "empty", "shape"])

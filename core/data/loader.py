@@ -1,0 +1,284 @@
+"""Samples read one by one through DataLoader workers, under a watchdog: nothing hangs in silence.
+
+Like the feed of resident data, it can start at any batch of any epoch and gives the very same batches.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from core import usercode
+from core.data.batches import Batch, FeedOptions, apply, derive, order
+from core.data.samples import pair
+from core.data.source import Samples
+from core.data.transforms import as_tensor
+from core.errors import TrainingError, UserCodeError, UserError
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong while a sample was read, carried out of a worker as plain text."""
+
+    message: str
+    user_code: bool
+
+
+class Reader(Dataset):
+    """Reads one sample as a pair of tensors, for (epoch, index); random transforms draw by (seed, epoch, index)."""
+
+    def __init__(self, part: Samples, transform: Callable[[Any], Any], target_transform: Callable[[Any], Any],
+                 seed: int, classes: int, name: str) -> None:  # fmt: skip
+        self._part = part
+        self._transform = transform
+        self._target_transform = target_transform
+        self._seed = seed
+        self._classes = classes
+        self._name = name
+
+    def __len__(self) -> int:
+        return len(self._part)
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch | Failure:
+        epoch, index = key
+        try:
+            with usercode.user_errors(), seeded(derive(self._seed, "sample", epoch, index)):
+                x, y = pair(self._part.dataset[index], self._name)
+                x = as_tensor(self._transform(x))
+                y = torch.as_tensor(self._target_transform(y))
+            self._check(x, y, index)
+            return x, y
+        except UserCodeError as error:
+            return Failure(str(error), True)
+        except UserError as error:
+            return Failure(str(error), False)
+        except Exception as error:
+            return Failure(f"Sample {index} of {self._name!r} can't be read: {type(error).__name__}: {error}.", False)
+
+    def _check(self, x: Tensor, y: Tensor, index: int) -> None:
+        if x.is_floating_point() and not torch.isfinite(x).all():
+            raise UserError(f"Sample {index} of {self._name!r} holds NaN or infinite values.")
+        if self._classes and y.ndim == 0 and not 0 <= int(y) < self._classes:
+            raise UserError(
+                f"Sample {index} of {self._name!r} has the label {int(y)}; with {self._classes} classes it must be "
+                f"between 0 and {self._classes - 1}."
+            )
+
+
+class seeded:
+    """Random states of python, numpy and torch (CPU) set for a block, and put back after it."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def __enter__(self) -> None:
+        self._states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        random.seed(self._seed)
+        np.random.seed(self._seed % 2**32)
+        torch.manual_seed(self._seed)
+
+    def __exit__(self, *error: object) -> None:
+        random.setstate(self._states[0])
+        np.random.set_state(self._states[1])
+        torch.set_rng_state(self._states[2])
+
+
+def collate(items: list[Batch | Failure]) -> Batch | Failure:
+    """Samples stacked to a batch, or the first failure."""
+    failure = next((i for i in items if isinstance(i, Failure)), None)
+    if failure:
+        return failure
+    pairs: list[Batch] = items  # type: ignore[assignment]
+    for which, what in ((0, "inputs"), (1, "targets")):
+        shapes = {tuple(item[which].shape) for item in pairs}
+        if len(shapes) > 1:
+            a, b = sorted(shapes)[:2]
+            more = "; add a Resize to data.transforms" if which == 0 and len(a) == 3 else ""
+            return Failure(f"The data have {what} of several sizes, such as {list(a)} and {list(b)}{more}.", False)
+    return torch.stack([x for x, _ in pairs]), torch.stack([y for _, y in pairs])
+
+
+class _Keys:
+    """The (epoch, index) keys of each batch: what the DataLoader calls a batch sampler."""
+
+    def __init__(self, batches: list[list[tuple[int, int]]]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class LoaderFeed:
+    """Samples read one by one through a DataLoader, with a watchdog over its workers."""
+
+    def __init__(self, reader: Reader, indices: Tensor, options: FeedOptions, workers: int, timeout: float,
+                 warn: Callable[[str], None]) -> None:  # fmt: skip
+        self._indices = indices
+        self._options = options
+        self._workers = workers
+        self._timeout = timeout
+        self._warn = warn
+        self._bounds = options.bounds(len(indices))
+        self._keys = _Keys([])
+        self._generator = torch.Generator(device=options.device)
+        self._loader: DataLoader = DataLoader(
+            _PortableReader(reader) if workers else reader,
+            batch_sampler=self._keys,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=options.device.type == "cuda",
+            worker_init_fn=_start_worker if workers else None,
+            persistent_workers=workers > 0,
+            # fork copies a process that has threads, whose locks then may never open again.
+            multiprocessing_context=_context() if workers else None,
+            # Seeds of the workers; every sample sets its own, so the global generator need not be touched.
+            generator=torch.Generator().manual_seed(derive(options.seed, "workers")),
+        )
+        self._iterator: Any = None
+
+    def __len__(self) -> int:
+        return len(self._bounds)
+
+    @property
+    def samples(self) -> int:
+        """How many samples an epoch has, in this process."""
+        return sum(last - first for first, last in self._bounds)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of that epoch from number ``start`` on: inputs [B, ...] float, targets [B] or [B, T].
+
+        Raises UserError or UserCodeError for a sample that can't be read, TrainingError for a worker that died or hangs.
+        """
+        o = self._options
+        indices = self._indices
+        if o.shuffle:
+            indices = indices[order(len(indices), o.seed, epoch)]
+        numbers = indices.tolist()
+        self._keys.batches = [[(epoch, i) for i in numbers[a:b]] for a, b in self._bounds[start:]]
+        iterator = self._start()
+        self._iterator = iterator if self._workers else None
+        for number in range(start, len(self._bounds)):
+            found = self._next(iterator, number - start)
+            if isinstance(found, Failure):
+                raise (UserCodeError if found.user_code else UserError)(found.message)
+            x, y = (t.to(o.device, non_blocking=True) for t in found)
+            yield apply(o, self._generator, x, y, epoch, number)
+
+    def _start(self) -> Any:
+        try:
+            return iter(self._loader)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise UserError(
+                f"The data set can't be sent to DataLoader workers ({error}); set data.workers=0."
+            ) from None
+
+    def _next(self, iterator: Any, number: int) -> Batch | Failure:
+        watch = _Watch(self, number) if self._workers else None
+        try:
+            return next(iterator)
+        except RuntimeError as error:
+            if watch and watch.hung:
+                raise TrainingError(
+                    f"DataLoader worker {watch.name} has not delivered for {self._timeout:g} s and was ended; see "
+                    "data.workers and data.timeout."
+                ) from None
+            if "worker" in str(error) and ("exited unexpectedly" in str(error) or "killed by signal" in str(error)):
+                raise TrainingError(
+                    f"A DataLoader worker died ({str(error).splitlines()[0]}); if memory ran out, use fewer with "
+                    "data.workers."
+                ) from None
+            raise
+        finally:
+            if watch:
+                watch.stop()
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._iterator is not None:
+            self._iterator._shutdown_workers()
+            self._iterator = None
+        self._loader._iterator = None
+
+
+class _Watch:
+    """Warns when a worker has not delivered for a while, and kills it after the time-out, so that nothing hangs."""
+
+    def __init__(self, feed: LoaderFeed, number: int) -> None:
+        self._feed = feed
+        self._number = number
+        self._since = time.monotonic()
+        self._done = threading.Event()
+        self.hung = False
+        self.name = ""
+        self._timer = threading.Timer(min(30.0, feed._timeout / 2), self._watch)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def stop(self) -> None:
+        """The batch is here."""
+        self._done.set()
+        self._timer.cancel()
+
+    def _watch(self) -> None:
+        feed = self._feed
+        while not self._done.is_set():
+            workers = feed._iterator._workers if feed._iterator is not None else []
+            if workers:
+                # Batches are dealt out to the workers in turn, so the number tells whose turn it is.
+                worker = workers[self._number % len(workers)]
+                self.name = f"{self._number % len(workers)} (pid {worker.pid})"
+                waited = time.monotonic() - self._since
+                if waited >= feed._timeout:
+                    self.hung = True
+                    worker.kill()
+                    return
+                feed._warn(f"DataLoader worker {self.name} has not delivered for {waited:.0f} s.")
+            self._done.wait(min(30.0, max(0.1, feed._timeout - (time.monotonic() - self._since))))
+
+
+def _context() -> Any:
+    return multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+
+
+def _start_worker(number: int) -> None:
+    """Workers leave signals to the parent: a Ctrl-C reaches the whole group, and must end in a checkpoint there."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+class _PortableReader(Dataset):
+    """The reader in a form that a new process can unpickle though the user's modules can't be imported there."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = usercode.Portable(reader)
+
+    def __len__(self) -> int:
+        return len(self._reader.value)
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch | Failure:
+        return self._reader.value[key]
+
+
+def default_workers(device: torch.device, cores: int) -> int:
+    """Workers when data.workers is not set: a GPU is fed by several; a CPU that trains has few cores to spare."""
+    if device.type == "cpu":
+        return 0 if cores <= 2 else min(2, cores // 4)
+    return max(1, min(8, cores - 1))
