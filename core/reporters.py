@@ -43,7 +43,7 @@ class Reporter:
         """Tell one event."""
         if isinstance(event, Failed):
             say(f"torchdeck: {event.message}")
-        elif isinstance(event, LogLine) and event.level != "info":
+        elif isinstance(event, LogLine) and event.level not in ("info", "debug"):
             say(f"{event.level}: {event.message}")
 
     def note(self, text: str) -> None:
@@ -130,7 +130,7 @@ class JsonReporter(Reporter):
     def handle(self, event: Event) -> None:
         """Write one object."""
         if isinstance(event, LogLine):
-            say(f"{event.level}: {event.message}")
+            super().handle(event)
             return
         record = event.record()
         head = {"event": record.pop("event"), "run": self.run, "epoch": record.pop("epoch"), "step": record.pop("step")}

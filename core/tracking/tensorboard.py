@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.plugins.hparams import api_pb2, metadata
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
@@ -57,10 +59,9 @@ class TensorBoard(Listener):
 
     def _hparams(self) -> None:
         metrics = {name: 0.0 for name in self._names}
-        experiment, start, end = hparams(flat(self._experiment), metrics)
+        experiment, start, _ = hparams(flat(self._experiment), metrics)
         self._file.add_summary(experiment)
         self._file.add_summary(start)
-        self._end_summary = end
 
     def _graph(self, sample: torch.Tensor) -> None:
         net, device = self._built.trainer.net, self._built.device
@@ -101,7 +102,7 @@ class TensorBoard(Listener):
             case Finished():
                 self._finish(event)
             case Failed():
-                self._end_hparams()
+                self._file.add_summary(_session_end(api_pb2.STATUS_FAILURE))
 
     def _scalars(self, values: Mapping[str, float], step: int, when: float) -> None:
         """All of them in one record: a tenth of the work of one record each."""
@@ -120,11 +121,8 @@ class TensorBoard(Listener):
         self._scalars({f"{name}/test": v for name, v in event.test.items()}, event.step, event.time)
         if event.confusion and self._experiment.tracking.images and len(event.class_names) <= 100:
             self._writer.add_image("confusion_matrix", confusion_matrix(event.confusion, event.class_names), event.step)
-        self._end_hparams()
-
-    def _end_hparams(self) -> None:
-        if hasattr(self, "_end_summary"):
-            self._file.add_summary(self._end_summary)
+        if event.status == "done":
+            self._file.add_summary(_session_end(api_pb2.STATUS_SUCCESS))
 
     def end(self) -> None:
         """Flush and close."""
@@ -132,6 +130,14 @@ class TensorBoard(Listener):
             self._writer.close()
         except OSError as error:
             self._trouble(f"The run can't be written any more: {error.strerror}.")
+
+
+def _session_end(status: int) -> Summary:
+    """The hparams plug-in's record of how a run ended; the plug-in's own function for it needs TensorFlow."""
+    content = HParamsPluginData(session_end_info=SessionEndInfo(status=status), version=metadata.PLUGIN_DATA_VERSION)
+    plugin = SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME, content=content.SerializeToString())
+    value = Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=SummaryMetadata(plugin_data=plugin))
+    return Summary(value=[value])
 
 
 def _metric_names(built: Built) -> list[str]:

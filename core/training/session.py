@@ -6,6 +6,7 @@ and a reason. It tells all in events and obeys Control.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -137,17 +138,16 @@ class Session:
         else:
             self.run.begin(text, **facts)
             drop_after(self.run.path, step)
-        recorder = Recorder(self.run, self._publisher.subscribe(100_000), self._tell_trouble)
-        self._listeners.append(recorder)
+        self._listen(Recorder(self.run, self._publisher.subscribe(100_000), self._tell_trouble))
         if self.experiment.tracking.tensorboard:
             from core.tracking.tensorboard import TensorBoard
 
-            self._listeners.append(
-                TensorBoard(self.run.path, self.experiment, built, step, self._publisher.subscribe(100_000),
-                            self._tell_trouble)
-            )  # fmt: skip
-        for listener in self._listeners:
-            listener.start()
+            subscription = self._publisher.subscribe(100_000)
+            self._listen(TensorBoard(self.run.path, self.experiment, built, step, subscription, self._tell_trouble))
+
+    def _listen(self, listener: Listener) -> None:
+        listener.start()
+        self._listeners.append(listener)
 
     def _start_writer(self) -> CheckpointWriter:
         from core.checkpoints.write import CheckpointWriter
@@ -220,7 +220,7 @@ class Session:
     def _fail(self, message: str, user: bool, trace: str = "") -> None:
         self.status = "failed"
         if trace:
-            self._publisher.publish(LogLine(level="error", message=trace))
+            self._publisher.publish(LogLine(level="debug", message=trace))  # for train.log
         trainer = self._built.trainer if self._built else None
         self.failure = Failed(epoch=trainer.epoch if trainer else 0, step=self.step, message=message, user=user)
         self._publisher.publish(self.failure)
@@ -228,18 +228,18 @@ class Session:
 
     def _end(self) -> None:
         """Whatever has happened: checkpoints and listeners finish, the status is written, nothing is left running."""
-        self._close_writer()
-        if self._built is not None:
-            self._built.data.close()
-            distributed.leave()
-        self._publisher.close()
-        for listener in self._listeners:
-            listener.join()
-        if self.run is None:
-            return
-        if self._listeners:  # else nothing was begun, and an old run keeps its old status
-            self._write_status()
-        self.run.close()
+        with contextlib.ExitStack() as stack:  # the last pushed is done first, and each whatever the others raise
+            if self.run is not None:
+                stack.callback(self.run.close)
+            if self._listeners:  # else nothing was begun, and an old run keeps its old status
+                stack.callback(self._write_status)
+            for listener in self._listeners:
+                stack.callback(listener.join)
+            stack.callback(self._publisher.close)
+            stack.callback(distributed.leave)
+            if self._built is not None:
+                stack.callback(self._built.data.close)
+            stack.callback(self._close_writer)
 
     def _write_status(self) -> None:
         assert self.run is not None

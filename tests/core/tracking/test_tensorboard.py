@@ -105,6 +105,7 @@ def test_scalars_hparams_images_graph_and_text_show_in_a_real_tensorboard(train:
     assert len(groups) == 1
     (session,) = groups[0]["sessions"]
     assert session["name"] == name
+    assert session["status"] == "STATUS_SUCCESS"
     assert groups[0]["hparams"]["optimizer.lr"] == pytest.approx(3e-3)
     assert groups[0]["hparams"]["model.name"] == "mlp"
     metrics = {m["name"]["tag"]: m["value"] for m in session["metricValues"]}
