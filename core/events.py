@@ -6,6 +6,7 @@ those it has not read yet are dropped and counted. All others are never lost.
 
 from __future__ import annotations
 
+import heapq
 import threading
 import time
 from collections import deque
@@ -172,9 +173,9 @@ class Subscription:
     """
 
     def __init__(self, readings: int = 1000) -> None:
-        self._limit = readings
-        self._queue: deque[Event] = deque()
-        self._unread_readings = 0
+        self._readings: deque[tuple[int, Event]] = deque(maxlen=readings)
+        self._others: deque[tuple[int, Event]] = deque()
+        self._number = 0
         self._closed = False
         self._ready = threading.Condition()
         self.dropped = 0
@@ -182,30 +183,22 @@ class Subscription:
     def put(self, event: Event) -> None:
         """Add an event (from the training thread)."""
         with self._ready:
+            self._number += 1
             if event.reading:
-                if self._unread_readings >= self._limit:
-                    self._drop_oldest_reading()
-                self._unread_readings += 1
-            self._queue.append(event)
-            if not event.reading:
+                self.dropped += len(self._readings) == self._readings.maxlen
+                self._readings.append((self._number, event))
+            else:
+                self._others.append((self._number, event))
                 self._ready.notify()
-
-    def _drop_oldest_reading(self) -> None:
-        for i, event in enumerate(self._queue):
-            if event.reading:
-                del self._queue[i]
-                self._unread_readings -= 1
-                self.dropped += 1
-                return
 
     def get(self, timeout: float = 0.25) -> list[Event]:
         """All unread events, oldest first: at once when one that is no reading has come, else after ``timeout`` seconds."""
         with self._ready:
-            self._ready.wait_for(lambda: self._closed or len(self._queue) > self._unread_readings, timeout)
-            events = list(self._queue)
-            self._queue.clear()
-            self._unread_readings = 0
-            return events
+            self._ready.wait_for(lambda: self._closed or bool(self._others), timeout)
+            readings, others = list(self._readings), list(self._others)
+            self._readings.clear()
+            self._others.clear()
+        return [event for _, event in heapq.merge(readings, others, key=lambda numbered: numbered[0])]
 
     def __iter__(self) -> Iterator[Event]:
         """Every event until the session is over."""

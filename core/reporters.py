@@ -187,8 +187,8 @@ def beginning(event: Started) -> str:
     """A run's first line."""
     place = f" from step {event.step:,}" if event.step else ""
     return (
-        f"training {event.parameters:,} parameters on {event.device} ({event.precision}), {event.train_samples:,} samples"
-        f" + {event.val_samples:,} validation + {event.test_samples:,} test, {event.epochs} epochs of"
+        f"samples  {event.train_samples:,} train, {event.val_samples:,} val, {event.test_samples:,} test\n"
+        f"training {event.parameters:,} parameters on {event.device} ({event.precision}), {event.epochs} x"
         f" {event.epoch_length:,} steps{place}"
     )
 
@@ -213,7 +213,7 @@ class RichReporter(PlainReporter):
 
         self._console = Console()
         self._bars = Bars(
-            TextColumn("{task.description:<6}"), BarColumn(bar_width=None), MofNCompleteColumn(),
+            TextColumn("{task.description:<6}"), BarColumn(bar_width=20), MofNCompleteColumn(),
             TextColumn("{task.fields[info]}"),
             console=self._console, refresh_per_second=4, transient=True, redirect_stdout=True, redirect_stderr=True,
         )  # fmt: skip
@@ -239,7 +239,8 @@ class RichReporter(PlainReporter):
         elif isinstance(event, StepSummary) and started:
             in_epoch = (event.step - 1) % started.epoch_length + 1
             eta = duration(self.progress.eta(event.time))
-            info = f"{words(event.train)}  {event.samples_per_second:,.0f}/s  ETA {eta}"
+            # Short enough for 80 columns: a line that is full would wrap with the "^C" that the terminal echoes.
+            info = f"{words(event.train).replace('accuracy', 'acc')}  {event.samples_per_second:,.0f}/s  ETA {eta}"
             self._bars.update(self._step, completed=in_epoch, info=info)
             return
         elif isinstance(event, EpochEnded):

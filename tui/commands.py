@@ -40,6 +40,7 @@ def runs(options: argparse.Namespace) -> int:
         return 0
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("run", "status", "data", "model"):
@@ -47,15 +48,20 @@ def runs(options: argparse.Namespace) -> int:
     for column in ("epoch", "val", "test"):
         table.add_column(column, justify="right", no_wrap=True)
     for run in found:
-        table.add_row(
-            run.name, run.status, str(run.get("data", "-")), str(run.get("model", "-")).rpartition(":")[2],
-            f"{run.get('epoch', 0)}/{run.get('epochs', '?')}", _main_metric(run.get("val")), _main_metric(run.get("test")),
-        )  # fmt: skip
+        epochs = f"{run.get('epoch', 0)}/{run.get('epochs', '?')}"
+        cells = (run.name, run.status, run.get("data", "-"), str(run.get("model", "-")).rpartition(":")[2], epochs,
+                 _main_metric(run.get("val")), _main_metric(run.get("test")))  # fmt: skip
+        table.add_row(*(Text(_harmless(cell)) for cell in cells))
     console = Console(highlight=False)
     if not sys.stdout.isatty():
         console.width = 200
     console.print(table)
     return 0
+
+
+def _harmless(value: Any) -> str:
+    """Text from somebody's file without the control characters that a terminal would obey."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
 
 
 def _main_metric(metrics: Any) -> str:
@@ -94,17 +100,19 @@ def show(options: argparse.Namespace) -> int:
         return 0
     print(f"{info.path}: {info.status}")
     if info.get("message"):
-        print(f"  {info.get('message')}")
+        for line in str(info.get("message")).splitlines():
+            print(f"  {_harmless(line)}")
     for key in ("data", "model", "device", "precision", "parameters", "seed", "git", "note"):
         if info.get(key) not in (None, "", {}):
-            print(f"  {key:<12}{info.get(key)}")
+            print(f"  {key:<12}{_harmless(info.get(key))}")
     for record in epochs[-10:]:
         parts = [f"{part} {_words(record[part])}" for part in ("train", "val") if record.get(part)]
         print(f"  epoch {record['epoch']:<6}{'   '.join(parts)}{'   best' if record.get('best') else ''}")
     if isinstance(info.get("test"), dict):
         print(f"  test        {_words(info.get('test'))}")
     print(f"  checkpoints {', '.join(checkpoints) or 'none'}")
-    print((info.path / "experiment.toml").read_text(encoding="utf-8"))
+    for line in (info.path / "experiment.toml").read_text(encoding="utf-8").splitlines():
+        print(_harmless(line))
     return 0
 
 
@@ -136,13 +144,13 @@ def _show_checkpoint(path: Path, as_json: bool) -> int:
         f"{path}: {size(path.stat().st_size)}, {len(weights)} tensors, {sum(t.numel() for t in weights.values()):,} numbers"
     )
     for key, value in facts.items():
-        print(f"  {key:<8}{value}")
+        print(f"  {key:<8}{_harmless(value)}")
     for name, tensor in weights.items():
-        print(
-            f"  {name:<40} {'x'.join(map(str, tensor.shape)) or 'scalar':>16}  {str(tensor.dtype).removeprefix('torch.')}"
-        )
+        shape, kind = "x".join(map(str, tensor.shape)) or "scalar", str(tensor.dtype).removeprefix("torch.")
+        print(f"  {_harmless(name):<40} {shape:>16}  {kind}")
     if ours:
-        print(state["experiment"])
+        for line in str(state["experiment"]).splitlines():
+            print(_harmless(line))
     return 0
 
 

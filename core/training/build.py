@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -88,6 +89,8 @@ def build(
 
 def _set_switches(experiment: Experiment, device: torch.device) -> None:
     precision = devices.precision(experiment.trainer.precision, device)
+    if experiment.trainer.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # docs.pytorch.org/docs/stable/notes/randomness
     torch.use_deterministic_algorithms(experiment.trainer.deterministic, warn_only=False)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if precision.tf32 else "highest")

@@ -179,7 +179,7 @@ class Trainer:
             x = self._prepare(x)
             with self._unshared_until(number == len(batches)):
                 with self._autocast():
-                    logits = logits_of(self._forward(x))
+                    logits = logits_of(self._forward(x)).float()
                     loss = self.loss(logits, y)
                     if len(batches) > 1:
                         loss = loss * (len(y) / samples)

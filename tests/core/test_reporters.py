@@ -68,9 +68,10 @@ def test_plain_lines() -> None:
     reporter.report(Finished(epoch=2, step=200, status="done", test={"loss": 0.1, "accuracy": 0.99}, seconds=75))
     lines = out.getvalue().splitlines()
     assert lines[0] == "run      runs/x"
-    assert "from step 100" in lines[1]
-    assert lines[2].startswith("epoch 2/20  train loss 0.5000  accuracy 90.00%  val loss 0.6000  accuracy 80.00%  best")
-    assert lines[3] == "done in 1:15  test loss 0.1000  accuracy 99.00%"
+    assert lines[1] == "samples  100 train, 10 val, 10 test"
+    assert "from step 100" in lines[2]
+    assert lines[3].startswith("epoch 2/20  train loss 0.5000  accuracy 90.00%  val loss 0.6000  accuracy 80.00%  best")
+    assert lines[4] == "done in 1:15  test loss 0.1000  accuracy 99.00%"
 
 
 def test_failures_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import command
 
 
@@ -35,6 +36,22 @@ def test_doctor(tmp_path: Path) -> None:
 def test_runs_of_an_empty_place(tmp_path: Path) -> None:
     assert command("runs", cwd=tmp_path).stdout == "no runs in 'runs'\n"
     assert json.loads(command("runs", "--json", cwd=tmp_path).stdout) == []
+
+
+def test_files_of_others_do_not_reach_the_terminal_raw(tmp_path: Path) -> None:
+    torch.save({"\x1b]0;owned\x07weight": torch.zeros(2)}, tmp_path / "w.pth")
+    run = tmp_path / "runs" / "x"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text(
+        json.dumps({"layout": 1, "status": "done", "model": "\x1b[31m[red]m", "note": "\x1b[2J"})
+    )
+    (run / "experiment.toml").write_text("# \x1b[2J\n")
+    for words in (("show", "w.pth"), ("runs",), ("show", "x")):
+        done = command(*words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "\x1b" not in done.stdout
+        assert "\x07" not in done.stdout
+    assert "[red]m" in command("runs", cwd=tmp_path).stdout
 
 
 @pytest.mark.parametrize("verb", ["runs", "show", "export", "catalog", "doctor"])
