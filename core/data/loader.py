@@ -151,6 +151,12 @@ class LoaderFeed:
             generator=torch.Generator().manual_seed(derive(options.seed, "workers")),
         )
         self._iterator: Any = None
+        self._watchdog: _Watchdog | None = None
+
+    @property
+    def processes(self) -> list[Any]:
+        """The worker processes, in the order in which batches are dealt out to them."""
+        return self._iterator._workers if self._iterator is not None else []
 
     def __len__(self) -> int:
         return len(self._bounds)
@@ -172,7 +178,10 @@ class LoaderFeed:
         numbers = indices.tolist()
         self._keys.batches = [[(epoch, i) for i in numbers[a:b]] for a, b in self._bounds[start:]]
         iterator = self._start()
-        self._iterator = iterator if self._workers else None
+        if self._workers:
+            self._iterator = iterator
+            if self._watchdog is None:
+                self._watchdog = _Watchdog(self, self._timeout, self._warn)
         for number in range(start, len(self._bounds)):
             found = self._next(iterator, number - start)
             if isinstance(found, Failure):
@@ -189,13 +198,16 @@ class LoaderFeed:
             ) from None
 
     def _next(self, iterator: Any, number: int) -> Batch | Failure:
-        watch = _Watch(self, number) if self._workers else None
+        watchdog = self._watchdog
+        if watchdog is None:
+            return next(iterator)
+        watchdog.waiting = (number, time.monotonic())
         try:
             return next(iterator)
         except RuntimeError as error:
-            if watch and watch.hung:
+            if watchdog.killed:
                 raise TrainingError(
-                    f"DataLoader worker {watch.name} has not delivered for {self._timeout:g} s and was ended; see "
+                    f"DataLoader worker {watchdog.killed} has not delivered for {self._timeout:g} s and was ended; see "
                     "data.workers and data.timeout."
                 ) from None
             if "worker" in str(error) and ("exited unexpectedly" in str(error) or "killed by signal" in str(error)):
@@ -205,51 +217,52 @@ class LoaderFeed:
                 ) from None
             raise
         finally:
-            if watch:
-                watch.stop()
+            watchdog.waiting = None
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers and their watchdog."""
+        if self._watchdog is not None:
+            self._watchdog.over.set()
+            self._watchdog = None
         if self._iterator is not None:
             self._iterator._shutdown_workers()
             self._iterator = None
         self._loader._iterator = None
 
 
-class _Watch:
-    """Warns when a worker has not delivered for a while, and kills it after the time-out, so that nothing hangs."""
+class _Watchdog(threading.Thread):
+    """Tells when a worker has not delivered for a while, and kills it after the time-out, so that nothing hangs."""
 
-    def __init__(self, feed: LoaderFeed, number: int) -> None:
-        self._feed = feed
-        self._number = number
-        self._since = time.monotonic()
-        self._done = threading.Event()
-        self.hung = False
-        self.name = ""
-        self._timer = threading.Timer(min(30.0, feed._timeout / 2), self._watch)
-        self._timer.daemon = True
-        self._timer.start()
+    def __init__(self, feed: LoaderFeed, timeout: float, warn: Callable[[str], None]) -> None:
+        super().__init__(name="torchdeck-watchdog", daemon=True)
+        self._feed, self._timeout, self._warn = feed, timeout, warn
+        #: The batch that is waited for, and since when.
+        self.waiting: tuple[int, float] | None = None
+        self.over = threading.Event()
+        #: The worker that was killed.
+        self.killed = ""
+        self.start()
 
-    def stop(self) -> None:
-        """The batch is here."""
-        self._done.set()
-        self._timer.cancel()
-
-    def _watch(self) -> None:
-        feed = self._feed
-        while not self._done.is_set():
-            workers = feed._iterator._workers if feed._iterator is not None else []
-            if workers:
-                # Batches are dealt out to the workers in turn, so the number tells whose turn it is.
-                worker = workers[self._number % len(workers)]
-                self.name = f"{self._number % len(workers)} (pid {worker.pid})"
-                waited = time.monotonic() - self._since
-                if waited >= feed._timeout:
-                    self.hung = True
-                    worker.kill()
-                    return
-                feed._warn(f"DataLoader worker {self.name} has not delivered for {waited:.0f} s.")
-            self._done.wait(min(30.0, max(0.1, feed._timeout - (time.monotonic() - self._since))))
+    def run(self) -> None:
+        """Look once a second."""
+        patience = min(30.0, self._timeout / 2)
+        told = 0.0
+        while not self.over.wait(min(1.0, self._timeout / 10)):
+            waiting, workers = self.waiting, self._feed.processes
+            if waiting is None or not workers:
+                told = 0.0
+                continue
+            # Batches are dealt out to the workers in turn, so the number tells whose turn it is.
+            worker = workers[waiting[0] % len(workers)]
+            name = f"{waiting[0] % len(workers)} (pid {worker.pid})"
+            waited = time.monotonic() - waiting[1]
+            if waited >= self._timeout:
+                self.killed = name
+                worker.kill()
+                return
+            if waited - told >= patience:
+                told = waited
+                self._warn(f"DataLoader worker {name} has not delivered for {waited:.0f} s.")
 
 
 def _context() -> Any:
