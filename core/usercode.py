@@ -228,9 +228,11 @@ def user_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (UserError, KeyboardInterrupt):
+    except (UserError, KeyboardInterrupt, MemoryError):
         raise
     except BaseException as error:
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            raise  # torch's, wherever it came: the advice on it is ours
         told = told_from_user_line(error)
         if told is None:
             raise

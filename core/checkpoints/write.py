@@ -124,7 +124,8 @@ def newest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
 
     Raises UserError when there are some and none is whole.
     """
-    candidates = [folder / LAST, *generations(folder)]
+    # A kill may have fallen between the newest generation and its second name; a copied run may have last.pt alone.
+    candidates = [*generations(folder), folder / LAST]
     errors: list[str] = []
     for path in candidates:
         if not path.exists():

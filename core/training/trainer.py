@@ -112,10 +112,10 @@ class Trainer:
     def run(self) -> str:
         """Train until the end, a stop or early stopping; returns done or stopped.
 
-        Raises commands.Aborted on abort; TrainingError when the loss is no number or a file can't be written; UserCodeError from
-        the user's code.
+        Raises commands.Aborted on abort, TrainingError when the loss is no number or a file can't be written, and
+        UserCodeError from the user's code.
         """
-        if self.step >= self.total_steps:
+        if self.step >= self.total_steps or self._stalled():
             return "done"
         engine = Engine(lambda engine, batches: self._train_step(batches))
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._after_step)
@@ -320,13 +320,17 @@ class Trainer:
         self._epoch_sums = [0.0, 0.0, 0.0]
         self._epoch_started, self._epoch_seconds_before = time.monotonic(), 0.0
         self.window.restart()
-        patience = self.experiment.trainer.early_stopping
-        if patience and self._bad_epochs >= patience:
-            self.publish(LogLine(level="info", message=f"no better for {patience} epochs: stopping early"))
+        if self._stalled():
+            self.publish(LogLine(level="info", message=f"no better for {self._bad_epochs} epochs: stopping early"))
             self.total_steps = self.step
         last = self.step == self.total_steps
         if best or last or self._checkpoint_due() or time.monotonic() - self._wrote_at >= _EPOCH_CHECKPOINT:
             self.write_checkpoint(best)
+
+    def _stalled(self) -> bool:
+        """Whether early stopping ends the run here."""
+        patience = self.experiment.trainer.early_stopping
+        return patience > 0 and self._bad_epochs >= patience
 
     def watched(self, train: dict[str, float], val: dict[str, float]) -> tuple[float, bool]:
         """The metric that decides which checkpoint is best, and whether more of it is better."""

@@ -71,6 +71,16 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(train: Train, ha
     assert load_checkpoint(last, "t")["step"] == 63
 
 
+def test_a_kill_before_the_second_name_costs_nothing(train: Train) -> None:
+    run = train("trainer.epochs=3", "trainer.checkpoint_steps=5", stop_at=33)
+    folder = run.path / "checkpoints"
+    (folder / "last.pt").unlink()
+    shutil.copy(folder / "step-000000030.pt", folder / "last.pt")
+    again = train(resume=run.path)
+    assert again.of(Started)[0].step == 33
+    assert not list(folder.glob("*.damaged"))
+
+
 def test_with_every_checkpoint_damaged_nothing_is_touched(train: Train) -> None:
     run = train("trainer.epochs=2")
     for path in (run.path / "checkpoints").glob("*.pt"):

@@ -109,6 +109,22 @@ def test_early_stopping_and_the_best_epoch(train: Train) -> None:
     assert [e.epoch for e in epochs if e.best][-1] == first_best
     assert epochs[-1].epoch == first_best + 3
     assert load_checkpoint(run.path / "checkpoints" / "best.pt", "t")["epoch"] == first_best
+    again = train(resume=run.path)
+    assert again.status == "done"
+    assert not again.of(EpochEnded)
+
+
+def test_out_of_memory_is_advised_on(train: Train, tmp_path: Path) -> None:
+    """Really asked for: more than any machine has, in the user's own code."""
+    (tmp_path / "n.py").write_text(
+        "import torch\nfrom torch import nn\n\nclass Net(nn.Sequential):\n    def __init__(self, num_classes):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(64, num_classes))\n    def forward(self, x):\n"
+        "        if self.training and len(x) > 2:\n            torch.empty(2**50)\n        return super().forward(x)\n"
+    )
+    run = train(f"model.name={tmp_path}/n.py:Net", "tracking.graph=false")
+    assert run.failure and not run.failure.user
+    assert "Out of memory on cpu: 4194304.00 GiB was asked for" in run.failure.message
+    assert "set trainer.batch_size to 32 or less" in run.failure.message
 
 
 def test_steps_end_in_mid_epoch(train: Train) -> None:
