@@ -117,6 +117,16 @@ def words(metrics: Metrics, names: tuple[str, ...] = ("loss", "accuracy", "rmse"
     return "  ".join(parts) or "-"
 
 
+def brief(metrics: Metrics) -> str:
+    """Loss and accuracy (or RMSE) without their names, for lines that must fit 80 columns."""
+    parts = [number(metrics["loss"])] if "loss" in metrics else []
+    if "accuracy" in metrics:
+        parts.append(f"{metrics['accuracy']:.2%}")
+    elif "rmse" in metrics:
+        parts.append(f"rmse {number(metrics['rmse'])}")
+    return " ".join(parts) or "-"
+
+
 class JsonReporter(Reporter):
     """One JSON object per event on stdout, nothing else there; what is said goes to stderr."""
 
@@ -170,7 +180,7 @@ class PlainReporter(Reporter):
             case EpochEnded() if started:
                 self._said = time.monotonic()
                 self.line(
-                    f"epoch {event.epoch}/{started.epochs}  train {words(event.train)}  val {words(event.val)}"
+                    f"epoch {event.epoch}/{started.epochs}  train {brief(event.train)}  val {brief(event.val)}"
                     f"{'  best' if event.best else ''}  {event.seconds:.1f} s  ETA {duration(self.progress.eta(event.time))}"
                 )
             case Evaluated():
@@ -240,11 +250,11 @@ class RichReporter(PlainReporter):
             in_epoch = (event.step - 1) % started.epoch_length + 1
             eta = duration(self.progress.eta(event.time))
             # Short enough for 80 columns: a line that is full would wrap with the "^C" that the terminal echoes.
-            info = f"{words(event.train).replace('accuracy', 'acc')}  {event.samples_per_second:,.0f}/s  ETA {eta}"
+            info = f"{brief(event.train)}  {event.samples_per_second:,.0f}/s  ETA {eta}"
             self._bars.update(self._step, completed=in_epoch, info=info)
             return
         elif isinstance(event, EpochEnded):
-            self._bars.update(self._epoch, completed=event.epoch, info=f"val {words(event.val)}")
+            self._bars.update(self._epoch, completed=event.epoch, info=f"val {brief(event.val)}")
         elif isinstance(event, Finished | Failed):
             self.close()
         if isinstance(event, CheckpointWritten):

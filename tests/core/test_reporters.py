@@ -70,7 +70,7 @@ def test_plain_lines() -> None:
     assert lines[0] == "run      runs/x"
     assert lines[1] == "samples  100 train, 10 val, 10 test"
     assert "from step 100" in lines[2]
-    assert lines[3].startswith("epoch 2/20  train loss 0.5000  accuracy 90.00%  val loss 0.6000  accuracy 80.00%  best")
+    assert lines[3].startswith("epoch 2/20  train 0.5000 90.00%  val 0.6000 80.00%  best")
     assert lines[4] == "done in 1:15  test loss 0.1000  accuracy 99.00%"
 
 
