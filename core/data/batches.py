@@ -30,10 +30,10 @@ def order(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=generator)
 
 
-def batch_bounds(count: int, size: int) -> list[tuple[int, int]]:
-    """Where each batch begins and ends. A last batch of a single sample is left out: batch norm can't take it."""
+def batch_bounds(count: int, size: int, training: bool = True) -> list[tuple[int, int]]:
+    """Where each batch begins and ends. In training a last batch of one is left out: batch norm can't take it."""
     bounds = [(i, min(i + size, count)) for i in range(0, count, size)]
-    if len(bounds) > 1 and bounds[-1][1] - bounds[-1][0] == 1:
+    if training and size > 1 and len(bounds) > 1 and bounds[-1][1] - bounds[-1][0] == 1:
         bounds.pop()
     return bounds
 
@@ -67,19 +67,13 @@ class FeedOptions:
 
     def bounds(self, count: int) -> list[tuple[int, int]]:
         """Where this process' batches begin and end, in an epoch of ``count`` samples."""
-        return share_of(batch_bounds(count, self.batch_size), self.rank, self.processes)
+        return share_of(batch_bounds(count, self.batch_size, self.shuffle), self.rank, self.processes)
 
 
-#: Samples that are indexed and transformed at once where no random numbers are drawn: with batches of 64 of a small
-#: model, a twentieth of a step went into starting these operations for each batch.
-_TOGETHER = 512
+class Feed:
+    """Batches of some samples, epoch by epoch, from any batch on."""
 
-
-class ResidentFeed:
-    """Samples that live as one tensor on the device (or in memory where that is too small) and are indexed there."""
-
-    def __init__(self, arrays: Arrays, indices: Tensor, options: FeedOptions) -> None:
-        self._x, self._y = arrays.x, arrays.y
+    def __init__(self, indices: Tensor, options: FeedOptions) -> None:
         self._indices = indices
         self._options = options
         self._bounds = options.bounds(len(indices))
@@ -88,18 +82,45 @@ class ResidentFeed:
     def __len__(self) -> int:
         return len(self._bounds)
 
-    @property
-    def samples(self) -> int:
-        """How many samples an epoch has, in this process."""
-        return sum(last - first for first, last in self._bounds)
-
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of that epoch from number ``start`` on: inputs [B, ...] float, targets [B] or [B, T]."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of what is held."""
+
+    def _ordered(self, epoch: int) -> Tensor:
+        """The samples' indices in the order of that epoch."""
+        if not self._options.shuffle:
+            return self._indices
+        return self._indices[order(len(self._indices), self._options.seed, epoch)]
+
+    def _finish(self, x: Tensor, y: Tensor, epoch: int, number: int) -> Batch:
+        """The batch transforms, with a random draw that depends on (seed, epoch, batch) alone."""
         o = self._options
-        indices = self._indices
-        if o.shuffle:
-            indices = indices[order(len(indices), o.seed, epoch)]
-        indices = indices.to(self._x.device)
+        if o.random:
+            self._generator.manual_seed(derive(o.seed, "augment", epoch, number * o.processes + o.rank))
+        for op in o.ops:
+            x = op(x, self._generator)
+        return x.float() if not x.is_floating_point() else x, o.target_op(y)
+
+
+#: Samples that are indexed and transformed at once where no random numbers are drawn: with batches of 64 of a small
+#: model, a twentieth of a step went into starting these operations for each batch.
+_TOGETHER = 512
+
+
+class ResidentFeed(Feed):
+    """Samples that live as one tensor on the device (or in memory where that is too small) and are indexed there."""
+
+    def __init__(self, arrays: Arrays, indices: Tensor, options: FeedOptions) -> None:
+        super().__init__(indices, options)
+        self._x, self._y = arrays.x, arrays.y
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of that epoch from number ``start`` on."""
+        o = self._options
+        indices = self._ordered(epoch).to(self._x.device)
         together = 1 if o.random or o.processes > 1 else max(1, _TOGETHER // o.batch_size)
         for number in range(start, len(self._bounds), together):
             bounds = self._bounds[number : number + together]
@@ -107,21 +128,9 @@ class ResidentFeed:
             at = indices[begin : bounds[-1][1]]
             x = self._x.index_select(0, at).to(o.device, non_blocking=True)
             y = self._y.index_select(0, at).to(o.device, non_blocking=True)
-            x, y = apply(o, self._generator, x, y, epoch, number)
+            x, y = self._finish(x, y, epoch, number)
             for first, last in bounds:
                 yield x[first - begin : last - begin], y[first - begin : last - begin]
-
-    def close(self) -> None:
-        """Nothing to let go of."""
-
-
-def apply(o: FeedOptions, generator: torch.Generator, x: Tensor, y: Tensor, epoch: int, number: int) -> Batch:
-    """The batch transforms, with a random draw that depends on (seed, epoch, batch) alone."""
-    if o.random:
-        generator.manual_seed(derive(o.seed, "augment", epoch, number * o.processes + o.rank))
-    for op in o.ops:
-        x = op(x, generator)
-    return x.float() if not x.is_floating_point() else x, o.target_op(y)
 
 
 def evaluation_batch_size(given: int | None, training: int) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from core import catalog, devices, usercode
 from core.data import samples, tables, transforms, vision
-from core.data.batches import FeedOptions, ResidentFeed, derive, evaluation_batch_size, resident_device
+from core.data.batches import Feed, FeedOptions, ResidentFeed, derive, evaluation_batch_size, resident_device
 from core.data.loader import LoaderFeed, Reader, default_workers
 from core.data.source import Arrays, DataInfo, Part, Source
 from core.data.split import hold_out
@@ -20,8 +20,6 @@ from core.data.statistics import measure
 from core.distributed import world
 from core.errors import UserError, count
 from core.experiment import Data, Experiment, Transform
-
-Feed = ResidentFeed | LoaderFeed
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from core import usercode
-from core.data.batches import Batch, FeedOptions, apply, derive, order
+from core.data.batches import Batch, Feed, FeedOptions, derive
 from core.data.samples import pair
 from core.data.source import Samples
 from core.data.transforms import as_tensor
@@ -124,19 +124,16 @@ class _Keys:
         return len(self.batches)
 
 
-class LoaderFeed:
+class LoaderFeed(Feed):
     """Samples read one by one through a DataLoader, with a watchdog over its workers."""
 
     def __init__(self, reader: Reader, indices: Tensor, options: FeedOptions, workers: int, timeout: float,
                  warn: Callable[[str], None]) -> None:  # fmt: skip
-        self._indices = indices
-        self._options = options
+        super().__init__(indices, options)
         self._workers = workers
         self._timeout = timeout
         self._warn = warn
-        self._bounds = options.bounds(len(indices))
         self._keys = _Keys([])
-        self._generator = torch.Generator(device=options.device)
         self._loader: DataLoader = DataLoader(
             _PortableReader(reader) if workers else reader,
             batch_sampler=self._keys,
@@ -158,24 +155,12 @@ class LoaderFeed:
         """The worker processes, in the order in which batches are dealt out to them."""
         return self._iterator._workers if self._iterator is not None else []
 
-    def __len__(self) -> int:
-        return len(self._bounds)
-
-    @property
-    def samples(self) -> int:
-        """How many samples an epoch has, in this process."""
-        return sum(last - first for first, last in self._bounds)
-
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of that epoch from number ``start`` on: inputs [B, ...] float, targets [B] or [B, T].
 
         Raises UserError or UserCodeError for a sample that can't be read, TrainingError for a worker that died or hangs.
         """
-        o = self._options
-        indices = self._indices
-        if o.shuffle:
-            indices = indices[order(len(indices), o.seed, epoch)]
-        numbers = indices.tolist()
+        numbers = self._ordered(epoch).tolist()
         self._keys.batches = [[(epoch, i) for i in numbers[a:b]] for a, b in self._bounds[start:]]
         iterator = self._start()
         if self._workers:
@@ -186,8 +171,8 @@ class LoaderFeed:
             found = self._next(iterator, number - start)
             if isinstance(found, Failure):
                 raise (UserCodeError if found.user_code else UserError)(found.message)
-            x, y = (t.to(o.device, non_blocking=True) for t in found)
-            yield apply(o, self._generator, x, y, epoch, number)
+            x, y = (t.to(self._options.device, non_blocking=True) for t in found)
+            yield self._finish(x, y, epoch, number)
 
     def _start(self) -> Any:
         try:

@@ -23,8 +23,7 @@ from ignite.metrics.regression import R2Score
 from torch import Tensor, nn
 
 from core import usercode
-from core.data.batches import Batch
-from core.data.load import Feed
+from core.data.batches import Batch, Feed
 from core.data.source import DataInfo
 from core.distributed import world
 from core.errors import UserError

@@ -176,6 +176,13 @@ def test_a_last_batch_of_one_is_left_out() -> None:
     assert batch_bounds(9, 4) == [(0, 4), (4, 8)]
     assert batch_bounds(10, 4) == [(0, 4), (4, 8), (8, 10)]
     assert batch_bounds(1, 4) == [(0, 1)]
+    assert batch_bounds(3, 1) == [(0, 1), (1, 2), (2, 3)]
+    assert batch_bounds(9, 4, training=False) == [(0, 4), (4, 8), (8, 9)]
+
+
+def test_every_sample_is_evaluated() -> None:
+    data = loaded("trainer.eval_batch_size=179", source="digits")  # 359 test samples: the last batch has but one
+    assert sum(len(y) for _, y in data.test.epoch(0)) == 359
 
 
 @pytest.mark.parametrize(

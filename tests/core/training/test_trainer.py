@@ -46,6 +46,15 @@ def test_one_step_is_the_textbook_step(train: Train) -> None:
     assert run.of(StepSummary)[0].losses == (pytest.approx(loss.item()),)
 
 
+def test_denormal_numbers_are_flushed_while_training(train: Train, tmp_path: Path) -> None:
+    """They would slow the CPU down once momenta have faded; the training thread must have switched that on."""
+    (tmp_path / "m.py").write_text(
+        "import torch\n\ndef left(logits, targets):\n    return float((torch.full((4,), 1e-40) * 1.0).sum() > 0)\n"
+    )
+    run = train(*PLAIN, f"tracking.metrics=['{tmp_path}/m.py:left']")
+    assert run.of(EpochEnded)[0].val["left"] == 0
+
+
 def test_accumulated_batches_are_one_large_batch(train: Train) -> None:
     options = (
         *PLAIN,
