@@ -90,7 +90,7 @@ def build(
 def _set_switches(experiment: Experiment, device: torch.device) -> None:
     precision = devices.precision(experiment.trainer.precision, device)
     # Momentum of weights whose gradient stays at zero fades into denormal numbers, which a CPU computes slowly: after
-    # ten seconds the MLP on Fashion-MNIST took 3.5 s an epoch instead of 2.0. This holds for the calling thread and
+    # five epochs the MLP on Fashion-MNIST took 3.5 s an epoch instead of 2.0. This holds for the calling thread and
     # those it starts.
     torch.set_flush_denormal(True)
     if experiment.trainer.deterministic:
