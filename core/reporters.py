@@ -198,8 +198,8 @@ def beginning(event: Started) -> str:
     place = f" from step {event.step:,}" if event.step else ""
     return (
         f"samples  {event.train_samples:,} train, {event.val_samples:,} val, {event.test_samples:,} test\n"
-        f"training {event.parameters:,} parameters on {event.device} ({event.precision}), {event.epochs} x"
-        f" {event.epoch_length:,} steps{place}"
+        f"training {event.parameters:,} parameters on {event.device} ({event.precision}), {event.epochs} epochs,"
+        f" {event.steps:,} steps{place}"
     )
 
 
