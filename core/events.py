@@ -159,12 +159,6 @@ class Finished(Event):
     seconds: float = 0.0
 
 
-EVENTS: dict[str, type[Event]] = {
-    e.name: e
-    for e in (Started, StepSummary, EpochEnded, Evaluated, CheckpointWritten, LogLine, StateChanged, Failed, Finished)
-}
-
-
 class Subscription:
     """A listener's own queue. Reading it waits; writing to it never does.
 

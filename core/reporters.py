@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import time
-from typing import IO, Any
+from typing import IO
 
 from core.events import (
     CheckpointWritten,
@@ -275,8 +274,3 @@ def choose(json_lines: bool, quiet: bool, plain: bool) -> Reporter:
         return Reporter()
     dumb = os.environ.get("TERM", "") in ("", "dumb")
     return PlainReporter() if plain or dumb or not sys.stdout.isatty() else RichReporter()
-
-
-def as_json(value: Any) -> str:
-    """Indented JSON for a person or a program."""
-    return json.dumps(value, indent=2, default=str)

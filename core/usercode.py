@@ -165,12 +165,6 @@ def _importer(package: str) -> Callable[..., ModuleType]:
     return own_import
 
 
-def is_user(obj: Any) -> bool:
-    """Whether an object's class or function comes from a file loaded here."""
-    module = getattr(obj, "__module__", None) or type(obj).__module__
-    return str(module).startswith(_PREFIX)
-
-
 class Portable:
     """Pickles an object of the user's class for a DataLoader worker, which first learns where the code lies."""
 

@@ -9,9 +9,6 @@ from typing import Any
 
 from core.errors import UserError, did_you_mean
 
-#: Kinds of parameter: what may be written for it in TOML.
-KINDS = ("int", "float", "bool", "str", "ints", "floats", "strs", "size", "any")
-
 
 @dataclass(frozen=True)
 class Param:

@@ -183,7 +183,6 @@ class _FeedMaker:
     def __init__(self, experiment: Experiment, source: Source, classes: tuple[str, ...], chosen: Sequence[Transform],
                  scale: tuple[Tensor, Tensor], device: torch.device, warn: Callable[[str], None]) -> None:  # fmt: skip
         self._experiment = experiment
-        self._source = source
         self._classes = len(classes)
         self._transforms = chosen
         self._device = device
@@ -210,10 +209,17 @@ class _FeedMaker:
             rank=world().rank if training else 0,
             processes=world().size if training else 1,
         )
+        workers = data.workers if data.workers is not None else default_workers(self._device, devices.cores())
+        return self._feed(part, indices, options, pipeline, workers)
+
+    def _feed(
+        self, part: Part, indices: Tensor, options: FeedOptions, pipeline: transforms.Pipeline, workers: int
+    ) -> Feed:
+        """Indexed where they live, or read one by one where something needs single samples."""
         if isinstance(part, Arrays) and not pipeline.needs_samples() and self._target_sample is None:
             return ResidentFeed(self._resident(part), indices, options)
-        workers = data.workers if data.workers is not None else default_workers(self._device, devices.cores())
-        return LoaderFeed(self._reader(part, pipeline), indices, options, workers, data.timeout, self._warn)
+        timeout = self._experiment.data.timeout
+        return LoaderFeed(self._reader(part, pipeline), indices, options, workers, timeout, self._warn)
 
     def _resident(self, part: Arrays) -> Arrays:
         """The data on their device; training and validation share one copy."""
@@ -233,12 +239,7 @@ class _FeedMaker:
         pipeline = transforms.split(self._transforms, False, streamed=not isinstance(part, Arrays))
         options = FeedOptions(len(indices), self._device, self._experiment.trainer.seed,
                               transforms.batch_transform(pipeline.batch, self._device), self._target_op, False)  # fmt: skip
-        feed: Feed
-        if isinstance(part, Arrays) and not pipeline.needs_samples() and self._target_sample is None:
-            feed = ResidentFeed(self._resident(part), indices, options)
-        else:
-            feed = LoaderFeed(self._reader(part, pipeline), indices, options, 0, 1e9, self._warn)
-        return next(iter(feed.epoch(0)))
+        return next(iter(self._feed(part, indices, options, pipeline, workers=0).epoch(0)))
 
 
 class _ArrayItems(torch.utils.data.Dataset):
