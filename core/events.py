@@ -159,6 +159,46 @@ class Finished(Event):
     seconds: float = 0.0
 
 
+_KINDS: dict[str, type[Event]] = {
+    kind.name: kind
+    for kind in (Started, StepSummary, EpochEnded, Evaluated, CheckpointWritten, LogLine, StateChanged, Failed, Finished)
+}
+_FIELDS = {kind: frozenset(kind.__dataclass_fields__) for kind in _KINDS.values()}
+_NOT_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+
+
+def parse(record: Mapping[str, Any]) -> Event | None:
+    """The event that ``record`` was made of; None for a kind or fields that this version does not know.
+
+    The texts "NaN", "Infinity" and "-Infinity" that strict JSON has in place of such numbers become numbers again.
+    """
+    kind = _KINDS.get(record.get("event", ""))
+    if kind is None:
+        return None
+    known = _FIELDS[kind]
+    values = {key: _number(value) for key, value in record.items() if key in known}
+    if kind is StepSummary:
+        values = {"gradient_norm": None, "losses": (), "train": {}} | values
+    elif kind is EpochEnded:
+        values = {"train": {}, "val": {}} | values
+    elif kind is Evaluated:
+        values.setdefault("val", {})
+    try:
+        return kind(**values)
+    except TypeError:
+        return None
+
+
+def _number(value: Any) -> Any:
+    if type(value) is str:
+        return _NOT_FINITE.get(value, value)
+    if type(value) is dict:
+        return {k: _number(v) for k, v in value.items()}
+    if type(value) is list:
+        return tuple(_NOT_FINITE.get(v, v) if type(v) is str else v for v in value)
+    return value
+
+
 class Subscription:
     """A listener's own queue. Reading it waits; writing to it never does.
 

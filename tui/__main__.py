@@ -42,6 +42,8 @@ def _main_parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", default="runs", metavar="DIR", help="where runs are kept (default: runs)")
     parser.add_argument("--resume", metavar="RUN", help="go on with a run: its name, or its directory")
     parser.add_argument("--dry-run", action="store_true", help="show what would be trained, and train nothing")
+    parser.add_argument("--queue", action="store_true", help="train what waits in the queue below --runs, in turn")
+    parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal (the workbench)")
     parser.add_argument("--json", action="store_true", help="one JSON object per event on stdout")
     parser.add_argument("--quiet", action="store_true", help="tell nothing but errors")
     parser.add_argument("--plain", action="store_true", help="plain lines, also on a terminal")
@@ -52,11 +54,15 @@ def _main_parser() -> argparse.ArgumentParser:
 def _train(words: list[str]) -> int:
     parser = _main_parser()
     options = parser.parse_args(words)
+    root = Path(options.runs).expanduser()
+    if options.queue:
+        from core.runs.queue import serve
+
+        return serve(root)
     if not (options.batch or options.dry_run):
-        raise UserError("The workbench is not part of this version yet; train with: torchdeck --batch [EXPERIMENT].")
+        return _open_workbench(options, root)
     from core import toml
 
-    root = Path(options.runs).expanduser()
     resume: Path | None = None
     if options.resume:
         from core.runs.directory import find

@@ -20,6 +20,8 @@ from core.errors import TrainingError, UserError
 from core.events import Failed, Finished, LogLine, Publisher, Started, Subscription
 from core.experiment import Experiment
 from core.runs.directory import RunDirectory, check_root, git_state
+from core.runs.door import Door
+from core.runs.live import Mark
 from core.runs.recorder import Listener, Recorder, drop_after, finite
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class Session:
         self._publisher = Publisher()
         self._built: Built | None = None
         self._listeners: list[Listener] = []
+        self._door: Door | None = None
+        self._mark: Mark | None = None
         self._writer: CheckpointWriter | None = None
         self._train_seconds = 0.0
         self._finished: Finished | None = None
@@ -138,12 +142,22 @@ class Session:
         else:
             self.run.begin(text, **facts)
             drop_after(self.run.path, step)
+        self._open_door()
         self._listen(Recorder(self.run, self._publisher.subscribe(100_000), self._tell_trouble))
         if self.experiment.tracking.tensorboard:
             from core.tracking.tensorboard import TensorBoard
 
             subscription = self._publisher.subscribe(100_000)
             self._listen(TensorBoard(self.run.path, self.experiment, built, step, subscription, self._tell_trouble))
+
+    def _open_door(self) -> None:
+        """Let other processes of the user find the run and control it."""
+        assert self.run is not None
+        try:
+            self._door = Door(self.run.path, self.control)
+        except OSError as error:
+            self._warn(f"The run can't be controlled from other processes: {error.strerror or error}.")
+        self._mark = Mark(self.run.path)
 
     def _listen(self, listener: Listener) -> None:
         listener.start()
@@ -235,6 +249,10 @@ class Session:
                 stack.callback(self._write_status)
             for listener in self._listeners:
                 stack.callback(listener.join)
+            if self._mark is not None:
+                stack.callback(self._mark.remove)
+            if self._door is not None:
+                stack.callback(self._door.close)
             stack.callback(self._publisher.close)
             stack.callback(distributed.leave)
             if self._built is not None:
