@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
@@ -103,15 +103,31 @@ def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]
         _check_path(path)
         pairs.append((path, parse_value(value.strip())))
     for path, value in sorted(pairs, key=lambda pair: pair[0][1:] != ["name"]):
-        if path[1:] == ["name"] and path[0] in _PICKS:
-            old = result.get(path[0], {}).get("name", Experiment.model_fields[path[0]].default.name)
-            if str(value).lower() != str(old).lower():
-                result[path[0]] = {}
-        table = result
-        for step in path[:-1]:
-            table = table.setdefault(step, {})
-            if not isinstance(table, dict):
-                raise UserError(f"--set {'.'.join(path)}: {step!r} is not a table.")
+        result = put(result, path, value)
+    return result
+
+
+def put(raw: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """Raw tables with one value changed; None takes it out, so that the default holds again.
+
+    A new ``name`` in a table that picks from the catalog brings that table back to its defaults first.
+    """
+    result = {k: dict(v) if isinstance(v, Mapping) else v for k, v in raw.items()}
+    if list(path[1:]) == ["name"] and path[0] in _PICKS:
+        default = Experiment.model_fields[path[0]].default.name
+        old = result.get(path[0], {}).get("name", default)
+        if str(default if value is None else value).lower() != str(old).lower():
+            result[path[0]] = {}
+    table = result
+    for step in path[:-1]:
+        inner = table.setdefault(step, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"--set {'.'.join(path)}: {step!r} is not a table.")
+        table[step] = dict(inner)
+        table = table[step]
+    if value is None:
+        table.pop(path[-1], None)
+    else:
         table[path[-1]] = value
     return result
 

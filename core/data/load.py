@@ -37,6 +37,8 @@ class LoadedData:
     train_targets: Tensor | None
     #: A few training samples as the model gets them, on the CPU [N, ...].
     sample: Tensor
+    #: Their targets [N, ...].
+    sample_targets: Tensor
 
     def close(self) -> None:
         """End DataLoader workers."""
@@ -117,7 +119,7 @@ def load(experiment: Experiment, device: torch.device, warn: Callable[[str], Non
     )
     known = source.train.targets if source.task == "classification" else None
     return LoadedData(info, train, val, test, tuple(chosen), known[train_at] if known is not None else None,
-                      x.cpu())  # fmt: skip
+                      x.cpu(), y.cpu())  # fmt: skip
 
 
 def _class_names(source: Source, data: Data) -> tuple[str, ...]:

@@ -33,6 +33,10 @@ class Node:
     #: Share of the whole model's parameters.
     share: float
     children: tuple[Node, ...] = ()
+    #: Name within the model: ``features.0``.
+    path: str = ""
+    #: Its own parameters, not those of modules below: name within the module, and whether it is trained.
+    own: tuple[tuple[str, bool], ...] = ()
 
     def walk(self, depth: int = 0) -> Iterator[tuple[int, Node]]:
         """Each node with its depth, in the order of the model."""
@@ -131,4 +135,6 @@ def _node(module: nn.Module, path: str, name: str, shapes: dict[str, tuple[int, 
         dtype="/".join(sorted(dtypes)),
         share=count / total,
         children=children,
+        path=path,
+        own=tuple((key, p.requires_grad) for key, p in module.named_parameters(recurse=False)),
     )
