@@ -64,7 +64,9 @@ class Nvidia:
         self._handles: list[Any] = []
         try:
             if nvml is None:
-                import pynvml as nvml
+                import pynvml
+
+                nvml = pynvml
             nvml.nvmlInit()
             self._nvml = nvml
             count = nvml.nvmlDeviceGetCount()

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from core import __version__
 from core.errors import UserError
@@ -18,6 +19,7 @@ signals (--batch):
   SIGUSR1  checkpoint, go on                     SIGHUP   go on without the terminal"""
 
 VERBS = {
+    "attach": "open the workbench on a run that goes on, or is over",
     "runs": "list the runs",
     "show": "show a run or a checkpoint",
     "export": "write a run's weights or model to a file",
@@ -31,7 +33,7 @@ def _main_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="torchdeck",
         description="The terminal workbench for people who train PyTorch models.",
-        epilog=f"verbs (torchdeck VERB --help):\n{verbs}\n\n{EXIT_CODES}",
+        epilog=f"without --batch the workbench opens\n\nverbs (torchdeck VERB --help):\n{verbs}\n\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -85,6 +87,23 @@ def _train(words: list[str]) -> int:
 
     reporter = reporters.choose(options.json, options.quiet, options.plain)
     return batch.run(Session(experiment, root, resume), reporter)
+
+
+def _open_workbench(options: argparse.Namespace, root: Path) -> int:
+    from tui.app import check_terminal, run
+
+    check_terminal()
+    raw: dict[str, Any] | None = None
+    if options.resume:
+        raise UserError("--resume needs --batch; in the workbench open the run with A and resume it with r.")
+    if options.experiment or options.overrides:
+        from core import toml
+
+        source = options.experiment or "digits"
+        path = toml.presets().get(source, Path(source).expanduser())
+        toml.load(source, options.overrides)  # raises for what is wrong
+        raw = toml.override(toml.read(path), options.overrides)
+    return run(root, raw, None, not options.no_mouse)
 
 
 def _verb(name: str, words: list[str]) -> int:

@@ -15,6 +15,34 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=str))
 
 
+# --- attach ----------------------------------------------------------------------------------------------------------
+
+
+def attach_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``torchdeck attach``."""
+    parser.add_argument("run", nargs="?", metavar="RUN", help="a run's name or directory (default: the one that goes on)")
+    parser.add_argument("--runs", default="runs", metavar="DIR", help="where runs are kept (default: runs)")
+    parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
+
+
+def attach(options: argparse.Namespace) -> int:
+    """Open the workbench on a run."""
+    from core.runs.directory import find
+    from core.runs.live import live_runs
+    from tui.app import check_terminal, run
+
+    check_terminal()
+    root = Path(options.runs).expanduser()
+    if options.run is not None:
+        path = find(options.run, root)
+    else:
+        live = live_runs()
+        if not live:
+            raise UserError("No run is going on on this machine; name one: torchdeck attach RUN.")
+        path = live[-1].path
+    return run(path.parent, None, path, not options.no_mouse)
+
+
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,318 @@
+"""The workbench: a Textual app. It opens screens and knows nothing of training."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from textual import events, work
+from textual.app import App, SystemCommand
+from textual.binding import Binding
+from textual.screen import Screen
+
+from core.errors import UserError
+from core.home import private_folder, state_folder
+from tui.link import Link
+from tui.memory import Memory
+from tui.screens.dialogs import Answer, Question
+from tui.screens.help import Help
+from tui.screens.train import TrainScreen
+
+#: Exit codes: ended by SIGHUP or SIGTERM, as a shell tells them; the workbench failed.
+HUNG_UP, TERMINATED, FAILED = 129, 143, 1
+
+
+class Workbench(App[int]):
+    """Opens the Train screen; owns the terminal: title, bell, signals, the way out."""
+
+    TITLE = "torchdeck"
+    ENABLE_COMMAND_PALETTE = True
+    NOTIFICATION_TIMEOUT = 5
+    CSS = """
+    Screen { layers: base editor; }
+    Footer { background: $panel; }
+    """
+    BINDINGS = [
+        Binding("question_mark", "help", "Keys", key_display="?", id="app.help", tooltip="The keys of where you are"),
+        Binding("ctrl+p", "command_palette", "Palette", show=False, id="app.palette", tooltip="Every action by name"),
+        Binding("q", "quit", "Quit", id="app.quit", tooltip="Leave the workbench; a run may go on without it"),
+        Binding("ctrl+q,ctrl+c", "quit", "Quit", show=False, id="app.quit-always", tooltip="Leave the workbench"),
+    ]  # fmt: skip
+
+    def __init__(self, root: Path, raw: dict[str, Any] | None = None, attach: Path | None = None) -> None:
+        """``raw``: the experiment to open with; ``attach``: the run to look at."""
+        super().__init__()
+        self.memory = Memory.load()
+        self.link = Link(root)
+        self._raw = raw
+        self._run_to_show = attach
+        self._key_at = time.monotonic()
+        self._title = ""
+        self._quit_when_over = False
+        #: Why the workbench ended, where that is not the user's wish: a sentence.
+        self.failure: str | None = None
+        #: What to tell on the way out.
+        self.farewell = ""
+
+    @property
+    def train(self) -> TrainScreen:
+        """The Train screen."""
+        screen = self.get_screen("train", TrainScreen)
+        return screen
+
+    def on_mount(self) -> None:
+        """Open the Train screen."""
+        if self.memory.theme in self.available_themes:
+            self.theme = self.memory.theme
+        raw = self._raw if self._raw is not None else self.memory.experiment
+        if raw is None:
+            from core import toml
+
+            raw = toml.read(toml.presets()["digits"])
+        screen = TrainScreen(self.link, self.memory, raw)
+        self.install_screen(screen, "train")
+        self.push_screen("train")
+        self._write("\x1b[22;0t")  # keep the terminal's title, to give it back
+        if not self.is_headless:
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, self.leave, HUNG_UP)
+            loop.add_signal_handler(signal.SIGTERM, self.leave, TERMINATED)
+            self.set_interval(1.0, self._mind_terminal)
+        self.call_after_refresh(self._look_around)
+
+    @work
+    async def _look_around(self) -> None:
+        """Say what goes on, and look at it."""
+        if self._run_to_show is not None:
+            self.train.attach(self._run_to_show)
+            return
+        snapshot = await asyncio.to_thread(self.link.poll)
+        if snapshot.active and snapshot.run is not None:
+            self.notify(f"{snapshot.run.name} goes on; this is it.", title="attached again", timeout=8)
+            self.train.choose("charts")
+            return
+        others = await asyncio.to_thread(self.link.others)
+        if others:
+            run = others[-1]
+            self.train.attach(run.path)
+            more = f"; A shows {len(others) - 1} more" if len(others) > 1 else ""
+            self.notify(f"{run.name} goes on; this is it{more}.", title="attached again", timeout=8)
+        elif snapshot.waiting:
+            self.notify(f"{len(snapshot.waiting)} wait in the queue; S starts them.", timeout=8)
+
+    # --- keys --------------------------------------------------------------------------------------------------------
+
+    def idle_for(self) -> float:
+        """Seconds since the last key."""
+        return time.monotonic() - self._key_at
+
+    async def on_event(self, event: events.Event) -> None:
+        """Remember when the last key came."""
+        if isinstance(event, events.Key):
+            self._key_at = time.monotonic()
+        await super().on_event(event)
+
+    def action_help(self) -> None:
+        """The keys of where you are."""
+        groups: list[tuple[str, list[Binding]]] = []
+        for node, _ in self.screen._modal_binding_chain:
+            listed: dict[str, Binding] = {}
+            for binding in node.__class__._merge_bindings().key_to_bindings.values():
+                for one in binding:
+                    if one.id and not one.system and "." in one.id:
+                        merged = listed.get(one.id)
+                        keys = f"{merged.key},{one.key}" if merged else one.key
+                        listed[one.id] = Binding(keys, one.action, one.description, id=one.id, tooltip=one.tooltip)
+            if listed:
+                groups.append((_title(node), list(listed.values())))
+        self.push_screen(Help(groups))
+
+    def get_system_commands(self, screen: Screen) -> Iterator[SystemCommand]:
+        """Every action of every pane, by name; then themes and screenshots."""
+        if isinstance(screen, TrainScreen):
+            nodes: list[Any] = [screen, self, *(screen.query_one(f"#{name}") for name in _ACTING)]
+            for node in nodes:
+                seen = set()
+                for bindings in node.__class__._merge_bindings().key_to_bindings.values():
+                    for one in bindings:
+                        if not one.id or one.id in seen or one.id == "app.palette" or not one.tooltip:
+                            continue
+                        seen.add(one.id)
+                        yield SystemCommand(f"{one.description} ({one.id})", one.tooltip, self._runner(node, one.action))
+        for command in super().get_system_commands(screen):
+            if command.title in ("Theme", "Screenshot"):
+                yield command
+
+    def _runner(self, node: Any, action: str) -> Any:
+        async def run() -> None:
+            await self.run_action(action, node)
+
+        return run
+
+    def watch_theme(self, theme: str) -> None:
+        """Remember the theme."""
+        self.memory.theme = theme
+
+    # --- the end of a run --------------------------------------------------------------------------------------------
+
+    def on_train_screen_looked(self, event: TrainScreen.Looked) -> None:
+        """The terminal's title tells where the run is."""
+        snapshot = event.snapshot
+        title = "torchdeck"
+        started = snapshot.history.started
+        if snapshot.run is not None:
+            share = f"{snapshot.history.step / max(started.steps, 1):.0%} " if started and snapshot.active else ""
+            title = f"{share if snapshot.state == 'running' else snapshot.state + ' '}{snapshot.run.name}"
+        self._set_title(title)
+
+    def on_train_screen_ended(self, event: TrainScreen.Ended) -> None:
+        """A run has ended: ring, and tell it."""
+        self.bell()
+        snapshot = event.snapshot
+        if self._quit_when_over:
+            self._say_how_to_go_on()
+            self.leave(0)
+            return
+        name = snapshot.run.name if snapshot.run else "the run"
+        severe = snapshot.state in ("failed", "dead")
+        words = snapshot.history.message if snapshot.state == "failed" else f"{name} is {snapshot.state}"
+        self.notify(words, title=f"{name}: {snapshot.state}", severity="error" if severe else "information", timeout=10)
+
+    def _set_title(self, title: str) -> None:
+        title = "".join(c for c in title if c.isprintable())
+        if title != self._title:
+            self._title = title
+            self._write(f"\x1b]0;{title}\x07")
+
+    def _write(self, sequence: str) -> None:
+        if self._driver is not None and not self.is_headless and not self.is_web:
+            self._driver.write(sequence)
+
+    # --- the way out -------------------------------------------------------------------------------------------------
+
+    @work
+    async def action_quit(self) -> None:  # type: ignore[override]
+        """Leave; when a run goes on, ask what becomes of it."""
+        snapshot = self.train.snapshot
+        if snapshot is None or not snapshot.active:
+            self.leave(0)
+            return
+        if isinstance(self.screen, Question):
+            return
+        answer = await self.push_screen_wait(Question("A run goes on. What shall become of it?", [
+            Answer("s", "stay", "Stay here"),
+            Answer("d", "detach", "Detach: it goes on without the workbench; torchdeck attaches to it again"),
+            Answer("x", "stop", "Stop it after a checkpoint, then quit"),
+        ]))  # fmt: skip
+        if answer == "detach":
+            self.farewell = "the run goes on; look at it again with: torchdeck"
+            if snapshot.run is not None:
+                self.farewell = f"{snapshot.run.name} goes on; look at it again with: torchdeck attach {snapshot.run}"
+            self.leave(0)
+        elif answer == "stop":
+            if snapshot.state == "starting" and snapshot.run is None:
+                self.link.cancel()
+                self.leave(0)
+                return
+            try:
+                self.link.control.stop()
+            except UserError as error:
+                self.notify(str(error), severity="error")
+                return
+            self._quit_when_over = True
+            self.notify("stopping after a checkpoint, then leaving")
+
+    def _say_how_to_go_on(self) -> None:
+        if self.link.run is not None:
+            self.farewell = f"stopped; go on with: torchdeck --batch --resume {self.link.run}"
+
+    def leave(self, code: int) -> None:
+        """End the workbench; the run, if there is one, is another process and goes on."""
+        self.memory.save()
+        self._write("\x1b[23;0t")
+        self.exit(code)
+
+    async def on_unmount(self) -> None:
+        """End the process that looked at the data."""
+        if self.is_screen_installed("train"):
+            await self.train.preview.close()
+
+    def _mind_terminal(self) -> None:
+        """A terminal that has gone away without a signal must not leave the workbench spinning on it."""
+        with contextlib.suppress(OSError, ValueError):
+            poll = select.poll()
+            poll.register(sys.__stdin__.fileno(), select.POLLHUP)  # type: ignore[union-attr]
+            if any(happened & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, happened in poll.poll(0)):
+                self.leave(HUNG_UP)
+
+    def _fatal_error(self) -> None:
+        """The workbench itself failed: keep the traceback in a file, and end; the run goes on."""
+        place = state_folder() / f"crash-{time.strftime('%Y%m%d-%H%M%S')}.log"
+        with contextlib.suppress(OSError):
+            private_folder(place.parent)
+            place.write_text(traceback.format_exc(), encoding="utf-8")
+        error = sys.exc_info()[1]
+        self.failure = f"The workbench failed ({type(error).__name__}: {error}); the traceback is in {str(place)!r}."
+        self._close_messages_no_wait()
+
+
+#: Panes whose actions are in the palette.
+_ACTING = ("form-fields", "charts", "model", "log", "queue")
+
+
+def _title(node: Any) -> str:
+    name = {"_Fields": "Experiment", "ModelTree": "Model", "QueueList": "Queue", "DataPreview": "Data",
+            "TrainScreen": "Run and panes", "Workbench": "Everywhere"}  # fmt: skip
+    return name.get(type(node).__name__, type(node).__name__)
+
+
+def run(root: Path, raw: dict[str, Any] | None, attach: Path | None, mouse: bool) -> int:
+    """Open the workbench on this terminal and return the exit code.
+
+    Raises UserError where there is no terminal that could show it.
+    """
+    check_terminal()
+    app = Workbench(root, raw, attach)
+    try:
+        code = app.run(mouse=mouse)
+    except OSError as error:  # the terminal went away in the middle of a write
+        app.failure = app.failure or f"The terminal can't be written: {error.strerror}."
+        code = HUNG_UP
+    if code == HUNG_UP:
+        os._exit(HUNG_UP)  # nobody is there to be told, and threads may hang on the dead terminal
+    if app.failure is not None:
+        print(f"torchdeck: {app.failure}", file=sys.stderr)
+        _keep(app.link)
+        return FAILED
+    if app.farewell:
+        print(app.farewell)
+    return code or 0
+
+
+def _keep(link: Link) -> None:
+    """After a failure of the workbench: have the run write a checkpoint, and say how to look at it again."""
+    if link.run is None:
+        return
+    with contextlib.suppress(UserError):
+        link.control.checkpoint()
+        print(f"{link.run.name} goes on and writes a checkpoint; look at it with: torchdeck attach {link.run}", file=sys.stderr)
+
+
+def check_terminal() -> None:
+    """Raise UserError where no workbench can be shown."""
+    if os.environ.get("TEXTUAL_DRIVER"):
+        return  # served to a browser
+    instead = "train without the workbench: torchdeck --batch [EXPERIMENT]"
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UserError(f"The workbench needs a terminal, and this is none; {instead}.")
+    if os.environ.get("TERM", "dumb") in ("dumb", "unknown", ""):
+        raise UserError(f"The terminal (TERM={os.environ.get('TERM', '')}) can't show the workbench; {instead}.")

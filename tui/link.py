@@ -1,0 +1,195 @@
+"""The one door between runs and the screen: follows a run from its files, watches the queue, sends Control.
+
+Nothing here draws. ``poll`` is called in a thread and gives a frozen snapshot; the history in it is shared and has a
+lock of its own. Runs are trained in processes of their own, which outlive the workbench.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.control import Control
+from core.errors import UserError
+from core.runs.directory import RunInfo, read_info
+from core.runs.door import RemoteControl
+from core.runs.follow import Follower
+from core.runs.history import History
+from core.runs.live import live_runs
+from core.runs.queue import Item, Queue
+
+#: Seconds between two looks at whether the run's process still lives.
+_ALIVE_EVERY = 2.0
+
+#: States in which a run is over.
+OVER = ("done", "stopped", "aborted", "failed", "dead")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What there is to show now."""
+
+    history: History
+    #: idle, starting, running, paused, done, stopped, aborted, failed or dead.
+    state: str
+    run: Path | None
+    #: The process that trains the run, as long as it does.
+    pid: int | None
+    waiting: tuple[Item, ...]
+    #: Why the last experiment could not begin, once.
+    refusal: str | None
+    #: Counts what the history has taken: nothing to draw when it is as before.
+    version: int
+
+    @property
+    def active(self) -> bool:
+        """Whether a run is going on, or about to."""
+        return self.state in ("starting", "running", "paused")
+
+
+class Link:
+    """Follows one run at a time, and starts what waits. One thread calls ``poll``; the rest may be called from any."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.queue = Queue(root)
+        self.history = History()
+        self.run: Path | None = None
+        self._follower: Follower | None = None
+        self._generation = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._state = "idle"
+        self._pid: int | None = None
+        self._looked = 0.0
+        self._seen_current: str | None = None
+        self._cancelled = False
+
+    # --- what the user asks for --------------------------------------------------------------------------------------
+
+    def add(self, experiment: str, title: str, resume: Path | None = None) -> None:
+        """Queue an experiment and have somebody train it.
+
+        Raises UserError when that can't be done.
+        """
+        self.queue.add(experiment, title, resume)
+        self.serve()
+
+    def serve(self) -> None:
+        """Have what waits trained, if nobody does.
+
+        Raises UserError when no process can be started.
+        """
+        if self.queue.waiting() and not self.queue.served() and not self._process_lives():
+            self._process = self.queue.start()
+
+    def attach(self, run: Path) -> None:
+        """Follow this run from its beginning."""
+        if self._follower is not None:
+            self._follower.close()
+        self.run, self.history = run, History()
+        self._follower, self._generation = Follower(run), 0
+        self._looked = 0.0
+
+    def cancel(self) -> None:
+        """End the process that is about to train, before it has a run: nothing is begun, so nothing is lost."""
+        if self._process_lives():
+            assert self._process is not None
+            self._process.terminate()
+            self._cancelled = True
+
+    @property
+    def control(self) -> Control:
+        """Control over the run that is followed.
+
+        Raises UserError when there is none.
+        """
+        if self.run is None:
+            raise UserError("There is no run yet: start one with s.")
+        return RemoteControl(self.run)
+
+    def others(self) -> list[RunInfo]:
+        """Runs that are being trained on this machine and are not followed here."""
+        ours = self.run.resolve() if self.run else None
+        return [info for info in live_runs() if info.path.resolve() != ours]
+
+    # --- in a thread -------------------------------------------------------------------------------------------------
+
+    def poll(self) -> Snapshot:
+        """Read what is new."""
+        current = self.queue.current()
+        if current is not None and current.run and current.run != self._seen_current:
+            self._seen_current = current.run
+            if self.run is None or Path(current.run) != self.run or self._state in OVER:
+                self.attach(Path(current.run))
+        refusal = self._refusal(current)
+        self._follow()
+        state = self._state_now(current)
+        return Snapshot(self.history, state, self.run, self._pid, tuple(self.queue.waiting()), refusal, self.history.version)
+
+    def _follow(self) -> None:
+        if self._follower is None:
+            return
+        for events in self._follower.poll():
+            if self._follower.generation != self._generation:
+                self._generation = self._follower.generation
+                self.history = History()
+            self.history.take(events)
+
+    def _state_now(self, current: Item | None) -> str:
+        waits = current is not None and not current.run and self._someone_trains()
+        if self.run is None or (waits and self._state in OVER):
+            beginning = waits or self._process_lives()
+            self._state = "starting" if beginning else ("idle" if self.run is None else self._state)
+            self._pid = None
+            return "starting" if beginning else self._state
+        now = time.monotonic()
+        state = self.history.state
+        if state in ("done", "stopped", "aborted", "failed"):
+            self._pid = None
+        elif now - self._looked >= _ALIVE_EVERY:
+            self._looked = now
+            state = self._look(state)
+        elif self._state == "dead":
+            state = "dead"
+        self._state = state
+        return state
+
+    def _look(self, state: str) -> str:
+        assert self.run is not None
+        try:
+            info = read_info(self.run)
+        except UserError:
+            return state
+        who = info.get("process")
+        self._pid = who.get("pid") if info.status == "running" and isinstance(who, dict) else None
+        if info.status == "running":
+            return "starting" if state == "starting" else state
+        # The files may end before the last event of the run is read: only a dead process needs this.
+        return "dead" if info.status == "dead" else info.status
+
+    def _someone_trains(self) -> bool:
+        return self._process_lives() or self.queue.served()
+
+    def _process_lives(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def _refusal(self, current: Item | None) -> str | None:
+        """Why what was started here could not begin; told once."""
+        if self._process is None or self._process.poll() is None:
+            return None
+        code, self._process = self._process.returncode, None
+        if self._cancelled:
+            self._cancelled = False
+            if current is not None and not current.run:
+                self.queue.ended(current, None)
+            return None
+        failure = self.queue.failure()
+        if failure is not None:
+            return failure
+        if current is not None and not current.run:
+            self.queue.ended(current, None)
+            last = self.queue.last_output()
+            return f"The training process ended at once (exit code {code}){': ' + last if last else ''}."
+        return None

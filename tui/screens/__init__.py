@@ -1,0 +1,1 @@
+"""Screens: each owns what happens on it."""

@@ -1,0 +1,154 @@
+"""What is done with the experiment: open, save, own code, catalog, freeze, find."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textual import work
+from textual.binding import Binding
+
+from core import catalog, fields, files, toml
+from core.errors import UserError
+from core.usercode_scan import Found, scan
+from tui.screens.base import Workplace
+from tui.screens.dialogs import Choice, Line, Pick
+from tui.screens.files import FilePick
+from tui.widgets.form import Form
+from tui.widgets.model_tree import ModelTree
+
+_OWN = "\N{HORIZONTAL ELLIPSIS}"
+
+#: What a file must hold for each field.
+_WANTED = {"model.name": ("model", "function"), "data.name": ("data", "function"), "loss.name": ("function", "model")}
+
+
+class ExperimentKeys(Workplace):
+    """Part of the Train screen."""
+
+    BINDINGS = [
+        Binding("o", "open", "Open", id="experiment.open", tooltip="Open a preset or a TOML file"),
+        Binding("ctrl+s", "save", "Save", show=False, id="experiment.save", tooltip="Save the experiment as a TOML file"),
+        Binding("N", "default", "New", show=False, id="experiment.new", tooltip="Begin with the defaults"),
+    ]  # fmt: skip
+
+    @work
+    async def action_open(self) -> None:
+        """Open a preset or a file."""
+        choices = []
+        for name, path in toml.presets().items():
+            first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+            choices.append(Choice(name, name, first))
+        choices.append(Choice(_OWN, "a TOML file" + _OWN, "from the disk"))
+        chosen = await self.app.push_screen_wait(Pick("Open an experiment", choices))
+        if chosen == _OWN:
+            chosen = await self.app.push_screen_wait(FilePick("Open a TOML file", (".toml",)))
+        if chosen is None:
+            return
+        path = toml.presets().get(chosen, Path(chosen).expanduser())
+        try:
+            raw = toml.read(path)
+            toml.build(raw, str(chosen))
+        except UserError as error:
+            self.notify(str(error), severity="error", timeout=10)
+            return
+        self.load(raw, chosen)
+
+    def action_default(self) -> None:
+        """The defaults of everything."""
+        self.load({}, "the default experiment")
+
+    @work
+    async def action_save(self) -> None:
+        """Save as TOML: what is given, and nothing else."""
+        name = await self.app.push_screen_wait(Line("Save the experiment as", "A .toml file.", "experiment.toml", _toml_name))
+        if name is None:
+            return
+        import tomli_w
+
+        path = Path(name).expanduser()
+        try:
+            files.write_text(path, tomli_w.dumps(self.form.raw))
+        except OSError as error:
+            self.notify(f"{name!r} can't be written: {error.strerror}.", severity="error")
+            return
+        self.notify(f"saved as {name}; train it with: torchdeck --batch {name}")
+
+    # --- what the form and the tree ask for --------------------------------------------------------------------------
+
+    @work
+    async def on_form_pick_asked(self, event: Form.PickAsked) -> None:
+        """Pick from the catalog, or code of one's own."""
+        item = event.field
+        kind = item.path[0]
+        choices = [Choice(entry.name, entry.name, entry.summary) for entry in catalog.entries(kind)]
+        if item.key in _WANTED:
+            choices.insert(0, Choice(_OWN, "your own" + _OWN, "a class or function in a Python file"))
+        chosen = await self.app.push_screen_wait(Pick(f"{kind.capitalize()}", choices, value=item.value))
+        if chosen == _OWN:
+            self.form.post_message(Form.FileAsked(item))
+        elif chosen is not None:
+            self._set(item, chosen)
+
+    @work
+    async def on_form_file_asked(self, event: Form.FileAsked) -> None:
+        """Pick a file, then the class in it."""
+        item = event.field
+        kind = item.path[0]
+        path = await self.app.push_screen_wait(FilePick(f"Your own {kind}: which file?", (".py",)))
+        if path is None:
+            return
+        try:
+            found = [f for f in scan(Path(path).expanduser()) if f.kind in _WANTED[item.key]]
+        except UserError as error:
+            self.notify(str(error), severity="error")
+            return
+        if not found:
+            self.notify(f"{path!r} holds nothing that could be a {kind}.", severity="error")
+            return
+        found.sort(key=lambda f: _WANTED[item.key].index(f.kind))
+        choices = [Choice(f.name, f.name, _describe(f)) for f in found]
+        name = await self.app.push_screen_wait(Pick(f"Which {kind} in {path}?", choices))
+        if name is not None:
+            self._set(item, f"{path}:{name}")
+
+    def _set(self, item: fields.Field, text: str) -> None:
+        try:
+            self.form.set_value(item, text)
+        except UserError:
+            # An entry that needs arguments can't be right before they are given: take it, and point to them.
+            raw = toml.put(self.form.raw, item.path, text)
+            self.form.show(raw)
+            self.form.post_message(Form.Changed(raw))
+            self.notify(fields.problem(raw) or "", severity="warning", timeout=8)
+
+    @work
+    async def on_form_find_asked(self, event: Form.FindAsked) -> None:
+        """Find a field."""
+        text = await self.app.push_screen_wait(Line("Find a field", "Part of its name: lr, batch, seed ... n finds the next."))
+        if text and not self.form.find(text):
+            self.notify(f"No field's name holds {text!r}.", severity="warning")
+
+    @work
+    async def on_model_tree_find_asked(self, event: ModelTree.FindAsked) -> None:
+        """Find a module."""
+        text = await self.app.push_screen_wait(Line("Find a module", "Part of its name or type. n finds the next."))
+        if text and not self.query_one(ModelTree).find(text):
+            self.notify(f"No module's name or type holds {text!r}.", severity="warning")
+
+    def on_model_tree_freeze_changed(self, event: ModelTree.FreezeChanged) -> None:
+        """Freeze or train a branch: that is a change of the experiment."""
+        raw = toml.put(self.form.raw, ("model", "freeze"), event.patterns or None)
+        self.form.show(raw)
+        self.form.post_message(Form.Changed(raw))
+
+
+def _describe(found: Found) -> str:
+    parameters = ", ".join(found.parameters)
+    return f"({parameters}) {found.summary}" if parameters else found.summary
+
+
+def _toml_name(text: str) -> None:
+    if not text.strip().endswith(".toml"):
+        raise UserError("The name must end in .toml.")
+    folder = Path(text).expanduser().parent
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {str(folder)!r}.")

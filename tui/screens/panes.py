@@ -1,0 +1,128 @@
+"""Where the panes are at each size of the terminal.
+
+narrow: one pane at a time, and the log's end below the charts; normal: one pane at the side of charts and log; wide:
+all at once.
+"""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.geometry import Size
+from textual.widget import Widget
+
+#: Panes in the order of their numbers, with their titles.
+PANES = {
+    "experiment": "Experiment", "charts": "Charts", "model": "Model", "data": "Data", "device": "Device", "log": "Log",
+    "queue": "Queue",
+}  # fmt: skip
+
+
+class Pane(Vertical):
+    """A box with a number and a title around a widget."""
+
+    DEFAULT_CSS = """
+    Pane { border: round $panel-lighten-2; border-title-color: $text-muted; height: 1fr; width: 1fr;
+        &:focus-within { border: round $primary; border-title-color: $text; border-title-style: bold; }
+        &.-bare, &.-bare:focus-within { border: none; }
+    }
+    """
+
+    def __init__(self, name: str, content: Widget) -> None:
+        super().__init__(id=f"pane-{name}")
+        number = list(PANES).index(name) + 1
+        self.border_title = f"{number} {PANES[name]}"
+        self.key = name
+        self._content = content
+
+    def compose(self) -> ComposeResult:
+        """What is in it."""
+        yield self._content
+
+
+class Panes(Horizontal):
+    """All panes, in three columns: set up, look, watch."""
+
+    DEFAULT_CSS = """
+    Panes { height: 1fr;
+        & > Vertical { height: 1fr; }
+        & > #setup, & > #look { width: 46; }
+        & > #watch { width: 1fr; }
+        & #pane-log { height: 8; }
+        & #pane-queue { height: 7; }
+        &.-wide > #look { width: 62; }
+        &.-wide > #setup { width: 50; }
+        &.-wide #pane-device { height: 14; }
+        &.-wide #pane-log { height: 12; }
+        &.-narrow > #setup, &.-narrow > #look { width: 1fr; }
+        &.-narrow #pane-log, &.-narrow #pane-queue, &.-normal #pane-queue { height: 1fr; }
+        &.-narrow #pane-log.-tail { height: 3; border-top: none; }
+        &.-tiny #pane-log.-tail { display: none; }
+    }
+    """
+
+    def __init__(self, contents: dict[str, Widget]) -> None:
+        super().__init__()
+        self._contents = contents
+        self.current = "experiment"
+        self._side = "experiment"
+        self.alone = False
+        self.mode = ""
+
+    def compose(self) -> ComposeResult:
+        """Three columns."""
+        with Vertical(id="setup"):
+            yield self._pane("experiment")
+            yield self._pane("queue")
+        with Vertical(id="look"):
+            yield self._pane("model")
+            yield self._pane("data")
+            yield self._pane("device")
+        with Vertical(id="watch"):
+            yield self._pane("charts")
+            yield self._pane("log")
+
+    def _pane(self, name: str) -> Pane:
+        return Pane(name, self._contents[name])
+
+    def pane(self, name: str) -> Pane:
+        """The pane of that name."""
+        return self.query_one(f"#pane-{name}", Pane)
+
+    def shown(self) -> list[str]:
+        """Names of the panes that are shown, in the order of their numbers."""
+        return [name for name in PANES if self.pane(name).display]
+
+    def choose(self, name: str) -> None:
+        """Make a pane the current one, and show it."""
+        self.current = name
+        if name not in ("charts", "log"):
+            self._side = name
+        self.place()
+
+    def fit(self, size: Size) -> None:
+        """Arrange for a terminal of this size."""
+        mode = "wide" if size.width >= 160 and size.height >= 40 else "normal"
+        if size.width < 100 or size.height < 26:
+            mode = "narrow"
+        self.mode = mode
+        for name in ("narrow", "normal", "wide"):
+            self.set_class(mode == name, f"-{name}")
+        self.set_class(size.height < 14, "-tiny")
+        self.place()
+
+    def place(self) -> None:
+        """Show what is to be seen, hide the rest."""
+        single = self.mode == "narrow" or self.alone
+        shown = {self.current} if single else set(PANES)
+        if single and self.current == "charts" and not self.alone:
+            shown.add("log")
+        elif not single and self.mode == "normal":
+            shown = {"charts", "log", self._side}
+        for name in PANES:
+            pane = self.pane(name)
+            pane.display = name in shown
+            pane.set_class(self.mode == "narrow", "-bare")
+            pane.set_class(single and name == "log" and self.current == "charts", "-tail")
+        for column in self.query("Panes > Vertical").results(Vertical):
+            column.display = any(pane.display for pane in column.query(Pane))

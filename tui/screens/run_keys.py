@@ -1,0 +1,246 @@
+"""What is done with a run: start, pause, stop, resume, checkpoint, learning rate, evaluate, queue, attach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from textual import work
+from textual.binding import Binding
+
+from core import fields, toml
+from core.control import Control
+from core.errors import UserError
+from core.runs.listing import list_runs
+from tui.link import OVER
+from tui.screens.base import Workplace
+from tui.screens.dialogs import Answer, Choice, Line, Pick, Question
+from tui.widgets.queue import QueueList
+
+
+class RunKeys(Workplace):
+    """Part of the Train screen."""
+
+    BINDINGS = [
+        Binding("s", "start", "Start", id="run.start", tooltip="Start a run with the experiment; while one goes on: queue it"),
+        Binding("p", "pause", "Pause", id="run.pause", tooltip="Pause, or go on"),
+        Binding("x", "stop", "Stop", id="run.stop", tooltip="Stop after a checkpoint"),
+        Binding("X", "abort", "Abort", show=False, id="run.abort", tooltip="End at once, without a checkpoint"),
+        Binding("r", "resume", "Resume", id="run.resume", tooltip="Go on with the run from its last checkpoint, or prolong it"),
+        Binding("w", "checkpoint", "Checkpoint", show=False, id="run.checkpoint", tooltip="Write a checkpoint now"),
+        Binding("e", "evaluate", "Evaluate", show=False, id="run.evaluate", tooltip="Evaluate on the validation set now"),
+        Binding("t", "learning_rate", "Learning rate", show=False, id="run.learning-rate", tooltip="Change the learning rate now"),
+        Binding("a", "enqueue", "Queue", show=False, id="run.queue", tooltip="Put the experiment into the queue"),
+        Binding("S", "serve", "Start queue", show=False, id="run.serve", tooltip="Start what waits in the queue"),
+        Binding("A", "attach", "Runs", id="run.attach", tooltip="Attach to a run that goes on, or look at one that is over"),
+        Binding("E", "load_run", "Load", show=False, id="run.load", tooltip="Take the run's experiment into the form"),
+        Binding("C", "copy_run", "Copy", show=False, id="run.copy", tooltip="Copy the run's directory (OSC 52)"),
+    ]  # fmt: skip
+
+    def _send(self, what: Callable[[Control], None], said: str) -> None:
+        """Send a command to the run; tell what happened."""
+        if self.snapshot is None or self.snapshot.state not in ("running", "paused") or self.snapshot.run is None:
+            self.notify("No run is going on.", severity="warning", timeout=3)
+            return
+        try:
+            what(self.link.control)
+        except UserError as error:
+            self.notify(str(error), severity="error")
+        else:
+            self.notify(said, timeout=3)
+
+    # --- start -------------------------------------------------------------------------------------------------------
+
+    def _experiment(self) -> tuple[str, str] | None:
+        """The form's experiment as TOML, and a title; None, and a notice, when it is wrong."""
+        raw = self.form.raw
+        wrong = fields.problem(raw)
+        if wrong is not None:
+            self.notify(wrong, severity="error", timeout=10)
+            self.choose("experiment")
+            return None
+        experiment = toml.build(raw)
+        name = experiment.tracking.name or f"{_class(experiment.data.name)}-{_class(experiment.model.name)}"
+        return toml.dumps(experiment), name
+
+    def action_start(self) -> None:
+        """Start the experiment, or queue it while another run goes on."""
+        self._add("is queued: it starts when the run is over" if self.snapshot and self.snapshot.active else None)
+
+    def action_enqueue(self) -> None:
+        """Queue the experiment, and go on with what is done now."""
+        self._add("is queued")
+
+    def _add(self, said: str | None) -> None:
+        made = self._experiment()
+        if made is None:
+            return
+        text, title = made
+        try:
+            self.link.add(text, title)
+        except UserError as error:
+            self.notify(str(error), severity="error")
+            return
+        if said is not None:
+            self.notify(f"{title} {said}")
+        else:
+            self.choose("charts")
+        self.look_now()
+
+    def action_serve(self) -> None:
+        """Start what waits."""
+        try:
+            self.link.serve()
+        except UserError as error:
+            self.notify(str(error), severity="error")
+
+    @work
+    async def action_resume(self) -> None:
+        """Go on with the run that is shown."""
+        snapshot = self.snapshot
+        if snapshot is None or snapshot.run is None or snapshot.state not in OVER:
+            self.notify("Only a run that is over can be resumed; p goes on after a pause.", severity="warning")
+            return
+        try:
+            raw = toml.read(snapshot.run / "experiment.toml")
+            if snapshot.state == "done":
+                started = snapshot.history.started
+                now = started.epochs if started else 0
+                text = await self.app.push_screen_wait(
+                    Line("Prolong the run: epochs in all", f"It has done {now}.", str(now * 2 or 10), _more_than(now))
+                )
+                if text is None:
+                    return
+                raw = toml.put(toml.put(raw, ("trainer", "steps"), None), ("trainer", "epochs"), int(text))
+            self.link.add(toml.dumps(toml.build(raw)), snapshot.run.name, snapshot.run)
+        except UserError as error:
+            self.notify(str(error), severity="error")
+            return
+        self.choose("charts")
+        self.look_now()
+
+    # --- while it goes on --------------------------------------------------------------------------------------------
+
+    def action_pause(self) -> None:
+        """Pause, or go on."""
+        if self.snapshot is not None and self.snapshot.state == "paused":
+            self._send(lambda control: control.resume(), "going on")
+        else:
+            self._send(lambda control: control.pause(), "pausing after this step")
+
+    def action_stop(self) -> None:
+        """Stop after a checkpoint."""
+        if self.snapshot is not None and self.snapshot.state == "starting":
+            self.link.cancel()
+            self.notify("not started")
+            return
+        self._send(lambda control: control.stop(), "stopping after a checkpoint")
+
+    @work
+    async def action_abort(self) -> None:
+        """End at once."""
+        answer = await self.app.push_screen_wait(Question(
+            "End the run at once? What was trained since the last checkpoint is lost.",
+            [Answer("n", "no", "No, let it go on"), Answer("y", "yes", "Yes, end it without a checkpoint")],
+        ))  # fmt: skip
+        if answer == "yes":
+            self._send(lambda control: control.abort(), "ending at once")
+
+    def action_checkpoint(self) -> None:
+        """Write a checkpoint now."""
+        self._send(lambda control: control.checkpoint(), "writing a checkpoint")
+
+    def action_evaluate(self) -> None:
+        """Evaluate now."""
+        self._send(lambda control: control.evaluate(), "evaluating on the validation set")
+
+    @work
+    async def action_learning_rate(self) -> None:
+        """Change the learning rate of the run."""
+        summary = self.snapshot.history.summary if self.snapshot else None
+        if summary is None or self.snapshot is None or self.snapshot.state not in ("running", "paused"):
+            self.notify("No run is going on.", severity="warning", timeout=3)
+            return
+        text = await self.app.push_screen_wait(Line(
+            "Learning rate from now on", "The schedule goes on from it in proportion.", f"{summary.learning_rate:g}", _rate
+        ))  # fmt: skip
+        if text is not None:
+            self._send(lambda control: control.set_learning_rate(_rate(text)), f"learning rate {text}")
+
+    # --- other runs --------------------------------------------------------------------------------------------------
+
+    @work
+    async def action_attach(self) -> None:
+        """Choose among the runs that go on and those that are over."""
+        try:
+            listed, _ = list_runs(self.link.root)
+        except UserError as error:
+            self.notify(str(error), severity="error")
+            return
+        live = {info.path: info for info in self.link.others() if info.path.parent != self.link.root.resolve()}
+        runs = [*reversed(listed), *live.values()]
+        if not runs:
+            self.notify("There are no runs yet.", severity="warning")
+            return
+        runs.sort(key=lambda info: info.status != "running")
+        choices = [
+            Choice(info.path, info.name, f"{info.status}  {info.get('data', '')}  epoch {info.get('epoch', 0)}")
+            for info in runs
+        ]
+        path = await self.app.push_screen_wait(Pick("Look at a run", choices, "Those that go on come first."))
+        if path is not None:
+            self.attach(path)
+
+    def action_load_run(self) -> None:
+        """Take the run's experiment into the form."""
+        if self.snapshot is None or self.snapshot.run is None:
+            self.notify("There is no run yet.", severity="warning")
+            return
+        try:
+            raw = toml.read(self.snapshot.run / "experiment.toml")
+            toml.build(raw)
+        except UserError as error:
+            self.notify(str(error), severity="error")
+            return
+        self.load(raw, f"the experiment of {self.snapshot.run.name}")
+
+    def action_copy_run(self) -> None:
+        """Copy the run's directory."""
+        if self.snapshot is not None and self.snapshot.run is not None:
+            self.app.copy_to_clipboard(str(self.snapshot.run.absolute()))
+            self.notify(f"{self.snapshot.run} copied")
+
+    def on_queue_list_asked(self, event: QueueList.Asked) -> None:
+        """Something is done with what waits."""
+        try:
+            if event.what == "remove":
+                self.link.queue.remove(event.item)
+            elif event.what == "load":
+                self.load(toml.loads(event.item.experiment, event.item.title).model_dump(mode="json", exclude_defaults=True),
+                          event.item.title)  # fmt: skip
+            elif event.other is not None:
+                self.link.queue.swap(event.item, event.other)
+        except (UserError, OSError) as error:
+            self.notify(str(error), severity="error")
+        self.look_now()
+
+
+def _class(name: str) -> str:
+    return name.rpartition(":")[2]
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise UserError(f"{text!r} is not a number.") from None
+    Control().set_learning_rate(value)  # raises for what is no learning rate
+    return value
+
+
+def _more_than(epochs: int) -> Callable[[str], None]:
+    def check(text: str) -> None:
+        if not text.isdigit() or int(text) <= epochs:
+            raise UserError(f"A whole number, more than {epochs}.")
+
+    return check

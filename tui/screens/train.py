@@ -1,0 +1,302 @@
+"""The Train screen: set up an experiment, look at its data and model, train it and watch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.events import Resize
+from textual.message import Message
+from textual.timer import Timer
+from textual.widget import Widget
+from textual.widgets import Footer
+
+from core import toml
+from core.errors import UserError
+from core.readings import Meter, Reading
+from core.runs.history import History
+from tui.link import Link, Snapshot
+from tui.memory import Memory
+from tui.preview import Preview
+from tui.screens.dialogs import Choice, Pick
+from tui.screens.experiment_keys import ExperimentKeys
+from tui.screens.panes import PANES, Panes
+from tui.screens.run_keys import RunKeys
+from tui.widgets.chart import View
+from tui.widgets.charts import Charts
+from tui.widgets.data_preview import DataPreview
+from tui.widgets.device import Device
+from tui.widgets.form import Form
+from tui.widgets.header import Header, Progress
+from tui.widgets.log import Log
+from tui.widgets.model_tree import ModelTree
+from tui.widgets.queue import QueueList
+
+#: Seconds between two looks at the run; more when drawing takes long: it may take this share of a core.
+_PACE, _IDLE_PACE, _SHARE = 0.5, 1.0, 0.02
+#: Seconds between two readings of the machine, and after the last key until they rest when no run goes on.
+_READ_EVERY, _REST_AFTER = 2.0, 10.0
+#: Seconds after the last change of the form until data and model are looked at.
+_SETTLE = 0.3
+
+
+class TrainScreen(ExperimentKeys, RunKeys):
+    """The panes, and what keeps them up to date."""
+
+    AUTO_FOCUS = ""
+    BINDINGS = [
+        *(
+            Binding(str(number), f"pane('{name}')", title, show=False, id=f"pane.{name}", tooltip=f"Go to {title}")
+            for number, (name, title) in enumerate(PANES.items(), 1)
+        ),
+        Binding("tab", "next_pane(1)", "Next pane", show=False, id="pane.next", tooltip="To the next pane"),
+        Binding("shift+tab", "next_pane(-1)", "Pane before", show=False, id="pane.before", tooltip="To the pane before"),
+        Binding("Z", "alone", "One pane", show=False, id="pane.alone", tooltip="This pane alone, or all again"),
+        Binding("escape", "back", "Back", show=False, id="pane.back", tooltip="Back: all panes again, then the charts"),
+    ]  # fmt: skip
+
+    @dataclass
+    class Looked(Message):
+        """What is new was read."""
+
+        snapshot: Snapshot
+
+    @dataclass
+    class Ended(Message):
+        """The run that is followed has ended, in this state."""
+
+        snapshot: Snapshot
+
+    def __init__(self, link: Link, memory: Memory, raw: dict[str, Any]) -> None:
+        super().__init__()
+        self.link, self.memory = link, memory
+        self._raw = raw
+        self.preview = Preview(self._previewed)
+        self._meter = Meter(link.root)
+        self._settling: Timer | None = None
+        self._wake = asyncio.Event()
+        self._pace = _PACE
+        self._drawn: tuple[History | None, int, str] = (None, -1, "")
+
+    def compose(self) -> ComposeResult:
+        """Header, progress, panes, keys."""
+        yield Header(PANES, id="header")
+        yield Progress(id="progress")
+        contents: dict[str, Widget] = {
+            "experiment": Form(id="experiment"), "charts": Charts(id="charts"), "model": ModelTree(id="model"),
+            "data": DataPreview(id="data"), "device": Device(id="device"), "log": Log(id="log"),
+            "queue": QueueList(id="queue"),
+        }  # fmt: skip
+        yield Panes(contents)
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        """Show the experiment, and begin to look."""
+        self.query_one(Panes).fit(self.app.size)
+        charts = self.query_one(Charts)
+        charts.view = _view(self.memory.view)
+        charts.say("s starts a run; its charts appear here")
+        self.query_one(ModelTree).say("looking at the model")
+        self.query_one(DataPreview).say("looking at the data")
+        self.query_one(QueueList).show(())
+        self.form.show(self._raw)
+        self.choose("experiment")
+        # What comes first is the first paint: processes are started after it.
+        self.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        self._ask_preview()
+        self._watch()
+        self._read_machine()
+
+    def on_resize(self, event: Resize) -> None:
+        """Arrange the panes anew."""
+        self.query_one(Panes).fit(event.size)
+        self.call_after_refresh(self._draw, True)
+
+    # --- panes -------------------------------------------------------------------------------------------------------
+
+    def choose(self, pane: str) -> None:
+        """Show a pane, and focus it."""
+        panes = self.query_one(Panes)
+        panes.choose(pane)
+        self.query_one(Header).show(pane)
+        if pane == "experiment":
+            self.form.focus_inside()
+        else:
+            self.query_one(f"#{pane}").focus()
+        self.call_after_refresh(self._draw, True)
+
+    def action_pane(self, name: str) -> None:
+        """Go to a pane."""
+        self.choose(name)
+
+    def action_next_pane(self, by: int) -> None:
+        """Go to the next pane; in a narrow terminal all are reached in turn."""
+        panes = self.query_one(Panes)
+        names = list(PANES) if panes.mode == "narrow" or panes.alone else panes.shown()
+        place = names.index(panes.current) if panes.current in names else 0
+        self.choose(names[(place + by) % len(names)])
+
+    def action_alone(self) -> None:
+        """This pane alone, or all."""
+        panes = self.query_one(Panes)
+        panes.alone = not panes.alone
+        self.choose(panes.current)
+
+    def action_back(self) -> None:
+        """One step back."""
+        panes = self.query_one(Panes)
+        if panes.alone:
+            self.action_alone()
+        elif panes.current != "charts":
+            self.choose("charts")
+
+    def on_descendant_focus(self) -> None:
+        """The pane that has the focus is the current one, however it came."""
+        panes = self.query_one(Panes)
+        for name in PANES:
+            if self.focused is not None and panes.pane(name) in self.focused.ancestors and panes.current != name:
+                panes.current = name
+                self.query_one(Header).show(name)
+
+    # --- the run -----------------------------------------------------------------------------------------------------
+
+    def look_now(self) -> None:
+        """Read what is new without waiting."""
+        self._wake.set()
+
+    def attach(self, run: Path) -> None:
+        """Follow another run."""
+        self.link.attach(run)
+        self.look_now()
+        self.choose("charts")
+
+    @work(exclusive=True, group="watch")
+    async def _watch(self) -> None:
+        while True:
+            snapshot = await asyncio.to_thread(self.link.poll)
+            self.post_message(self.Looked(snapshot))
+            self._wake.clear()
+            pace = self._pace if snapshot.active else _IDLE_PACE
+            try:
+                await asyncio.wait_for(self._wake.wait(), pace)
+            except TimeoutError:
+                continue
+
+    def on_train_screen_looked(self, event: Looked) -> None:
+        """Draw what is new, and not more of the time than it may take."""
+        before, self.snapshot = self.snapshot, event.snapshot
+        began = time.thread_time()
+        with self.app.batch_update():
+            self._draw()
+        self._pace = max(_PACE, (time.thread_time() - began) / _SHARE)
+        if event.snapshot.refusal is not None:
+            self.notify(event.snapshot.refusal, severity="error", timeout=15, title="not started")
+        if before is not None and before.active and not event.snapshot.active and event.snapshot.run is not None:
+            self.post_message(self.Ended(event.snapshot))
+
+    def _draw(self, again: bool = False) -> None:
+        snapshot = self.snapshot
+        if snapshot is None:
+            return
+        self.query_one(Progress).show(snapshot)
+        self.query_one(QueueList).show(snapshot.waiting)
+        key = (snapshot.history, snapshot.version, snapshot.state)
+        if key == self._drawn and not again:
+            return
+        self._drawn = key
+        panes = self.query_one(Panes)
+        self.query_one(Header).show(panes.current, snapshot.history)
+        charts = self.query_one(Charts)
+        charts.say("starting: torch is imported, the data are read" if snapshot.active else "s starts a run; its charts appear here")
+        if panes.pane("charts").display:
+            charts.show(snapshot.history)
+        if panes.pane("log").display:
+            self.query_one(Log).show(snapshot.history)
+
+    # --- the machine -------------------------------------------------------------------------------------------------
+
+    @work(exclusive=True, group="machine")
+    async def _read_machine(self) -> None:
+        while True:
+            active = self.snapshot is not None and self.snapshot.active
+            if self.query_one(Panes).pane("device").display and (active or self.app.idle_for() < _REST_AFTER):  # type: ignore[attr-defined]
+                pid = self.snapshot.pid if self.snapshot else None
+                reading: Reading = await asyncio.to_thread(self._meter.read, pid)
+                self.query_one(Device).show(reading)
+            await asyncio.sleep(_READ_EVERY)
+
+    # --- the experiment ----------------------------------------------------------------------------------------------
+
+    def on_form_changed(self, event: Form.Changed) -> None:
+        """Remember it, and look at its data and model once the typing rests."""
+        self.memory.experiment = event.raw
+        if self._settling is not None:
+            self._settling.stop()
+        self._settling = self.set_timer(_SETTLE, self._settled)
+
+    def _settled(self) -> None:
+        self.memory.save()
+        self._ask_preview()
+
+    def _ask_preview(self) -> None:
+        try:
+            text = toml.dumps(toml.build(self.form.raw))
+        except UserError as error:
+            self._previewed("error", str(error))
+            return
+        self.preview.ask(text)
+
+    def _previewed(self, part: str, value: Any) -> None:
+        model, data = self.query_one(ModelTree), self.query_one(DataPreview)
+        if part == "device":
+            self.query_one(Device).show_chosen(value)
+        elif part == "data":
+            data.show(value)
+        elif part == "model":
+            model.show(value)
+            self.query_one(Panes).pane("model").border_subtitle = model.memory_words()
+        elif part == "error":
+            first = value.splitlines()[0] if value else "unknown error"
+            (data if "data" in first.partition(" ")[0] else model).say(value)
+            self.query_one(Panes).pane("model").border_subtitle = ""
+            self.notify(first, severity="warning", timeout=6)
+
+    def load(self, raw: dict[str, Any], what: str) -> None:
+        """Take an experiment into the form."""
+        self.form.show(raw)
+        self.form.post_message(Form.Changed(raw))
+        self.notify(f"{what} is loaded", timeout=3)
+
+    # --- charts ------------------------------------------------------------------------------------------------------
+
+    def on_charts_view_changed(self, event: Charts.ViewChanged) -> None:
+        """Remember how charts are looked at."""
+        self.memory.view = {k: v for k, v in asdict(event.view).items() if k not in ("zoom", "cursor")}
+
+    @work
+    async def on_charts_metrics_asked(self, event: Charts.MetricsAsked) -> None:
+        """Choose which scalars are charted."""
+        charts = self.query_one(Charts)
+        shown = {s.name for s in charts.wanted()}
+        choices = [Choice(s.name, s.title, ", ".join(s.series), s.name in shown) for s in charts.available()]
+        picked = await self.app.push_screen_wait(Pick("Charts", choices, "space marks, enter takes them", many=True))
+        if picked is not None:
+            charts.picked = picked
+            charts.chosen = 0
+            charts.draw()
+
+
+def _view(values: dict[str, Any]) -> View:
+    try:
+        view = View(**values)
+    except TypeError:
+        return View()
+    return view if view.x in ("step", "epoch", "time") and isinstance(view.smoothing, int | float) and 0 <= view.smoothing < 1 else View()

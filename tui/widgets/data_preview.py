@@ -1,0 +1,117 @@
+"""The data set at a glance: shape, classes, how many of each, and samples drawn in half blocks."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from rich.style import Style
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import VerticalScroll
+from textual.widgets import Static
+
+from tui.drawing.bars import bar
+
+#: From dark to light, where there are no colours.
+_SHADES = " ░▒▓█"
+
+
+class DataPreview(VerticalScroll):
+    """Facts and pictures of the data set."""
+
+    BINDINGS = [
+        Binding("j", "scroll_down", "Down", show=False, id="data.down", tooltip="Scroll down"),
+        Binding("k", "scroll_up", "Up", show=False, id="data.up", tooltip="Scroll up"),
+    ]
+    DEFAULT_CSS = "DataPreview { height: 1fr; padding: 0 1; scrollbar-size-vertical: 1; }"
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self._facts: dict[str, Any] | None = None
+
+    def compose(self) -> ComposeResult:
+        """One text."""
+        yield Static(id="data-text", markup=False)
+
+    def say(self, text: str) -> None:
+        """Words instead of data."""
+        self._facts = None
+        self.query_one(Static).update(text)
+
+    def show(self, facts: dict[str, Any]) -> None:
+        """Show what core.preview tells of the data."""
+        self._facts = facts
+        self._draw()
+
+    def on_resize(self) -> None:
+        """As many pictures side by side as there is room for."""
+        self._draw()
+
+    def _draw(self) -> None:
+        if self._facts is not None and self.size.width > 4:
+            self.query_one(Static).update(picture(self._facts, self.size.width - 3, not self.app.no_color))
+
+
+def picture(facts: dict[str, Any], width: int, colour: bool) -> Text:
+    """Everything as one text of that width."""
+    samples = "  ".join(f"{count:,} {part}" for part, count in facts["samples"].items() if count)
+    text = Text(no_wrap=True)
+    text.append(f"{facts['name']}", style="bold")
+    text.append(f"  {facts['task']}\n{samples}\n")
+    text.append(f"shape {'×'.join(map(str, facts['input_shape']))}, {facts['outputs']} outputs\n")
+    text.append(f"{', '.join(facts['transforms'])}\nfrom {facts['place']}\n", style="dim")
+    for warning in facts["warnings"]:
+        text.append(f"{warning}\n", style="italic")
+    if facts["pictures"]:
+        text.append("\n")
+        _draw_pictures(text, facts["pictures"], facts["labels"], width, colour)
+    elif facts["rows"]:
+        text.append("\n")
+        for row, label in zip(facts["rows"], facts["labels"], strict=False):
+            text.append("".join(f"{v:>8.3g}" for v in row[: max(1, (width - 12) // 8)]) + f"  {label}\n")
+    if facts["counts"]:
+        text.append("\n")
+        _draw_counts(text, facts["counts"], facts["classes"], width)
+    return text
+
+
+def _draw_counts(text: Text, counts: list[int], names: list[str], width: int) -> None:
+    most = max(counts) or 1
+    longest = min(max(len(n) for n in names), 14)
+    for name, count in list(zip(names, counts, strict=False))[:40]:
+        text.append(f"{name[:14]:<{longest}} {bar(count / most, max(4, min(24, width - longest - 10)))} {count:,}\n")
+    if len(counts) > 40:
+        text.append(f"and {len(counts) - 40:,} classes more\n")
+
+
+def _draw_pictures(text: Text, pictures: dict[str, Any], labels: list[str], width: int, colour: bool) -> None:
+    pixels = base64.b64decode(pictures["rgb"])
+    count, height, across = pictures["count"], pictures["height"], pictures["width"]
+    side_by_side = max(1, min(count, (width + 1) // (across + 1)))
+    rows = 3 if height <= 10 else 1 if height > 20 else 2
+    for first in range(0, min(count, rows * side_by_side), side_by_side):
+        numbers = range(first, min(first + side_by_side, count))
+        for y in range(0, height, 2):
+            for number in numbers:
+                for x in range(across):
+                    upper = _pixel(pixels, number, y, x, height, across)
+                    lower = _pixel(pixels, number, y + 1, x, height, across) if y + 1 < height else (0, 0, 0)
+                    _append_cell(text, upper, lower, colour)
+                text.append(" ")
+            text.append("\n")
+        text.append(" ".join(f"{labels[n][:across]:<{across}}" for n in numbers) + "\n", style="dim")
+
+
+def _pixel(pixels: bytes, number: int, y: int, x: int, height: int, width: int) -> tuple[int, int, int]:
+    at = ((number * height + y) * width + x) * 3
+    return pixels[at], pixels[at + 1], pixels[at + 2]
+
+
+def _append_cell(text: Text, upper: tuple[int, int, int], lower: tuple[int, int, int], colour: bool) -> None:
+    if not colour:
+        light = (sum(upper) + sum(lower)) / (6 * 255)
+        text.append(_SHADES[min(4, int(light * 5))])
+        return
+    text.append("▀", style=Style(color=f"#{bytes(upper).hex()}", bgcolor=f"#{bytes(lower).hex()}"))

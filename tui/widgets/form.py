@@ -1,0 +1,303 @@
+"""The experiment as a form: every field of the TOML, common ones first, the rest folded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.style import Style
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.message import Message
+from textual.widgets import Static, Tree
+from textual.widgets.tree import TreeNode
+
+from core import fields, toml
+from core.errors import UserError
+from core.fields import Field
+from tui.widgets.field_editor import FieldEditor
+from tui.widgets.vim import VimTree
+
+
+class _Fields(VimTree):
+    """The lines of the form."""
+
+    BINDINGS = [
+        Binding("enter", "edit", "Edit", id="form.edit", tooltip="Edit the field, or fold and unfold"),
+        Binding("space", "cycle(1)", "Next choice", show=False, id="form.next", tooltip="The next choice of the field"),
+        Binding("backspace,delete", "clear_field", "Default", id="form.default", tooltip="Back to the default"),
+        Binding("f", "file", "Own code", id="form.file", tooltip="Pick your own model, data set or loss from a file"),
+        Binding("slash", "find", "Find", key_display="/", id="form.find", tooltip="Find a field by name"),
+        Binding("n", "find_next", "Next found", show=False, id="form.find-next", tooltip="The next field found"),
+    ]
+
+    @property
+    def _form(self) -> Form:
+        """The lines have the focus, so the keys are theirs; what they do is the form's."""
+        form = self.parent
+        assert isinstance(form, Form)
+        return form
+
+    def action_edit(self) -> None:
+        """Edit, or fold."""
+        self._form.enter()
+
+    def action_cycle(self, by: int) -> None:
+        """The next choice."""
+        self._form.cycle(by)
+
+    def action_clear_field(self) -> None:
+        """Back to the default."""
+        self._form.clear_field()
+
+    def action_file(self) -> None:
+        """Code of one's own."""
+        self._form.file()
+
+    def action_find(self) -> None:
+        """Find a field."""
+        self._form.post_message(Form.FindAsked())
+
+    def action_find_next(self) -> None:
+        """Find the next."""
+        self._form.find_next()
+
+    def render_label(self, node: TreeNode, base_style: Style, style: Style) -> Text:
+        """Name and value; defaults are dim."""
+        if not isinstance(node.data, Field):
+            return Text(str(node.label), style=style + Style(bold=True), no_wrap=True)
+        item = node.data
+        depth = 0
+        parent = node.parent
+        while parent is not None and parent is not self.root:
+            depth, parent = depth + 1, parent.parent
+        width = max(self.size.width - 2 * depth - 3, 16)
+        name = item.path[-1]
+        value = fields.show(item.value) or ("required" if item.required else "-")
+        room = max(width - 19, 6)
+        if len(value) > room:
+            value = value[: room - 1] + "…"
+        text = Text(f"{name:<18.18} ", style=style, no_wrap=True)
+        if item.given is None:
+            text.append(value, style=Style(dim=True))
+        else:
+            text.append(value, style=Style(bold=True))
+        return text
+
+
+class Form(Vertical):
+    """Edits raw tables, as a TOML file has them; ``raw`` holds what is given, defaults are not written."""
+
+    DEFAULT_CSS = """
+    Form { layers: base editor; height: 1fr;
+        & _Fields { height: 1fr; background: $background; scrollbar-size-vertical: 1; padding: 0; }
+        & #form-help { dock: bottom; height: 2; color: $text-muted; padding: 0 1; }
+    }
+    """
+
+    class Changed(Message):
+        """The experiment was changed."""
+
+        def __init__(self, raw: dict[str, Any]) -> None:
+            super().__init__()
+            self.raw = raw
+
+    class FileAsked(Message):
+        """The user wants to pick code of their own for this field."""
+
+        def __init__(self, field: Field) -> None:
+            super().__init__()
+            self.field = field
+
+    class FindAsked(Message):
+        """The user wants to find a field."""
+
+    class PickAsked(Message):
+        """The user wants to pick from the catalog for this field."""
+
+        def __init__(self, field: Field) -> None:
+            super().__init__()
+            self.field = field
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self.raw: dict[str, Any] = {}
+        self._found = ""
+
+    def compose(self) -> ComposeResult:
+        """The lines, the help of the chosen one, and the editor over them."""
+        tree = _Fields("experiment", id="form-fields")
+        tree.show_root = False
+        tree.guide_depth = 2
+        yield tree
+        yield Static(id="form-help", markup=False)
+        yield FieldEditor(self._check)
+
+    @property
+    def lines(self) -> _Fields:
+        """The lines."""
+        return self.query_one(_Fields)
+
+    @property
+    def editor(self) -> FieldEditor:
+        """The editor of a field."""
+        return self.query_one(FieldEditor)
+
+    def focus_inside(self) -> None:
+        """Focus the lines."""
+        self.lines.focus()
+
+    def show(self, raw: dict[str, Any]) -> None:
+        """Edit these tables; what is unfolded and where the cursor is stay as they are."""
+        self.raw = raw
+        tree = self.lines
+        unfolded = {str(node.data) for node in _walk(tree.root) if not isinstance(node.data, Field) and node.is_expanded}
+        first = not tree.root.children
+        here = self.current.key if self.current else None
+        tree.clear()
+        sections: dict[str, TreeNode] = {}
+        folded: dict[str, TreeNode] = {}
+        rest: dict[str, list[Field]] = {}
+        for item in fields.fields(raw):
+            section = item.path[0]
+            if section not in sections:
+                sections[section] = tree.root.add(section, data=section, expand=first or section in unfolded)
+            if item.common or item.given is not None:
+                sections[section].add_leaf(item.path[-1], data=item)
+            else:
+                rest.setdefault(section, []).append(item)
+        for section, items in rest.items():
+            key = f"{section} more"
+            folded[section] = sections[section].add(f"{len(items)} more", data=key, expand=key in unfolded)
+            for item in items:
+                folded[section].add_leaf(item.path[-1], data=item)
+        if here is not None:
+            self._go(here)
+        elif sections:
+            tree.cursor_line = 1
+
+    @property
+    def current(self) -> Field | None:
+        """The field under the cursor."""
+        node = self.lines.cursor_node
+        return node.data if node is not None and isinstance(node.data, Field) else None
+
+    def _go(self, key: str) -> bool:
+        for node in _walk(self.lines.root):
+            if isinstance(node.data, Field) and node.data.key == key:
+                if node.parent is not None and not node.parent.is_expanded:
+                    node.parent.expand()
+                # Line numbers are known only once the tree has been laid out anew.
+                self.lines._tree_lines  # noqa: B018
+                self.lines.move_cursor(node)
+                return True
+        return False
+
+    def find(self, text: str) -> bool:
+        """Go to the next field whose name holds this text; tells whether there is one."""
+        self._found = text
+        items = [node.data for node in _walk(self.lines.root) if isinstance(node.data, Field)]
+        keys = [item.key for item in items]
+        start = keys.index(self.current.key) + 1 if self.current else 0
+        for key in keys[start:] + keys[:start]:
+            if text.lower() in key.lower():
+                return self._go(key)
+        return False
+
+    def set_value(self, item: Field, text: str) -> None:
+        """Take a text for a field.
+
+        Raises UserError when it is wrong.
+        """
+        self.raw = fields.change(self.raw, item, text)
+        self.show(self.raw)
+        self.post_message(self.Changed(self.raw))
+
+    def _check(self, item: Field, text: str) -> None:
+        fields.change(self.raw, item, text)
+
+    # --- keys --------------------------------------------------------------------------------------------------------
+
+    def edit(self, item: Field) -> None:
+        """Open the editor over the field."""
+        line = self.lines.cursor_line - self.lines.scroll_offset.y
+        self.editor.styles.offset = (0, max(0, min(line, self.size.height - 4)))
+        self.editor.open(item)
+
+    @on(Tree.NodeHighlighted)
+    def _highlighted(self, event: Tree.NodeHighlighted) -> None:
+        event.stop()
+        item = event.node.data
+        words = f"{item.key}: {item.help} {item.limits}" if isinstance(item, Field) else ""
+        self.query_one("#form-help", Static).update(words)
+
+    def on_field_editor_accepted(self, event: FieldEditor.Accepted) -> None:
+        """The editor's text is right."""
+        event.stop()
+        try:
+            self.set_value(event.field, event.text)
+        except UserError as error:
+            self.notify(str(error), severity="error")
+
+    def on_field_editor_closed(self, event: FieldEditor.Closed) -> None:
+        """Back to the lines."""
+        event.stop()
+        self.lines.focus()
+
+    def enter(self) -> None:
+        """Enter on a line."""
+        item = self.current
+        if item is None:
+            node = self.lines.cursor_node
+            if node is not None:
+                node.toggle()
+        elif item.kind == "bool":
+            self.cycle(1)
+        elif item.kind == "pick":
+            self.post_message(self.PickAsked(item))
+        else:
+            self.edit(item)
+
+    def cycle(self, by: int) -> None:
+        """The next choice of the field."""
+        item = self.current
+        if item is None or not item.choices:
+            return
+        value = fields.show(item.value)
+        place = item.choices.index(value) + by if value in item.choices else 0
+        try:
+            self.set_value(item, item.choices[place % len(item.choices)])
+        except UserError as error:
+            self.notify(str(error), severity="error")
+
+    def clear_field(self) -> None:
+        """Back to the default."""
+        item = self.current
+        if item is not None and item.given is not None:
+            self.raw = toml.put(self.raw, item.path, None)
+            self.show(self.raw)
+            self.post_message(self.Changed(self.raw))
+
+    def file(self) -> None:
+        """Pick code of one's own for the field, or for the model when the field takes none."""
+        item = self.current
+        names = ("data.name", "model.name", "loss.name")
+        if item is None or item.key not in names:
+            section = item.path[0] if item else "model"
+            key = f"{section}.name" if f"{section}.name" in names else "model.name"
+            item = next(f for f in fields.fields(self.raw) if f.key == key)
+        self.post_message(self.FileAsked(item))
+
+    def find_next(self) -> None:
+        """The next field found."""
+        if self._found:
+            self.find(self._found)
+
+
+def _walk(node: TreeNode) -> Iterator[TreeNode]:
+    for child in node.children:
+        yield child
+        yield from _walk(child)

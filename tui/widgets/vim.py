@@ -1,0 +1,48 @@
+"""Vim's keys for trees and lists."""
+
+from __future__ import annotations
+
+from textual.binding import Binding
+from textual.widgets import Tree
+
+LIST_KEYS = [
+    Binding("j", "cursor_down", "Down", show=False, id="list.down", tooltip="One line down"),
+    Binding("k", "cursor_up", "Up", show=False, id="list.up", tooltip="One line up"),
+    Binding("g", "first", "First", show=False, id="list.first", tooltip="To the first line"),
+    Binding("G", "last", "Last", show=False, id="list.last", tooltip="To the last line"),
+    Binding("ctrl+d", "page_down", "Page down", show=False, id="list.page-down", tooltip="A page down"),
+    Binding("ctrl+u", "page_up", "Page up", show=False, id="list.page-up", tooltip="A page up"),
+]  # fmt: skip
+
+
+class VimTree(Tree):
+    """A tree with vim's keys: h and l fold and unfold."""
+
+    BINDINGS = [
+        *LIST_KEYS,
+        Binding("h,left", "fold", "Fold", show=False, id="tree.fold", tooltip="Fold, or go to the node above"),
+        Binding("l,right", "unfold", "Unfold", show=False, id="tree.unfold", tooltip="Unfold"),
+    ]
+
+    def action_first(self) -> None:
+        """To the first line."""
+        self.cursor_line = 0
+
+    def action_last(self) -> None:
+        """To the last line."""
+        self.cursor_line = self.last_line
+
+    def action_fold(self) -> None:
+        """Fold the node, or go to its parent."""
+        node = self.cursor_node
+        if node is None:
+            return
+        if node.is_expanded and node.allow_expand and node.children:
+            node.collapse()
+        elif node.parent is not None and node.parent is not self.root:
+            self.move_cursor(node.parent)
+
+    def action_unfold(self) -> None:
+        """Unfold the node."""
+        if self.cursor_node is not None and self.cursor_node.allow_expand:
+            self.cursor_node.expand()
