@@ -195,6 +195,8 @@ def _number(value: Any) -> Any:
     if type(value) is dict:
         return {k: _number(v) for k, v in value.items()}
     if type(value) is list:
+        if value and type(value[0]) is list:
+            return tuple(_number(v) for v in value)
         return tuple(_NOT_FINITE.get(v, v) if type(v) is str else v for v in value)
     return value
 

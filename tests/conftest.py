@@ -23,6 +23,12 @@ ROOT = Path(__file__).resolve().parent.parent
 QUICK = ("trainer.epochs=2", "tracking.graph=false", "tracking.images=false")
 
 
+@pytest.fixture(autouse=True)
+def _state_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torchdeck remembers of a user is not touched by a test, nor read by it."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
 class StopAt(Control):
     """A Control that gives one command once the session has done that many steps."""
 

@@ -24,7 +24,7 @@ from core.events import (
     StateChanged,
     StepSummary,
 )
-from core.reporters import Progress, words
+from core.reporters import Progress, brief, words
 from core.runs.series import Series
 
 #: Lines of the log that are kept.
@@ -178,7 +178,7 @@ class History:
         if event.best:
             self.best = event
         self._add_all("val", event.step, event.val)
-        text = f"epoch {event.epoch}: train {words(event.train)}" + (f"  val {words(event.val)}" if event.val else "")
+        text = f"epoch {event.epoch:,}  train {brief(event.train)}" + (f"  val {brief(event.val)}" if event.val else "")
         self._say(event, "info", text + ("  best" if event.best else ""))
 
     def _take_end(self, event: Finished) -> None:

@@ -63,7 +63,7 @@ def log_ticks(low: float, high: float, count: int, unit: str) -> list[Tick]:
             break
     if len(values) < 3:
         return ticks(low, high, max(count, 3), unit)
-    every = max(1, math.ceil(len(values) / max(count, 3)))
+    every = max(1, len(values) // max(count, 3))
     return [Tick(v, label(v, v, unit)) for v in values[::every]]
 
 

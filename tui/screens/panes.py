@@ -56,7 +56,8 @@ class Panes(Horizontal):
         &.-wide #pane-log { height: 12; }
         &.-narrow > #setup, &.-narrow > #look { width: 1fr; }
         &.-narrow #pane-log, &.-narrow #pane-queue, &.-normal #pane-queue { height: 1fr; }
-        &.-narrow #pane-log.-tail { height: 3; border-top: none; }
+        &.-narrow #pane-log.-tail { height: 3; }
+        &.-narrow #pane-log.-tail Log { scrollbar-size-vertical: 0; }
         &.-tiny #pane-log.-tail { display: none; }
     }
     """

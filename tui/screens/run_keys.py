@@ -15,6 +15,7 @@ from core.runs.listing import list_runs
 from tui.link import OVER
 from tui.screens.base import Workplace
 from tui.screens.dialogs import Answer, Choice, Line, Pick, Question
+from tui.widgets.form import Form
 from tui.widgets.queue import QueueList
 
 
@@ -59,6 +60,7 @@ class RunKeys(Workplace):
             self.notify(wrong, severity="error", timeout=10)
             self.choose("experiment")
             return None
+        self.form.post_message(Form.Changed(raw))  # what was used last is remembered
         experiment = toml.build(raw)
         name = experiment.tracking.name or f"{_class(experiment.data.name)}-{_class(experiment.model.name)}"
         return toml.dumps(experiment), name

@@ -94,7 +94,7 @@ class TrainScreen(ExperimentKeys, RunKeys):
             "queue": QueueList(id="queue"),
         }  # fmt: skip
         yield Panes(contents)
-        yield Footer(show_command_palette=False)
+        yield Footer(show_command_palette=False, compact=True)
 
     def on_mount(self) -> None:
         """Show the experiment, and begin to look."""

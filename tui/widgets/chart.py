@@ -287,7 +287,7 @@ class Chart(Lines, can_focus=False):
         unit = _X[view.x]
         last = -1
         name = {"step": "step", "epoch": "epoch", "time": ""}[view.x]
-        for tick in ticks(window.x0, window.x1, max(window.columns // 12, 2), unit):
+        for tick in ticks(window.x0, window.x1, max(window.columns // 9, 2), unit):
             column = window.column(tick.value)
             start = max(column - len(tick.label) // 2, 0)
             if start <= last + 1 or start + len(tick.label) > window.columns:

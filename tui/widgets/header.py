@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 from rich.text import Text
@@ -40,8 +41,9 @@ class Header(Lines):
             self._spark = _spark(history)
         theme = self.app.theme_variables
         accent = colour(theme, "primary")
-        wide = self.size.width >= 100
-        text = Text(" torchdeck ", style=f"bold {accent}", no_wrap=True)
+        wide = self.size.width >= 78
+        text = Text(no_wrap=True)
+        text.append(" torchdeck ", style=f"bold {accent}")
         for key, (name, title) in enumerate(self._panes.items(), 1):
             label = f" {key} {title} " if wide or name == current else f" {key} {title[:5]} "
             text.append(label, style="bold reverse" if name == current else "")
@@ -81,7 +83,7 @@ def progress_lines(snapshot: Snapshot, width: int, theme: dict[str, str]) -> lis
     if state == "starting" and snapshot.run is None:
         first.append("  importing torch, reading data, building the model")
     elif snapshot.run is not None:
-        first.append(f"  {snapshot.run.name}")
+        first.append(f"  {run_name(snapshot.run.name, width)}")
     if state in ("done", "stopped", "aborted", "failed", "dead", "idle") or started is None:
         return [first, _ending(snapshot)]
     step, total = history.step, started.steps
@@ -103,6 +105,11 @@ def progress_lines(snapshot: Snapshot, width: int, theme: dict[str, str]) -> lis
     second.append(bar(share, room), style=f"{colour(theme, 'primary')}{on(theme, 'surface-lighten-2')}")
     second.append(tail)
     return [first, second]
+
+
+def run_name(name: str, width: int) -> str:
+    """A run's name; where there is little room, without the time in front."""
+    return re.sub(r"^\d{8}-\d{6}-", "", name) if width < 110 else name
 
 
 def _last_time(history: History) -> float:

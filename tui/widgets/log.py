@@ -26,7 +26,7 @@ class Log(RichLog):
         Binding("c", "copy", "Copy", id="log.copy", tooltip="Copy the log to the clipboard (OSC 52)"),
     ]  # fmt: skip
 
-    DEFAULT_CSS = "Log { height: 1fr; min-height: 1; background: $background; scrollbar-size-vertical: 1; }"
+    DEFAULT_CSS = "Log { height: 1fr; min-height: 1; background: $background; scrollbar-size-vertical: 1; overflow-x: hidden; }"
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id, wrap=True, max_lines=2000, auto_scroll=False)
@@ -51,7 +51,8 @@ class Log(RichLog):
             self.scroll_end(animate=False)
 
     def _styled(self, at: float, level: str, words: str) -> Text:
-        text = Text(time.strftime("%H:%M:%S ", time.localtime(at)), style="dim")
+        text = Text()
+        text.append(time.strftime("%H:%M:%S ", time.localtime(at)), style="dim")
         text.append(words, style=colour(self.app.theme_variables, _STYLES.get(level, "")))
         return text
 

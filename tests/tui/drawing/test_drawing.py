@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tui.drawing import axes, bars
+from tui.drawing.canvas import Window, curve, envelope, points
+
+finite = st.floats(-1e12, 1e12, allow_nan=False)
+
+
+@given(finite, finite, st.integers(1, 12), st.sampled_from(axes.UNITS))
+def test_ticks_are_round_rising_inside_and_few(low: float, high: float, count: int, unit: str) -> None:
+    found = axes.ticks(low, high, count, unit)
+    values = [t.value for t in found]
+    assert values == sorted(values)
+    assert len(values) <= 3 * count + 2
+    margin = abs(high - low) * 1e-6 + 1e-9 * max(abs(low), abs(high))
+    assert all(low - margin <= v <= high + margin for v in values)
+    if unit == "count":
+        assert all(v == int(v) for v in values)
+
+
+@given(st.floats(1e-9, 1e9), st.floats(1.05, 1e9), st.integers(1, 10))
+def test_a_log_axis_has_at_least_three_ticks(low: float, factor: float, count: int) -> None:
+    found = axes.log_ticks(low, low * factor, count, "number")
+    assert len(found) >= (3 if factor > 1.5 else 2)
+    assert all(low * 0.999 <= t.value <= low * factor * 1.001 for t in found)
+
+
+@pytest.mark.parametrize(
+    ("value", "step", "unit", "text"),
+    [
+        (0.5, 0.1, "number", "0.5"), (0.25, 0.05, "number", "0.25"), (1500, 500, "count", "1.5k"),
+        (2_000_000, 1_000_000, "count", "2M"), (0.95, 0.05, "percent", "95%"), (0.985, 0.005, "percent", "98.5%"),
+        (90, 30, "time", "1:30"), (7200, 3600, "time", "2:00:00"), (5, 5, "time", "5s"), (1e-5, 1e-5, "number", "1e-5"),
+        (400_000, 86_400, "time", "4d 15h"), (0, 1, "number", "0"), (3 << 30, 1 << 30, "bytes", "3G"),
+    ],
+)  # fmt: skip
+def test_labels(value: float, step: float, unit: str, text: str) -> None:
+    assert axes.label(value, step, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [(math.nan, "number", "NaN"), (math.inf, "percent", "∞"), (-math.inf, "number", "-∞"), (0.98052, "percent", "98.05%"),
+     (12_345, "rate", "12.3k/s"), (0.00012, "number", "1.200e-04"), (1234.5678, "number", "1234.5678")],
+)  # fmt: skip
+def test_readings(value: float, unit: str, text: str) -> None:
+    assert axes.reading(value, unit) == text
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=400), st.integers(2, 60), st.integers(1, 20), st.booleans())
+def test_every_point_is_covered_by_its_column(values: list[float], columns: int, rows: int, log: bool) -> None:
+    y = np.array(values)
+    y = np.exp(y / 50) if log else y
+    x = np.arange(len(y), dtype=float)
+    window = Window(-0.5, len(y) - 0.5, float(y.min()) - 0.1 * (not log), float(y.max()) + 0.1, columns, rows, log)
+    low, high = envelope(x, y, y, window)
+    at = np.clip(((x - window.x0) / (window.x1 - window.x0) * columns * 2).astype(int), 0, columns * 2 - 1)
+    # A point on an edge may belong to the column before it.
+    assert all((low[max(a - 1, 0) : a + 2].min() <= v <= high[max(a - 1, 0) : a + 2].max()) or
+               np.isnan(low[max(a - 1, 0) : a + 2]).any() for a, v in zip(at, y, strict=True))  # fmt: skip
+    assert curve(x, y, y, window).shape == (rows, columns)
+    assert curve(x, y, y, window).any()
+
+
+def test_a_spike_of_one_step_in_fifty_thousand_reaches_the_top() -> None:
+    y = np.full(50_000, 0.5)
+    y[31_415] = 25.0
+    x = np.arange(50_000, dtype=float)
+    picture = curve(x, y, y, Window(0, 50_000, 0, 25, 80, 12))
+    assert picture[0].any()
+    assert int(np.flatnonzero(picture[0])[0]) == int(31_415 / 50_000 * 80)
+
+
+def test_lines_are_joined_without_gaps() -> None:
+    x, y = np.array([0.0, 1.0]), np.array([0.0, 1.0])
+    picture = curve(x, y, y, Window(0, 1, 0, 1, 10, 10))
+    assert all(picture[:, column].any() for column in range(10))
+    assert all(picture[row].any() for row in range(10))
+
+
+def test_nothing_is_drawn_of_what_is_not_finite_or_not_positive_on_a_log_axis() -> None:
+    window = Window(0, 3, 0.1, 1, 10, 5)
+    x = np.array([0.0, 1.0, 2.0])
+    assert not curve(x, np.full(3, np.nan), np.full(3, np.nan), window).any()
+    log = Window(0, 3, 0.1, 1, 10, 5, log=True)
+    assert not curve(x, np.full(3, -1.0), np.full(3, -1.0), log).any()
+    assert points(x, np.array([-1.0, 0.5, np.nan]), log) == [(1, 3)]
+
+
+def test_curves_are_told_apart_without_colour() -> None:
+    x = np.arange(100.0)
+    window = Window(0, 99, -1, 1, 50, 5)
+    pictures = [curve(x, np.zeros(100), np.zeros(100), window, n).tobytes() for n in range(4)]
+    assert len(set(pictures)) == 4
+
+
+def test_bars_and_sparklines() -> None:
+    assert bars.sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8) == "▁▂▃▄▅▆▇█"
+    assert bars.sparkline([], 8) == ""
+    assert bars.sparkline([math.nan, math.inf], 8) == ""
+    assert len(bars.sparkline(list(range(1000)), 10)) == 10
+    assert bars.sparkline([5, 5, 5], 3) == "▁▁▁"
+    assert bars.bar(0.5, 4) == "██  "
+    assert bars.bar(2.0, 4) == "████"
+    assert bars.bar(-1.0, 4) == "    "
+    assert bars.bar(1 / 16, 2) == "▏ "
