@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -58,6 +59,7 @@ class Workbench(App[int]):
         self._key_at = time.monotonic()
         self._title = ""
         self._quit_when_over = False
+        self._asking: Question | None = None
         #: Why the workbench ended, where that is not the user's wish: a sentence.
         self.failure: str | None = None
         #: What to tell on the way out.
@@ -178,6 +180,9 @@ class Workbench(App[int]):
         """A run has ended: ring, and tell it."""
         self.bell()
         snapshot = event.snapshot
+        if self._asking is not None and self.screen is self._asking:
+            self._asking.dismiss("over")  # there is nothing left to ask
+            return
         if self._quit_when_over:
             self._say_how_to_go_on()
             self.leave(0)
@@ -206,14 +211,18 @@ class Workbench(App[int]):
         if snapshot is None or not snapshot.active:
             self.leave(0)
             return
-        if isinstance(self.screen, Question):
+        if self._asking is not None:
             return
-        answer = await self.push_screen_wait(Question("A run goes on. What shall become of it?", [
+        self._asking = Question("A run goes on. What shall become of it?", [
             Answer("s", "stay", "Stay here"),
             Answer("d", "detach", "Detach: it goes on without the workbench; torchdeck attaches to it again"),
             Answer("x", "stop", "Stop it after a checkpoint, then quit"),
-        ]))  # fmt: skip
-        if answer == "detach":
+        ])  # fmt: skip
+        answer = await self.push_screen_wait(self._asking)
+        self._asking = None
+        if answer == "over":
+            self.leave(0)
+        elif answer == "detach":
             self.farewell = "the run goes on; look at it again with: torchdeck"
             if snapshot.run is not None:
                 self.farewell = f"{snapshot.run.name} goes on; look at it again with: torchdeck attach {snapshot.run}"
@@ -238,6 +247,10 @@ class Workbench(App[int]):
     def leave(self, code: int) -> None:
         """End the workbench; the run, if there is one, is another process and goes on."""
         self.memory.save()
+        if code == HUNG_UP:
+            os._exit(HUNG_UP)  # nobody is there to be told, and Textual's writer would wait for the dead terminal
+        if code == TERMINATED:
+            _exit_soon(code)
         self._write("\x1b[23;0t")
         self.exit(code)
 
@@ -286,9 +299,7 @@ def run(root: Path, raw: dict[str, Any] | None, attach: Path | None, mouse: bool
         code = app.run(mouse=mouse)
     except OSError as error:  # the terminal went away in the middle of a write
         app.failure = app.failure or f"The terminal can't be written: {error.strerror}."
-        code = HUNG_UP
-    if code == HUNG_UP:
-        os._exit(HUNG_UP)  # nobody is there to be told, and threads may hang on the dead terminal
+        os._exit(HUNG_UP)
     if app.failure is not None:
         print(f"torchdeck: {app.failure}", file=sys.stderr)
         _keep(app.link)
@@ -296,6 +307,13 @@ def run(root: Path, raw: dict[str, Any] | None, attach: Path | None, mouse: bool
     if app.farewell:
         print(app.farewell)
     return code or 0
+
+
+def _exit_soon(code: int) -> None:
+    """Whoever sends SIGTERM does not wait for a terminal that takes nothing any more."""
+    timer = threading.Timer(3.0, os._exit, (code,))
+    timer.daemon = True
+    timer.start()
 
 
 def _keep(link: Link) -> None:

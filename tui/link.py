@@ -63,8 +63,10 @@ class Link:
         self._state = "idle"
         self._pid: int | None = None
         self._looked = 0.0
-        self._seen_current: str | None = None
+        last = self.queue.last()
+        self._seen = last.id if last else None
         self._cancelled = False
+        self._wanted = False
 
     # --- what the user asks for --------------------------------------------------------------------------------------
 
@@ -77,11 +79,18 @@ class Link:
         self.serve()
 
     def serve(self) -> None:
-        """Have what waits trained, if nobody does.
+        """Have what waits trained: now, or as soon as the process that ends just now is gone.
 
         Raises UserError when no process can be started.
         """
-        if self.queue.waiting() and not self.queue.served() and not self._process_lives():
+        self._wanted = True
+        self._start_wanted()
+
+    def _start_wanted(self) -> None:
+        if not self._wanted or self._someone_trains():
+            return
+        self._wanted = False
+        if self.queue.waiting():
             self._process = self.queue.start()
 
     def attach(self, run: Path) -> None:
@@ -119,11 +128,18 @@ class Link:
     def poll(self) -> Snapshot:
         """Read what is new."""
         current = self.queue.current()
-        if current is not None and current.run and current.run != self._seen_current:
-            self._seen_current = current.run
-            if self.run is None or Path(current.run) != self.run or self._state in OVER:
-                self.attach(Path(current.run))
+        for item in (current, self.queue.last()):
+            if item is not None and item.run and item.id != self._seen:
+                self._seen = item.id
+                self.attach(Path(item.run))
+                break
         refusal = self._refusal(current)
+        if not self.queue.waiting():
+            self._wanted = False
+        try:
+            self._start_wanted()
+        except UserError as error:
+            refusal = str(error)
         self._follow()
         state = self._state_now(current)
         return Snapshot(self.history, state, self.run, self._pid, tuple(self.queue.waiting()), refusal, self.history.version)

@@ -90,6 +90,10 @@ class Queue:
         """What is being trained, or was when its process was killed."""
         return _read(self._folder / "current.json")
 
+    def last(self) -> Item | None:
+        """What was trained last and had a run directory: a short run may begin and end between two looks."""
+        return _read(self._folder / "last.json")
+
     def failure(self) -> str | None:
         """Why the last experiment could not begin; None when it could."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -165,6 +169,9 @@ class Queue:
         """The current experiment is over; ``failure`` tells why it could not begin."""
         if failure is not None:
             files.write_text(self._folder / "failed.json", json.dumps({"message": failure, "title": item.title}))
+        current = self.current()
+        if current is not None and current.run:
+            self._write(self._folder / "last.json", current)
         (self._folder / "current.json").unlink(missing_ok=True)
 
     def _write(self, path: Path, item: Item) -> None:

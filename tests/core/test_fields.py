@@ -92,13 +92,18 @@ def test_typed(key: str, text: str, value: Any) -> None:
         ("data.transforms", "ToTensorr", "did you mean 'ToTensor'"),
         ("data.transforms", "__import__('os').system('true')", "data.transforms"),
         ("trainer.device", "tpu", "choose from"),
-        ("loss.name", "huber", "does not fit"),
         ("trainer.precision", "fp8", "not known"),
     ],
 )
 def test_wrong_values_are_told_in_the_words_of_the_toml(key: str, text: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         fields.change({}, field(key), text)
+
+
+def test_what_does_not_fit_together_is_told() -> None:
+    raw = {"data": {"name": "diabetes"}}
+    with pytest.raises(UserError, match="does not fit"):
+        fields.change(raw, field("loss.name", raw), "cross_entropy")
 
 
 def test_fields_can_be_put_right_one_after_the_other() -> None:

@@ -7,41 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
+import psutil
 import pytest
+from fake_nvml import FakeNvml
 
 from core.nvidia import Nvidia, in_words
 from core.readings import Meter
-
-
-class FakeNvml:
-    """What pynvml would tell; ``broken`` names functions that raise, with their message."""
-
-    def __init__(self, count: int = 1, **broken: str) -> None:
-        self.count, self.broken = count, broken
-        self.processes = [SimpleNamespace(pid=os.getpid(), usedGpuMemory=1 << 30)]
-        self.memory = SimpleNamespace(used=8 << 30, total=80 << 30)
-        self.mig = False
-        self.utilization = 97
-
-    def __getattr__(self, name: str) -> Any:
-        def function(*args: Any) -> Any:
-            if name in self.broken:
-                raise RuntimeError(self.broken[name])
-            index = args[0] if args else 0
-            return {
-                "nvmlInit": None, "nvmlDeviceGetCount": self.count, "nvmlDeviceGetHandleByIndex": index,
-                "nvmlDeviceGetName": "NVIDIA H100", "nvmlDeviceGetUUID": f"GPU-{index:04d}",
-                "nvmlDeviceGetMigMode": (int(self.mig), 0),
-                "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=self.utilization),
-                "nvmlDeviceGetMemoryInfo": self.memory, "nvmlDeviceGetPowerUsage": 512_300,
-                "nvmlDeviceGetEnforcedPowerLimit": 700_000, "nvmlDeviceGetTemperature": 66,
-                "nvmlDeviceGetCurrentClocksThrottleReasons": 0x4 | 0x40,
-                "nvmlDeviceGetComputeRunningProcesses": self.processes,
-            }[name]  # fmt: skip
-
-        return function
 
 
 def test_a_gpu() -> None:
@@ -117,8 +89,7 @@ def test_this_machine(tmp_path: Path) -> None:
         meter.read(busy.pid)
         total = 0.0
         while total < 1.0:  # until the process has had some time
-            times = __import__("psutil").Process(busy.pid).cpu_times()
-            total = times.user
+            total = psutil.Process(busy.pid).cpu_times().user
         reading = meter.read(busy.pid)
     finally:
         busy.kill()

@@ -289,8 +289,8 @@ class Chart(Lines, can_focus=False):
         name = {"step": "step", "epoch": "epoch", "time": ""}[view.x]
         for tick in ticks(window.x0, window.x1, max(window.columns // 9, 2), unit):
             column = window.column(tick.value)
-            start = max(column - len(tick.label) // 2, 0)
-            if start <= last + 1 or start + len(tick.label) > window.columns:
+            start = max(0, min(column - len(tick.label) // 2, window.columns - len(tick.label)))
+            if start <= last + 1 and last >= 0:
                 continue
             cells[start : start + len(tick.label)] = tick.label
             last = start + len(tick.label)

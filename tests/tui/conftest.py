@@ -1,0 +1,35 @@
+"""The workbench under Textual's Pilot, with real runs in processes of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+from workbench import Open, until
+
+from core.runs.live import live_runs
+from tui.app import Workbench
+
+
+@pytest.fixture
+def workbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+    """``async with workbench(raw, size=(120, 35)) as pilot``; runs that are left are killed."""
+    monkeypatch.chdir(tmp_path)
+
+    @contextlib.asynccontextmanager
+    async def opened(raw: dict[str, Any] | None = None, size: tuple[int, int] = (120, 35), **options: Any) -> AsyncIterator[Pilot[int]]:
+        app = Workbench(tmp_path / "runs", raw, **options)
+        async with app.run_test(size=size) as pilot:
+            await until(pilot, lambda: app.is_screen_installed("train") and app.train.snapshot is not None)
+            yield pilot
+
+    yield opened
+    for info in live_runs():
+        with contextlib.suppress(ProcessLookupError, TypeError):
+            os.kill(info.get("process")["pid"], signal.SIGKILL)
