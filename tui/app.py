@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from textual import events, work
+from textual._compositor import ChopsUpdate
 from textual.app import App, SystemCommand
 from textual.binding import Binding
 from textual.screen import Screen
@@ -27,6 +28,7 @@ from tui.memory import Memory
 from tui.screens.dialogs import Answer, Question
 from tui.screens.help import Help
 from tui.screens.train import TrainScreen
+from tui.thrift import SpansUpdate
 
 #: Exit codes: ended by SIGHUP or SIGTERM, as a shell tells them; the workbench failed.
 HUNG_UP, TERMINATED, FAILED = 129, 143, 1
@@ -201,6 +203,10 @@ class Workbench(App[int]):
     def _write(self, sequence: str) -> None:
         if self._driver is not None and not self.is_headless and not self.is_web:
             self._driver.write(sequence)
+
+    def _display(self, screen: Screen, renderable: Any) -> None:
+        """Send an update to the terminal."""
+        super()._display(screen, SpansUpdate.of(renderable) if type(renderable) is ChopsUpdate else renderable)
 
     # --- the way out -------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,9 @@ from textual.widgets import RichLog
 from core.runs.history import History
 from tui.drawing.colours import colour
 
+#: Seconds between two times that lines are written while a run goes on: each scrolls the whole pane over the line.
+_EVERY = 1.0
+
 _STYLES = {"warning": "warning", "error": "error", "debug": "text-muted"}
 
 
@@ -32,15 +35,18 @@ class Log(RichLog):
         super().__init__(id=id, wrap=True, max_lines=2000, auto_scroll=False)
         self._history = History()
         self._told = 0
+        self._wrote = 0.0
 
     def show(self, history: History) -> None:
         """Write the lines that are new."""
         if history is not self._history:
-            self._history, self._told = history, 0
+            self._history, self._told, self._wrote = history, 0, 0.0
             self.clear()
         new = history.lines - self._told
-        if not new or not self.size.width:
+        now = time.monotonic()
+        if not new or not self.size.width or (history.state == "running" and now - self._wrote < _EVERY):
             return
+        self._wrote = now
         with history.lock:
             lines = list(history.log)[-new:]
             self._told = history.lines
@@ -59,6 +65,7 @@ class Log(RichLog):
     def on_resize(self, event: Resize) -> None:
         """Lines are wrapped anew."""
         history, self._history = self._history, History()
+        self._wrote = 0.0
         self.show(history)
 
     def action_copy(self) -> None:
