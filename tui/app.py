@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -33,6 +34,9 @@ from tui.thrift import SpansUpdate
 #: Exit codes: ended by SIGHUP or SIGTERM, as a shell tells them; the workbench failed.
 HUNG_UP, TERMINATED, FAILED = 129, 143, 1
 
+#: Seconds between two collections of garbage, and after the start until what is there counts as lasting.
+_TIDY_EVERY, _FROZEN_AFTER = 10.0, 5.0
+
 
 class Workbench(App[int]):
     """Opens the Train screen; owns the terminal: title, bell, signals, the way out."""
@@ -42,7 +46,6 @@ class Workbench(App[int]):
     NOTIFICATION_TIMEOUT = 5
     CSS = """
     Screen { layers: base editor; }
-    Footer { background: $panel; }
     """
     BINDINGS = [
         Binding("question_mark", "help", "Keys", key_display="?", id="app.help", tooltip="The keys of where you are"),
@@ -91,6 +94,7 @@ class Workbench(App[int]):
             loop.add_signal_handler(signal.SIGHUP, self.leave, HUNG_UP)
             loop.add_signal_handler(signal.SIGTERM, self.leave, TERMINATED)
             self.set_interval(1.0, self._mind_terminal)
+            self._tidy_at_quiet_moments()
         self.call_after_refresh(self._look_around)
 
     @work
@@ -112,6 +116,19 @@ class Workbench(App[int]):
             self.notify(f"{run.name} goes on; this is it{more}.", title="attached again", timeout=8)
         elif snapshot.waiting:
             self.notify(f"{len(snapshot.waiting)} wait in the queue; S starts them.", timeout=8)
+
+    def _tidy_at_quiet_moments(self) -> None:
+        """Collect garbage when nobody types: a collection over all widgets takes 90 ms, and would come at any key."""
+        gc.disable()
+        self._tidied = time.monotonic()
+        self.set_timer(_FROZEN_AFTER, gc.freeze)  # the widgets that are there by then stay: they are not looked through again
+        self.set_interval(1.0, self._tidy)
+
+    def _tidy(self) -> None:
+        waited = time.monotonic() - self._tidied
+        if waited > _TIDY_EVERY and (self.idle_for() > 1.0 or waited > 6 * _TIDY_EVERY):
+            gc.collect()
+            self._tidied = time.monotonic()
 
     # --- keys --------------------------------------------------------------------------------------------------------
 

@@ -23,8 +23,7 @@ class Pane(Vertical):
 
     DEFAULT_CSS = """
     Pane { border: round $panel-lighten-2; border-title-color: $text-muted; height: 1fr; width: 1fr;
-        &:focus-within { border: round $primary; border-title-color: $text; border-title-style: bold; }
-        &.-bare, &.-bare:focus-within { border: none; }
+        &.-bare { border: none; }
     }
     """
 
@@ -38,6 +37,21 @@ class Pane(Vertical):
     def compose(self) -> ComposeResult:
         """What is in it."""
         yield self._content
+
+    def mark(self, current: bool) -> None:
+        """Show that the focus is in it.
+
+        This is done by hand: a rule with :focus-within has every widget of the pane matched against all rules again at
+        each move of the focus, which takes longer than drawing.
+        """
+        theme = self.app.theme_variables
+        bare = self.has_class("-bare")
+        if current and not bare:
+            self.styles.border = ("round", theme["primary"])
+            self.styles.border_title_color = theme["primary"]
+        else:
+            for rule in ("border_top", "border_right", "border_bottom", "border_left", "border_title_color"):
+                self.styles.clear_rule(rule)
 
 
 class Panes(Horizontal):
@@ -94,12 +108,12 @@ class Panes(Horizontal):
         """Names of the panes that are shown, in the order of their numbers."""
         return [name for name in PANES if self.pane(name).display]
 
-    def choose(self, name: str) -> None:
-        """Make a pane the current one, and show it."""
+    def choose(self, name: str) -> bool:
+        """Make a pane the current one, and show it; tells whether anything came into sight."""
         self.current = name
         if name not in ("charts", "log"):
             self._side = name
-        self.place()
+        return self.place()
 
     def fit(self, size: Size) -> None:
         """Arrange for a terminal of this size."""
@@ -112,18 +126,29 @@ class Panes(Horizontal):
         self.set_class(size.height < 14, "-tiny")
         self.place()
 
-    def place(self) -> None:
-        """Show what is to be seen, hide the rest."""
+    def place(self) -> bool:
+        """Show what is to be seen, hide the rest; tells whether anything came into sight."""
         single = self.mode == "narrow" or self.alone
         shown = {self.current} if single else set(PANES)
         if single and self.current == "charts" and not self.alone:
             shown.add("log")
         elif not single and self.mode == "normal":
             shown = {"charts", "log", self._side}
+        before = self.shown()
         for name in PANES:
             pane = self.pane(name)
-            pane.display = name in shown
+            if pane.display != (name in shown):
+                pane.display = name in shown
             pane.set_class(self.mode == "narrow", "-bare")
             pane.set_class(single and name == "log" and self.current == "charts", "-tail")
         for column in self.query("Panes > Vertical").results(Vertical):
-            column.display = any(pane.display for pane in column.query(Pane))
+            some = any(pane.display for pane in column.query(Pane))
+            if column.display != some:
+                column.display = some
+        self.mark()
+        return bool(set(self.shown()) - set(before))
+
+    def mark(self) -> None:
+        """Show which pane is the current one."""
+        for name in PANES:
+            self.pane(name).mark(name == self.current)

@@ -15,7 +15,6 @@ from textual.events import Resize
 from textual.message import Message
 from textual.timer import Timer
 from textual.widget import Widget
-from textual.widgets import Footer
 
 from core import toml
 from core.errors import UserError
@@ -34,6 +33,7 @@ from tui.widgets.data_preview import DataPreview
 from tui.widgets.device import Device
 from tui.widgets.form import Form
 from tui.widgets.header import Header, Progress
+from tui.widgets.keybar import KeyBar
 from tui.widgets.log import Log
 from tui.widgets.model_tree import ModelTree
 from tui.widgets.queue import QueueList
@@ -94,7 +94,7 @@ class TrainScreen(ExperimentKeys, RunKeys):
             "queue": QueueList(id="queue"),
         }  # fmt: skip
         yield Panes(contents)
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeyBar(id="keys")
 
     def on_mount(self) -> None:
         """Show the experiment, and begin to look."""
@@ -125,13 +125,14 @@ class TrainScreen(ExperimentKeys, RunKeys):
     def choose(self, pane: str) -> None:
         """Show a pane, and focus it."""
         panes = self.query_one(Panes)
-        panes.choose(pane)
+        appeared = panes.choose(pane)
         self.query_one(Header).show(pane)
         if pane == "experiment":
             self.form.focus_inside()
         else:
             self.query_one(f"#{pane}").focus()
-        self.call_after_refresh(self._draw, True)
+        if appeared:
+            self.call_after_refresh(self._draw, True)
 
     def action_pane(self, name: str) -> None:
         """Go to a pane."""
@@ -164,6 +165,7 @@ class TrainScreen(ExperimentKeys, RunKeys):
         for name in PANES:
             if self.focused is not None and panes.pane(name) in self.focused.ancestors and panes.current != name:
                 panes.current = name
+                panes.mark()
                 self.query_one(Header).show(name)
 
     # --- the run -----------------------------------------------------------------------------------------------------

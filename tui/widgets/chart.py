@@ -111,7 +111,6 @@ class Chart(Lines, can_focus=False):
         & .chart--title { text-style: bold; }
         & .chart--cursor { color: $accent; text-style: bold; }
         & .chart--odd { color: $error; text-style: bold; }
-        &.-chosen .chart--title { text-style: bold reverse; }
     }
     """
 
@@ -126,7 +125,10 @@ class Chart(Lines, can_focus=False):
         super().__init__()
         self.scalar = scalar
         self.window: Window | None = None
+        #: Whether it is the chosen one of several.
+        self.marked = False
         self._left = 0
+        self._styles_now: dict[str, Style] = {}
 
     def draw(self, history: History, view: View) -> None:
         """Show what the history has, as the view wants it."""
@@ -201,7 +203,14 @@ class Chart(Lines, can_focus=False):
                 self._x_axis(window, view, left, width)]  # fmt: skip
 
     def _style(self, name: str) -> Style:
-        return self.get_component_rich_style(name, partial=True)
+        if name not in self._styles_now:
+            self._styles_now[name] = self.get_component_rich_style(name, partial=True)
+        return self._styles_now[name]
+
+    def notify_style_update(self) -> None:
+        """Another theme: other colours."""
+        super().notify_style_update()
+        self._styles_now = {}
 
     def _x_range(self, curves: list[_Curve], view: View, end: float) -> tuple[float, float]:
         if view.zoom is not None:
@@ -310,7 +319,8 @@ class Chart(Lines, can_focus=False):
 
     def _legend(self, curves: list[_Curve], view: View, width: int) -> Strip:
         """The title, and each curve's mark and value: as much of it as there is room for."""
-        title = Segment(f" {self.scalar.title} ", self._style("chart--title"))
+        style = self._style("chart--title")
+        title = Segment(f" {self.scalar.title} ", style + Style(reverse=True) if self.marked else style)
         for names, best in ((True, True), (True, False), (False, False)):
             segments = [title]
             for number, one in enumerate(curves):

@@ -117,18 +117,28 @@ class Charts(Grid, can_focus=True):
     def draw(self) -> None:
         """Bring the charts up to date."""
         self._arrange()
-        for number, chart in enumerate(self.charts):
-            chart.set_class(number == self.chosen and len(self.charts) > 1 and self.has_focus, "-chosen")
+        self._mark(False)
+        for chart in self.charts:
             if chart.is_attached and chart.size.width:
                 chart.draw(self._history, self.view)
 
+    def _mark(self, draw: bool = True) -> None:
+        """Mark the chosen chart's title while the focus is here."""
+        charts = self.charts
+        for number, chart in enumerate(charts):
+            marked = number == self.chosen % len(charts) and len(charts) > 1 and self.has_focus
+            if marked != chart.marked:
+                chart.marked = marked
+                if draw and chart.size.width:
+                    chart.draw(self._history, self.view)
+
     def on_focus(self) -> None:
         """Show which chart is chosen."""
-        self.draw()
+        self._mark()
 
     def on_blur(self) -> None:
         """No chart is chosen without focus."""
-        self.draw()
+        self._mark()
 
     def _arrange(self) -> None:
         """Make the charts that there is room for."""
