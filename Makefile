@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 .PHONY: run test check bench clean
 
 run: $(VENV)/.installed
-	@if [ -t 1 ]; then exec $(BIN)/torchdeck --batch; else exec $(BIN)/torchdeck --batch --plain; fi
+	@if [ -t 0 ] && [ -t 1 ]; then exec $(BIN)/torchdeck; else exec $(BIN)/torchdeck --batch --plain; fi
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from core import toml
@@ -82,6 +84,14 @@ def train(tmp_path: Path) -> Train:
         return Trained(session, events)
 
     return run
+
+
+def kill_below(folder: Path) -> None:
+    """Kill every process that was started with a path below ``folder`` in its command: what a test left running."""
+    for process in psutil.process_iter(["cmdline"]):
+        if process.pid != os.getpid() and any(str(folder) in word for word in process.info["cmdline"] or ()):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
 
 def command(*words: str, cwd: Path, timeout: float = 240, env: dict[str, str] | None = None) -> Any:

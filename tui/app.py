@@ -14,22 +14,25 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from textual import events, work
 from textual._compositor import ChopsUpdate
-from textual.app import App, SystemCommand
+from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding
 from textual.screen import Screen
+from textual.widgets import Static
 
 from core.errors import UserError
 from core.home import private_folder, state_folder
-from tui.link import Link
 from tui.memory import Memory
-from tui.screens.dialogs import Answer, Question
-from tui.screens.help import Help
-from tui.screens.train import TrainScreen
 from tui.thrift import SpansUpdate
+
+# What the Train screen needs (pydantic, numpy, a dozen widgets) is imported after the first paint.
+if TYPE_CHECKING:
+    from tui.link import Link
+    from tui.screens.dialogs import Question
+    from tui.screens.train import TrainScreen
 
 #: Exit codes: ended by SIGHUP or SIGTERM, as a shell tells them; the workbench failed.
 HUNG_UP, TERMINATED, FAILED = 129, 143, 1
@@ -46,6 +49,8 @@ class Workbench(App[int]):
     NOTIFICATION_TIMEOUT = 5
     CSS = """
     Screen { layers: base editor; }
+    #opening-head { background: $panel; text-style: bold; color: $primary; }
+    #opening-state { background: $surface; height: 2; }
     """
     BINDINGS = [
         Binding("question_mark", "help", "Keys", key_display="?", id="app.help", tooltip="The keys of where you are"),
@@ -58,7 +63,8 @@ class Workbench(App[int]):
         """``raw``: the experiment to open with; ``attach``: the run to look at."""
         super().__init__()
         self.memory = Memory.load()
-        self.link = Link(root)
+        self.link: Link
+        self._root = root
         self._raw = raw
         self._run_to_show = attach
         self._key_at = time.monotonic()
@@ -73,13 +79,26 @@ class Workbench(App[int]):
     @property
     def train(self) -> TrainScreen:
         """The Train screen."""
-        screen = self.get_screen("train", TrainScreen)
+        screen: Any = self.get_screen("train")
         return screen
 
+    def compose(self) -> ComposeResult:
+        """What is painted at once, before anything else is imported."""
+        yield Static(" torchdeck", id="opening-head")
+        yield Static(" ○ opening", id="opening-state")
+
     def on_mount(self) -> None:
-        """Open the Train screen."""
+        """Paint first, then open."""
         if self.memory.theme in self.available_themes:
             self.theme = self.memory.theme
+        self.call_after_refresh(self._open)
+
+    def _open(self) -> None:
+        """Open the Train screen."""
+        from tui.link import Link
+        from tui.screens.train import TrainScreen
+
+        self.link = Link(self._root)
         raw = self._raw if self._raw is not None else self.memory.experiment
         if raw is None:
             from core import toml
@@ -144,6 +163,8 @@ class Workbench(App[int]):
 
     def action_help(self) -> None:
         """The keys of where you are."""
+        from tui.screens.help import Help
+
         groups: list[tuple[str, list[Binding]]] = []
         for node, _ in self.screen._modal_binding_chain:
             listed: dict[str, Binding] = {}
@@ -159,7 +180,7 @@ class Workbench(App[int]):
 
     def get_system_commands(self, screen: Screen) -> Iterator[SystemCommand]:
         """Every action of every pane, by name; then themes and screenshots."""
-        if isinstance(screen, TrainScreen):
+        if self.is_screen_installed("train") and screen is self.train:
             nodes: list[Any] = [screen, self, *(screen.query_one(f"#{name}") for name in _ACTING)]
             for node in nodes:
                 seen = set()
@@ -230,7 +251,9 @@ class Workbench(App[int]):
     @work
     async def action_quit(self) -> None:  # type: ignore[override]
         """Leave; when a run goes on, ask what becomes of it."""
-        snapshot = self.train.snapshot
+        from tui.screens.dialogs import Answer, Question
+
+        snapshot = self.train.snapshot if self.is_screen_installed("train") else None
         if snapshot is None or not snapshot.active:
             self.leave(0)
             return
@@ -325,7 +348,8 @@ def run(root: Path, raw: dict[str, Any] | None, attach: Path | None, mouse: bool
         os._exit(HUNG_UP)
     if app.failure is not None:
         print(f"torchdeck: {app.failure}", file=sys.stderr)
-        _keep(app.link)
+        if hasattr(app, "link"):
+            _keep(app.link)
         return FAILED
     if app.farewell:
         print(app.farewell)

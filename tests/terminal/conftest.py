@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import kill_below
 from terminals import COMMAND, Pty, Tmux, environment
-
-from core.runs.live import live_runs
 
 
 @pytest.fixture
-def runs_end() -> Iterator[None]:
+def runs_end(tmp_path: Path) -> Iterator[None]:
     """Runs that a test leaves going are killed."""
     yield
-    for info in live_runs():
-        with contextlib.suppress(ProcessLookupError, TypeError):
-            os.kill(info.get("process")["pid"], signal.SIGKILL)
+    kill_below(tmp_path)
 
 
 @pytest.fixture

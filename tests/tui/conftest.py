@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import kill_below
 from textual.pilot import Pilot
 from workbench import Open, until
 
-from core.runs.live import live_runs
 from tui.app import Workbench
 
 
@@ -30,6 +28,4 @@ def workbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]
             yield pilot
 
     yield opened
-    for info in live_runs():
-        with contextlib.suppress(ProcessLookupError, TypeError):
-            os.kill(info.get("process")["pid"], signal.SIGKILL)
+    kill_below(tmp_path)

@@ -414,7 +414,7 @@ async def test_quitting_asks_what_becomes_of_the_run(workbench: Open) -> None:
         await pilot.press("x")
         await until(pilot, lambda: pilot.app.return_code is not None)
         assert "--resume" in pilot.app.farewell  # type: ignore[attr-defined]
-    assert read_info(run).status == "stopped"
+        await until(pilot, lambda: read_info(run).status == "stopped")
 
 
 async def test_a_run_whose_process_was_killed_is_told_and_resumed(workbench: Open) -> None:

@@ -62,7 +62,7 @@ def log_ticks(low: float, high: float, count: int, unit: str) -> list[Tick]:
         if len(values) >= 3:
             break
     if len(values) < 3:
-        return ticks(low, high, max(count, 3), unit)
+        return next((found for n in (count, 3, 5, 8, 12) if len(found := ticks(low, high, n, unit)) >= 3), [])
     every = max(1, len(values) // max(count, 3))
     return [Tick(v, label(v, v, unit)) for v in values[::every]]
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import kill_below
 
 from core import toml
 from core.errors import UserError
@@ -23,9 +22,7 @@ from core.runs.queue import Item, Queue
 def queue(tmp_path: Path) -> Iterator[Queue]:
     queue = Queue(tmp_path / "runs")
     yield queue
-    current = queue.current()
-    if current is not None and current.pid and queue.served():
-        os.kill(current.pid, signal.SIGKILL)
+    kill_below(tmp_path)
 
 
 def experiment(*overrides: str) -> str:
