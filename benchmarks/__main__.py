@@ -1,14 +1,15 @@
-"""``python -m benchmarks [NAME ...]``: speed, observation, memory, startup, kill; all but kill when none is named."""
+"""``python -m benchmarks [NAME ...]``: all but kill when none is named; the names are those of BENCHMARKS."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import kill, memory, speed, startup
+from benchmarks import charts, kill, memory, speed, startup, workbench
 
 BENCHMARKS = {
     "speed": speed.against_others, "observation": speed.observation, "memory": memory.growth, "startup": startup.answers,
-    "kill": kill.loop,
+    "charts": charts.million_points, "paint": workbench.first_paint, "keys": workbench.keys_and_traffic,
+    "watching": workbench.training_speed, "long": workbench.long_run, "kill": kill.loop,
 }  # fmt: skip
 
 

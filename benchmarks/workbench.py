@@ -155,6 +155,7 @@ def long_run(hours: float = 8.0) -> bool:
         _write(file, {"event": "started", "epoch": 0, "step": 0, "epochs": 1000, "steps": total * losses, "epoch_length": 8000,
                       "device": "cpu", "precision": "fp32", "parameters": 1, "train_samples": 1, "val_samples": 1,
                       "test_samples": 1, "time": 0.0})  # fmt: skip
+        file.flush()
         with terminal([*WORKBENCH, "attach", str(run)], folder) as shown:
             shown.until(b"running")
             process = psutil.Process(shown.process.pid)

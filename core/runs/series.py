@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-#: Points (or buckets) that a series keeps: 40 bytes each.
-LIMIT = 1 << 20
+#: Points (or buckets) that a series keeps, 40 bytes each: hundreds for every column of dots that a terminal has.
+LIMIT = 1 << 17
 
 #: Places of NaN and infinity that a series remembers, to mark them.
 _ODD = 2048

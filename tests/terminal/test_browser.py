@@ -120,6 +120,7 @@ async def test_it_opens_in_a_browser_and_obeys_keys(tmp_path: Path, runs_end: No
                 return picture if share_of(picture, blue) > 0.002 else None
 
             before = await eventually(shown)
+            await page.call("Runtime.evaluate", expression="document.querySelector('textarea').focus()")
             await page.press("s")
             runs = tmp_path / "runs"
 
