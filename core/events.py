@@ -161,7 +161,17 @@ class Finished(Event):
 
 _KINDS: dict[str, type[Event]] = {
     kind.name: kind
-    for kind in (Started, StepSummary, EpochEnded, Evaluated, CheckpointWritten, LogLine, StateChanged, Failed, Finished)
+    for kind in (
+        Started,
+        StepSummary,
+        EpochEnded,
+        Evaluated,
+        CheckpointWritten,
+        LogLine,
+        StateChanged,
+        Failed,
+        Finished,
+    )
 }
 _FIELDS = {kind: frozenset(kind.__dataclass_fields__) for kind in _KINDS.values()}
 _NOT_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}

@@ -69,7 +69,9 @@ def fields(raw: Mapping[str, Any]) -> Iterator[Field]:
                 yield _field(section, name, field, model, table.get(name), table)
 
 
-def _field(section: str, name: str, info: FieldInfo, model: type[BaseModel], given: Any, table: Mapping[str, Any]) -> Field:
+def _field(
+    section: str, name: str, info: FieldInfo, model: type[BaseModel], given: Any, table: Mapping[str, Any]
+) -> Field:
     key = f"{section}.{name}"
     kind, choices, limits = _kind(info.annotation, info.metadata)
     default = info.default

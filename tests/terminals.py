@@ -17,7 +17,6 @@ from pathlib import Path
 
 from conftest import ROOT
 
-
 #: torchdeck as a user would call it, from wherever.
 COMMAND = [sys.executable, "-P", "-m", "tui"]
 
@@ -63,7 +62,9 @@ class Tmux:
         """Press keys, one after the other."""
         for key in keys:
             self._tmux("send-keys", key)
-            time.sleep(0.4 if key == "Escape" else 0.1)  # what follows an escape at once would be taken for alt and a key
+            time.sleep(
+                0.4 if key == "Escape" else 0.1
+            )  # what follows an escape at once would be taken for alt and a key
 
     def type(self, text: str) -> None:
         """Type text."""

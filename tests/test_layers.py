@@ -37,6 +37,15 @@ def test_nothing_heavy_is_imported_before_training(code: str) -> None:
     assert not loaded_after(code) & set(HEAVY)
 
 
+def test_the_workbench_paints_before_anything_heavy_is_imported() -> None:
+    assert not loaded_after("import tui.app") & ({*HEAVY, "pydantic", "psutil"} - {"textual"})
+
+
+def test_the_screens_need_no_torch() -> None:
+    loaded = loaded_after("import tui.screens.train, tui.preview")
+    assert not loaded & {"torch", "torchvision", "sklearn", "ignite", "optuna", "tensorboard"}
+
+
 def test_the_engine_trains_without_the_screen() -> None:
     code = (
         "import core.training.build, core.training.trainer, core.tracking.tensorboard, core.checkpoints.export,"

@@ -14,7 +14,11 @@ from tui.app import Workbench
 from tui.screens.train import TrainScreen
 
 #: A run of a second or two, and one that does not end by itself.
-QUICK: dict[str, Any] = {"data": {"name": "iris"}, "trainer": {"epochs": 2}, "tracking": {"graph": False, "images": False}}
+QUICK: dict[str, Any] = {
+    "data": {"name": "iris"},
+    "trainer": {"epochs": 2},
+    "tracking": {"graph": False, "images": False},
+}
 LONG: dict[str, Any] = {**QUICK, "trainer": {"epochs": 10_000_000}}
 
 Open = Callable[..., contextlib.AbstractAsyncContextManager[Pilot[int]]]

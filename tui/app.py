@@ -56,6 +56,7 @@ class Workbench(App[int]):
         Binding("question_mark", "help", "Keys", key_display="?", id="app.help", tooltip="The keys of where you are"),
         Binding("ctrl+p", "command_palette", "Palette", show=False, id="app.palette", tooltip="Every action by name"),
         Binding("q", "quit", "Quit", id="app.quit", tooltip="Leave the workbench; a run may go on without it"),
+        Binding("ctrl+z", "suspend_process", "Suspend", show=False, id="app.suspend", tooltip="Back to the shell; fg returns. A run goes on"),
         Binding("ctrl+q,ctrl+c", "quit", "Quit", show=False, id="app.quit-always", tooltip="Leave the workbench"),
     ]  # fmt: skip
 
@@ -140,7 +141,9 @@ class Workbench(App[int]):
         """Collect garbage when nobody types: a collection over all widgets takes 90 ms, and would come at any key."""
         gc.disable()
         self._tidied = time.monotonic()
-        self.set_timer(_FROZEN_AFTER, gc.freeze)  # the widgets that are there by then stay: they are not looked through again
+        self.set_timer(
+            _FROZEN_AFTER, gc.freeze
+        )  # the widgets that are there by then stay: they are not looked through again
         self.set_interval(1.0, self._tidy)
 
     def _tidy(self) -> None:
@@ -189,7 +192,9 @@ class Workbench(App[int]):
                         if not one.id or one.id in seen or one.id == "app.palette" or not one.tooltip:
                             continue
                         seen.add(one.id)
-                        yield SystemCommand(f"{one.description} ({one.id})", one.tooltip, self._runner(node, one.action))
+                        yield SystemCommand(
+                            f"{one.description} ({one.id})", one.tooltip, self._runner(node, one.action)
+                        )
         for command in super().get_system_commands(screen):
             if command.title in ("Theme", "Screenshot"):
                 yield command
@@ -369,7 +374,10 @@ def _keep(link: Link) -> None:
         return
     with contextlib.suppress(UserError):
         link.control.checkpoint()
-        print(f"{link.run.name} goes on and writes a checkpoint; look at it with: torchdeck attach {link.run}", file=sys.stderr)
+        print(
+            f"{link.run.name} goes on and writes a checkpoint; look at it with: torchdeck attach {link.run}",
+            file=sys.stderr,
+        )
 
 
 def check_terminal() -> None:

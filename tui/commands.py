@@ -20,7 +20,9 @@ def _print_json(value: Any) -> None:
 
 def attach_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``torchdeck attach``."""
-    parser.add_argument("run", nargs="?", metavar="RUN", help="a run's name or directory (default: the one that goes on)")
+    parser.add_argument(
+        "run", nargs="?", metavar="RUN", help="a run's name or directory (default: the one that goes on)"
+    )
     parser.add_argument("--runs", default="runs", metavar="DIR", help="where runs are kept (default: runs)")
     parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
 

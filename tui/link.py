@@ -15,7 +15,7 @@ from core.control import Control
 from core.errors import UserError
 from core.runs.directory import RunInfo, read_info
 from core.runs.door import RemoteControl
-from core.runs.follow import Follower
+from core.runs.follow import Follower, Output
 from core.runs.history import History
 from core.runs.live import live_runs
 from core.runs.queue import Item, Queue
@@ -59,6 +59,7 @@ class Link:
         self.run: Path | None = None
         self._follower: Follower | None = None
         self._generation = 0
+        self._output: Output | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._state = "idle"
         self._pid: int | None = None
@@ -98,7 +99,7 @@ class Link:
         if self._follower is not None:
             self._follower.close()
         self.run, self.history = run, History()
-        self._follower, self._generation = Follower(run), 0
+        self._follower, self._generation, self._output = Follower(run), 0, Output(run)
         self._looked = 0.0
 
     def cancel(self) -> None:
@@ -142,7 +143,9 @@ class Link:
             refusal = str(error)
         self._follow()
         state = self._state_now(current)
-        return Snapshot(self.history, state, self.run, self._pid, tuple(self.queue.waiting()), refusal, self.history.version)
+        return Snapshot(
+            self.history, state, self.run, self._pid, tuple(self.queue.waiting()), refusal, self.history.version
+        )
 
     def _follow(self) -> None:
         if self._follower is None:
@@ -152,6 +155,8 @@ class Link:
                 self._generation = self._follower.generation
                 self.history = History()
             self.history.take(events)
+        if self._output is not None:
+            self.history.printed(self._output.poll(), time.time())
 
     def _state_now(self, current: Item | None) -> str:
         waits = current is not None and not current.run and self._someone_trains()

@@ -142,6 +142,8 @@ class RemoteControl(Control):
                 answer = json.loads(connection.makefile("rb").readline(4096) or b"{}")
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error) or "no answer"
-            raise UserError(f"The run {self._run.name!r} does not answer ({why}): its process may have ended.") from None
+            raise UserError(
+                f"The run {self._run.name!r} does not answer ({why}): its process may have ended."
+            ) from None
         if "error" in answer:
             raise UserError(str(answer["error"]))

@@ -18,6 +18,9 @@ from core.events import Event, parse
 #: Bytes read at once, so that a long history comes in parts.
 _PART = 1 << 22
 
+#: Bytes of a process' output that are read at once, and in one line of it.
+_MUCH, _LONGEST = 1 << 16, 500
+
 
 class Follower:
     """The events of one run, in order, as they are written. It never raises for what is in the file."""
@@ -61,6 +64,33 @@ class Follower:
         if self._file is not None:
             self._file.close()
         self._file, self._rest = None, b""
+
+
+class Output:
+    """What a run's process prints (output.log), as it comes; of much only the newest part."""
+
+    def __init__(self, run: Path) -> None:
+        self._path = run / "output.log"
+        self._at = 0
+        self._rest = b""
+
+    def poll(self) -> list[str]:
+        """The lines that were finished since the last call."""
+        try:
+            with self._path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                if size < self._at:
+                    self._at, self._rest = 0, b""
+                if size - self._at > _MUCH:
+                    self._at, self._rest = size - _MUCH, b""
+                file.seek(self._at)
+                data = file.read(_MUCH)
+        except OSError:
+            return []
+        self._at += len(data)
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()[-_LONGEST:]
+        return [line[:_LONGEST].decode(errors="replace").rstrip() for line in lines if line.strip()]
 
 
 def _event(line: bytes) -> Event | None:

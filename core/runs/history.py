@@ -36,7 +36,7 @@ _MANY = 20_000
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the log."""
+    """One line of the log; ``level`` is debug, info, warning, error or print."""
 
     time: float
     level: str
@@ -184,7 +184,9 @@ class History:
     def _take_end(self, event: Finished) -> None:
         self.finished, self.state = event, event.status
         part, metrics = ("test", event.test) if event.test else ("val", event.val)
-        self._say(event, "info", f"{event.status} at step {event.step:,}" + (f": {part} {words(metrics)}" if metrics else ""))
+        self._say(
+            event, "info", f"{event.status} at step {event.step:,}" + (f": {part} {words(metrics)}" if metrics else "")
+        )
 
     def _add_all(self, part: str, step: int, metrics: Metrics) -> None:
         for name, value in metrics.items():
@@ -202,6 +204,16 @@ class History:
         incoming.times.append(time)
         incoming.values.append(math.nan if value is None else value)
 
+    def printed(self, lines: Iterable[str], time: float) -> None:
+        """What the run's process printed, without characters that a terminal would obey."""
+        with self.lock:
+            for text in lines:
+                self._line(time, "print", "".join(c if c.isprintable() else " " for c in text))
+                self.version += 1
+
     def _say(self, event: Event, level: str, text: str) -> None:
+        self._line(event.time, level, text)
+
+    def _line(self, time: float, level: str, text: str) -> None:
         self.lines += 1
-        self.log.append(Line(event.time, level, text))
+        self.log.append(Line(time, level, text))

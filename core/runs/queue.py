@@ -71,9 +71,8 @@ class Queue:
         """What waits, in order."""
         found = []
         with contextlib.suppress(OSError):
-            for name in sorted(os.listdir(self._folder)):
-                stem, _, suffix = name.partition(".")
-                if suffix == "json" and stem.isdigit() and (item := _read(self._folder / name)) is not None:
+            for path in sorted(self._folder.glob("*.json")):
+                if path.stem.isdigit() and (item := _read(path)) is not None:
                     found.append(item)
         return found
 

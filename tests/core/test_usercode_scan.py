@@ -12,7 +12,9 @@ from core.usercode_scan import parameters_of, scan
 
 
 def test_the_examples() -> None:
-    kinds = {f.name: f.kind for name in ("my_net", "my_data", "my_loss") for f in scan(ROOT / "examples" / f"{name}.py")}
+    kinds = {
+        f.name: f.kind for name in ("my_net", "my_data", "my_loss") for f in scan(ROOT / "examples" / f"{name}.py")
+    }
     assert kinds["MyNet"] == "model"
     assert kinds["Spirals"] == "data"
     assert kinds["focal_loss"] == "function"

@@ -28,7 +28,9 @@ def accuracy(screen: str) -> float:
 def app_pid(terminal: Tmux) -> int:
     """The workbench below the shell of the window."""
     shell = psutil.Process(terminal.pane_pid())
-    return next(p.pid for p in [shell, *shell.children(recursive=True)] if "tui" in p.cmdline() and "--batch" not in p.cmdline())
+    return next(
+        p.pid for p in [shell, *shell.children(recursive=True)] if "tui" in p.cmdline() and "--batch" not in p.cmdline()
+    )
 
 
 def test_start_pick_train_stop_resume(tmux: Start, tmp_path: Path) -> None:
@@ -109,7 +111,9 @@ def test_colours_of_the_terminal(tmux: Start, env: dict[str, str], allowed: str)
     assert "● running" in text
     # In the tmux of the test TERM is what it is: what the application sent is read from its own settings.
     styles = set(re.findall(r"\x1b\[([\d;]*)m", terminal.coloured()))
-    colours = {part for style in styles for part in re.findall(r"[34]8;[25];[\d;]+|(?<![\d;])(?:3|4|9|10)[0-7](?![\d])", style)}
+    colours = {
+        part for style in styles for part in re.findall(r"[34]8;[25];[\d;]+|(?<![\d;])(?:3|4|9|10)[0-7](?![\d])", style)
+    }
     if env.get("NO_COLOR"):
         greys = {c for c in colours if c.startswith(("38;2", "48;2")) and len(set(c.split(";")[2:5])) > 1}
         assert not greys  # nothing but shades of grey
@@ -127,7 +131,9 @@ def test_sigterm_leaves_the_run_going(tmux: Start, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["hang-up", "SIGKILL"])
-def test_a_terminal_that_is_lost_leaves_the_run_going_and_the_next_attaches(tmux: Start, tmp_path: Path, how: str) -> None:
+def test_a_terminal_that_is_lost_leaves_the_run_going_and_the_next_attaches(
+    tmux: Start, tmp_path: Path, how: str
+) -> None:
     terminal = tmux(*LONG)
     terminal.until("idle")
     terminal.keys("s")
@@ -180,7 +186,9 @@ def test_a_batch_run_is_attached_to(tmux: Start, tmp_path: Path) -> None:
         (("--set", "trainer.epochs=0"), {}, ("at least 1",)),
     ],
 )
-def test_what_is_wrong_is_one_sentence(tmux: Start, words: tuple[str, ...], env: dict[str, str], told: tuple[str, ...]) -> None:
+def test_what_is_wrong_is_one_sentence(
+    tmux: Start, words: tuple[str, ...], env: dict[str, str], told: tuple[str, ...]
+) -> None:
     terminal = tmux(*words, size=(200, 20), **env)
     text = terminal.until("exit code 2")
     assert all(word in text for word in told)

@@ -21,7 +21,9 @@ def workbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]
     monkeypatch.chdir(tmp_path)
 
     @contextlib.asynccontextmanager
-    async def opened(raw: dict[str, Any] | None = None, size: tuple[int, int] = (120, 35), **options: Any) -> AsyncIterator[Pilot[int]]:
+    async def opened(
+        raw: dict[str, Any] | None = None, size: tuple[int, int] = (120, 35), **options: Any
+    ) -> AsyncIterator[Pilot[int]]:
         app = Workbench(tmp_path / "runs", raw, **options)
         async with app.run_test(size=size) as pilot:
             await until(pilot, lambda: app.is_screen_installed("train") and app.train.snapshot is not None)

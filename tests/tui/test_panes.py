@@ -25,7 +25,13 @@ from tui.widgets.header import progress_lines
 from tui.widgets.lines import changed
 from tui.widgets.model_tree import patterns
 
-THEME = {"primary": "#0178d4", "surface-lighten-2": "#333333", "success": "#00ff00", "warning": "ansi_yellow", "error": "#ff0000"}
+THEME = {
+    "primary": "#0178d4",
+    "surface-lighten-2": "#333333",
+    "success": "#00ff00",
+    "warning": "ansi_yellow",
+    "error": "#ff0000",
+}
 
 
 def snapshot(history: History, state: str) -> Snapshot:

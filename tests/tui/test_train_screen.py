@@ -52,7 +52,9 @@ async def test_control_by_keys(workbench: Open) -> None:
     async with workbench(LONG) as pilot:
         screen = train_of(pilot)
         await pilot.press("s")
-        await until(pilot, lambda: screen.snapshot and screen.snapshot.state == "running" and screen.snapshot.history.step)
+        await until(
+            pilot, lambda: screen.snapshot and screen.snapshot.state == "running" and screen.snapshot.history.step
+        )
         assert screen.snapshot is not None
         run = screen.snapshot.run
         assert run is not None
@@ -61,7 +63,9 @@ async def test_control_by_keys(workbench: Open) -> None:
         await until(pilot, lambda: screen.snapshot and screen.snapshot.state == "paused")
         step = screen.snapshot.history.step
         await pilot.press("e")
-        await until(pilot, lambda: screen.snapshot and any("evaluated at" in line.text for line in screen.snapshot.history.log))
+        await until(
+            pilot, lambda: screen.snapshot and any("evaluated at" in line.text for line in screen.snapshot.history.log)
+        )
         await pilot.press("w")
         await until(pilot, lambda: (run / "checkpoints" / "last.pt").exists())
         await pilot.press("t")
@@ -82,7 +86,10 @@ async def test_control_by_keys(workbench: Open) -> None:
         stopped = screen.snapshot.history.step
 
         await pilot.press("r")
-        await until(pilot, lambda: screen.snapshot and screen.snapshot.state == "running" and screen.snapshot.history.step > stopped)
+        await until(
+            pilot,
+            lambda: screen.snapshot and screen.snapshot.state == "running" and screen.snapshot.history.step > stopped,
+        )
         assert screen.snapshot.run == run
         await pilot.press("X")
         await until(pilot, lambda: isinstance(pilot.app.screen, Question))
@@ -108,7 +115,10 @@ async def test_a_run_that_is_done_can_be_prolonged(workbench: Open) -> None:
         assert isinstance(pilot.app.screen, Line)  # fewer than it has done: told, and asked again
         box.value = "3"
         await pilot.press("enter")
-        await until(pilot, lambda: screen.snapshot and screen.snapshot.history.epoch and screen.snapshot.history.epoch.epoch == 3)
+        await until(
+            pilot,
+            lambda: screen.snapshot and screen.snapshot.history.epoch and screen.snapshot.history.epoch.epoch == 3,
+        )
         await until(pilot, lambda: screen.snapshot and screen.snapshot.state == "done")
 
 
@@ -205,7 +215,15 @@ async def test_every_binding_has_an_id_and_a_tooltip_and_is_in_the_palette(workb
         screen = train_of(pilot)
         app = pilot.app
         in_palette = {command.title for command in app.get_system_commands(screen)}
-        for node in (screen, app, screen.form.lines, screen.query_one(Charts), screen.query_one(ModelTree), screen.query_one(Log), screen.query_one(QueueList)):
+        for node in (
+            screen,
+            app,
+            screen.form.lines,
+            screen.query_one(Charts),
+            screen.query_one(ModelTree),
+            screen.query_one(Log),
+            screen.query_one(QueueList),
+        ):
             for binding in type(node).__dict__.get("BINDINGS", []):
                 assert binding.id, binding
                 assert binding.tooltip, binding
@@ -264,7 +282,10 @@ async def test_ones_own_model_and_data_are_picked_from_files(workbench: Open, tm
             await pilot.press(*file, "enter")
             await until(pilot, lambda: isinstance(pilot.app.screen, Pick))
             await pilot.press(*name, "enter")
-            await until(pilot, lambda k=key, n=name: str(screen.form.raw.get(k.split(".")[0], {}).get("name", "")).endswith(f":{n}"))
+            await until(
+                pilot,
+                lambda k=key, n=name: str(screen.form.raw.get(k.split(".")[0], {}).get("name", "")).endswith(f":{n}"),
+            )
         tree = screen.query_one(ModelTree)
         await until(pilot, lambda: tree.root.data and tree.root.data["type"] == "MyNet")
         await pilot.press("4")
@@ -277,7 +298,9 @@ async def test_what_was_last_used_is_remembered(workbench: Open) -> None:
     async with workbench() as pilot:
         screen = train_of(pilot)
         assert screen.form.raw["data"]["name"] == "digits"  # the first visit
-        item = next(f for f in __import__("core.fields", fromlist=["x"]).fields(screen.form.raw) if f.key == "trainer.epochs")
+        item = next(
+            f for f in __import__("core.fields", fromlist=["x"]).fields(screen.form.raw) if f.key == "trainer.epochs"
+        )
         screen.form.set_value(item, "123")
         await pilot.press("2", "y", "right_square_bracket")
         await until(pilot, lambda: (state_folder() / "workbench.json").exists())
@@ -314,7 +337,9 @@ async def test_what_cannot_be_trained_is_told_and_the_app_lives_on(
 ) -> None:
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "broken.py").write_text("class Net(\n")
-    (tmp_path / "raises.py").write_text("import torch\nclass Net(torch.nn.Module):\n    def __init__(self): raise ValueError('no')\n")
+    (tmp_path / "raises.py").write_text(
+        "import torch\nclass Net(torch.nn.Module):\n    def __init__(self): raise ValueError('no')\n"
+    )
     async with workbench(raw) as pilot:
         screen = train_of(pilot)
         await pilot.press("s")
@@ -372,7 +397,9 @@ async def test_freezing_a_branch_edits_the_experiment(workbench: Open) -> None:
         branch = tree.cursor_node.data["path"]
         await pilot.press("z")
         await until(pilot, lambda: screen.form.raw["model"].get("freeze") == [f"{branch}.*"])
-        await until(pilot, lambda: tree.cursor_node and tree.cursor_node.data and tree.cursor_node.data["trainable"] == 0)
+        await until(
+            pilot, lambda: tree.cursor_node and tree.cursor_node.data and tree.cursor_node.data["trainable"] == 0
+        )
         await pilot.press("l", "j", "z")  # train the first module in it again
         await until(pilot, lambda: screen.form.raw["model"].get("freeze") not in (None, [f"{branch}.*"]))
         await until(pilot, lambda: tree.root.data and tree.root.data["trainable"] > 0)
@@ -453,7 +480,9 @@ async def test_a_failure_in_mid_run_is_told(workbench: Open, tmp_path: Path) -> 
         assert "in the middle" in " ".join(screen.query_one(Progress).plain)
 
 
-async def test_a_fault_of_the_workbench_itself_leaves_the_run_alone(workbench: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fault_of_the_workbench_itself_leaves_the_run_alone(
+    workbench: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ZeroDivisionError):
         async with workbench(LONG) as pilot:
             screen = train_of(pilot)

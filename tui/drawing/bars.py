@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 _LEVELS = "▁▂▃▄▅▆▇█"
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -16,7 +17,7 @@ def sparkline(values: Sequence[float], width: int, low: float | None = None, hig
         return ""
     if len(finite) > width:
         cuts = [i * len(finite) // width for i in range(width + 1)]
-        finite = [sum(finite[a:b]) / (b - a) for a, b in zip(cuts, cuts[1:], strict=False)]
+        finite = [sum(finite[a:b]) / (b - a) for a, b in pairwise(cuts)]
     bottom = min(finite) if low is None else low
     top = max(finite) if high is None else high
     span = (top - bottom) or 1.0

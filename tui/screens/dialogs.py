@@ -155,7 +155,9 @@ class Pick(Dialog):
         Binding("pageup", "cursor(-10)", "Page up", show=False, id="pick.page-up", tooltip="Ten lines up"),
     ]
 
-    def __init__(self, title: str, choices: Sequence[Choice], words: str = "", many: bool = False, value: Any = None) -> None:
+    def __init__(
+        self, title: str, choices: Sequence[Choice], words: str = "", many: bool = False, value: Any = None
+    ) -> None:
         super().__init__()
         self._title, self._choices, self._words, self._many = title, list(choices), words, many
         self._value = value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+
 from textual import work
 from textual.binding import Binding
 
@@ -59,7 +60,9 @@ class ExperimentKeys(Workplace):
     @work
     async def action_save(self) -> None:
         """Save as TOML: what is given, and nothing else."""
-        name = await self.app.push_screen_wait(Line("Save the experiment as", "A .toml file.", "experiment.toml", _toml_name))
+        name = await self.app.push_screen_wait(
+            Line("Save the experiment as", "A .toml file.", "experiment.toml", _toml_name)
+        )
         if name is None:
             return
         import tomli_w
@@ -123,7 +126,9 @@ class ExperimentKeys(Workplace):
     @work
     async def on_form_find_asked(self, event: Form.FindAsked) -> None:
         """Find a field."""
-        text = await self.app.push_screen_wait(Line("Find a field", "Part of its name: lr, batch, seed ... n finds the next."))
+        text = await self.app.push_screen_wait(
+            Line("Find a field", "Part of its name: lr, batch, seed ... n finds the next.")
+        )
         if text and not self.form.find(text):
             self.notify(f"No field's name holds {text!r}.", severity="warning")
 

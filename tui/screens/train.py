@@ -217,7 +217,11 @@ class TrainScreen(ExperimentKeys, RunKeys):
         panes = self.query_one(Panes)
         self.query_one(Header).show(panes.current, snapshot.history)
         charts = self.query_one(Charts)
-        charts.say("starting: torch is imported, the data are read" if snapshot.active else "s starts a run; its charts appear here")
+        charts.say(
+            "starting: torch is imported, the data are read"
+            if snapshot.active
+            else "s starts a run; its charts appear here"
+        )
         if panes.pane("charts").display:
             charts.show(snapshot.history)
         if panes.pane("log").display:
@@ -283,6 +287,14 @@ class TrainScreen(ExperimentKeys, RunKeys):
         """Remember how charts are looked at."""
         self.memory.view = {k: v for k, v in asdict(event.view).items() if k not in ("zoom", "cursor")}
 
+    def on_charts_full_asked(self, event: Charts.FullAsked) -> None:
+        """One chart on the whole screen, or all again."""
+        panes, charts = self.query_one(Panes), self.query_one(Charts)
+        charts.single = not (charts.single and panes.alone)
+        panes.alone = charts.single
+        self.choose("charts")
+        self.call_after_refresh(charts.draw)
+
     @work
     async def on_charts_metrics_asked(self, event: Charts.MetricsAsked) -> None:
         """Choose which scalars are charted."""
@@ -301,4 +313,8 @@ def _view(values: dict[str, Any]) -> View:
         view = View(**values)
     except TypeError:
         return View()
-    return view if view.x in ("step", "epoch", "time") and isinstance(view.smoothing, int | float) and 0 <= view.smoothing < 1 else View()
+    return (
+        view
+        if view.x in ("step", "epoch", "time") and isinstance(view.smoothing, int | float) and 0 <= view.smoothing < 1
+        else View()
+    )

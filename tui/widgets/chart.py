@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -285,9 +286,7 @@ class Chart(Lines, can_focus=False):
             segments = [Segment(text.rjust(left) + ("┤" if text else "│"), axis)]
             line, kinds = chars[row], paint[row]
             cuts = [0, *(np.flatnonzero(np.diff(kinds)) + 1).tolist(), len(line)]
-            segments += [
-                Segment("".join(line[a:b]), styles[kinds[a]]) for a, b in zip(cuts, cuts[1:], strict=False)
-            ]
+            segments += [Segment("".join(line[a:b]), styles[kinds[a]]) for a, b in pairwise(cuts)]
             lines.append(Strip(segments))
         return lines
 
@@ -395,5 +394,3 @@ def zoomed(view: View, low: float, high: float, factor: float) -> View:
     if end - start < least:
         return view
     return replace(view, zoom=(start, end))
-
-

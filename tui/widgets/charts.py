@@ -44,6 +44,7 @@ class Charts(Grid, can_focus=True):
         Binding("down,j", "choose(1)", "Next chart", show=False, id="charts.next", tooltip="Choose the next chart"),
         Binding("up,k", "choose(-1)", "Chart before", show=False, id="charts.before", tooltip="Choose the chart before"),
         Binding("enter", "single", "One chart", show=False, id="charts.single", tooltip="Show the chosen chart alone, or all"),
+        Binding("f", "full", "Full screen", show=False, id="charts.full", tooltip="The chosen chart on the whole screen, or all again"),
         Binding("m", "metrics", "Metrics", show=False, id="charts.metrics", tooltip="Choose which scalars are charted"),
         Binding("escape", "back", "Back", show=False, id="charts.back", tooltip="Back: one chart to all, zoom and cursor off"),
     ]  # fmt: skip
@@ -61,6 +62,9 @@ class Charts(Grid, can_focus=True):
         def __init__(self, view: View) -> None:
             super().__init__()
             self.view = view
+
+    class FullAsked(Message):
+        """The chosen chart is to have the whole screen, or all theirs again."""
 
     class MetricsAsked(Message):
         """The user wants to choose which scalars are charted."""
@@ -256,6 +260,10 @@ class Charts(Grid, can_focus=True):
         """One chart, or all."""
         self.single = not self.single
         self.draw()
+
+    def action_full(self) -> None:
+        """One chart on the whole screen, or all again."""
+        self.post_message(self.FullAsked())
 
     def action_metrics(self) -> None:
         """Ask which scalars to chart."""

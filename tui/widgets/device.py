@@ -104,7 +104,9 @@ def gpu_lines(gpu: Gpu, history: list[float], width: int, own: int | None) -> li
     for process in gpu.processes[:8]:
         memory = read_value(process.memory, "bytes") if process.memory else "?"
         who = f"{process.name or 'unknown'}{f' ({process.user})' if process.user else ''}"
-        lines.append(Text(f"  {process.pid:>8} {memory:>7}  {who}{'  this run' if process.pid == own else ''}", no_wrap=True))
+        lines.append(
+            Text(f"  {process.pid:>8} {memory:>7}  {who}{'  this run' if process.pid == own else ''}", no_wrap=True)
+        )
     lines += [Text(f"  {note}", style="dim", no_wrap=True) for note in gpu.notes]
     return lines
 
@@ -120,7 +122,9 @@ def machine_lines(reading: Reading, cpu: list[float], memory: list[float], width
         lines.append(Text(f"cores  {cores}  {len(reading.cores)}", no_wrap=True))
     used, total = read_value(reading.memory_used, "bytes"), read_value(reading.memory_total, "bytes")
     limit = " (container)" if reading.container else ""
-    lines.append(_meter("memory", reading.memory_used / max(reading.memory_total, 1), memory, width, f"{used}/{total}{limit}"))
+    lines.append(
+        _meter("memory", reading.memory_used / max(reading.memory_total, 1), memory, width, f"{used}/{total}{limit}")
+    )
     if reading.process is not None:
         p = reading.process
         lines.append(Text(f"run    pid {p.pid}  {read_value(p.memory, 'bytes')}  {p.threads} threads  {p.cpu:.0f}% of a core",

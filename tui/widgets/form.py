@@ -154,7 +154,9 @@ class Form(Vertical):
         """Edit these tables; what is unfolded and where the cursor is stay as they are."""
         self.raw = raw
         tree = self.lines
-        unfolded = {str(node.data) for node in _walk(tree.root) if not isinstance(node.data, Field) and node.is_expanded}
+        unfolded = {
+            str(node.data) for node in _walk(tree.root) if not isinstance(node.data, Field) and node.is_expanded
+        }
         first = not tree.root.children
         here = self.current.key if self.current else None
         tree.clear()

@@ -15,7 +15,7 @@ from tui.drawing.colours import colour
 #: Seconds between two times that lines are written while a run goes on: each scrolls the whole pane over the line.
 _EVERY = 1.0
 
-_STYLES = {"warning": "warning", "error": "error", "debug": "text-muted"}
+_STYLES = {"warning": "warning", "error": "error", "debug": "text-muted", "print": "accent"}
 
 
 class Log(RichLog):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import stat
 from collections.abc import Iterator
@@ -122,4 +121,4 @@ def test_a_run_is_stopped_through_its_door(train: Train, tmp_path: Path, monkeyp
     helper.join()
     assert trained.status == "stopped"
     assert not (trained.path / SOCKET).exists()
-    assert os.listdir(trained.path / "checkpoints")
+    assert list((trained.path / "checkpoints").iterdir())
