@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from terminals import Pty, until
+from terminals import COMMAND, Pty, environment, until
 
+from core.runs.directory import read_info
 from core.runs.listing import list_runs
 from core.runs.live import live_runs
 
@@ -97,6 +99,56 @@ def test_a_terminal_that_vanishes_ends_the_workbench_and_not_the_run(
     assert terminal.process.wait(20) == 129
     [info] = live_runs()
     assert info.path.parent == tmp_path / "runs"
+
+
+def test_a_fault_of_the_workbench_is_one_sentence_and_the_run_goes_on(tmp_path: Path, runs_end: None) -> None:
+    """The fault is injected for real: the header raises as soon as a run is some way on."""
+    code = (
+        "import sys\nfrom tui.widgets import header\nshow = header.Progress.show\n"
+        "def broken(self, snapshot):\n"
+        "    if snapshot.history.step > 500: raise ZeroDivisionError('injected')\n    show(self, snapshot)\n"
+        "header.Progress.show = broken\nfrom tui.__main__ import main\n"
+        f"sys.exit(main({[*LONG, '--runs', str(tmp_path / 'runs')]!r}))"
+    )
+    terminal = Pty([sys.executable, "-P", "-c", code], tmp_path, 120, 35, environment())
+    try:
+        terminal.until(b"idle")
+        terminal.type(b"s")
+        assert terminal.process.wait(60) == 1
+        time.sleep(0.3)
+        said = bytes(terminal.sent[terminal.sent.rfind(b"The workbench failed") :]).decode().replace("\r\n", "")
+    finally:
+        terminal.kill()
+    [info] = live_runs()
+    assert "ZeroDivisionError: injected" in said
+    assert "Traceback" not in said
+    assert f"torchdeck attach {info.path}" in said
+    until(lambda: (info.path / "checkpoints" / "last.pt").exists())
+    assert "injected" in next((tmp_path / "state" / "torchdeck").glob("crash-*.log")).read_text()
+
+
+def test_suspending_gives_the_terminal_back_and_fg_draws_anew(tmp_path: Path, runs_end: None) -> None:
+    """Under a shell with job control; the run is another process and goes on meanwhile."""
+    terminal = Pty(["bash", "--norc", "-i"], tmp_path, 120, 35, environment(PS1="ready> "))
+    try:
+        terminal.until(b"ready>")
+        words = " ".join(f"'{w}'" for w in [*COMMAND, *LONG, "--runs", str(tmp_path / "runs")])
+        terminal.type(f"{words}\n".encode())
+        terminal.until(b"idle")
+        terminal.type(b"s")
+        until(lambda: live_runs())
+        [info] = live_runs()
+        at = len(terminal.sent)
+        terminal.type(b"\x1a")
+        terminal.until(b"Stopped", after=at)
+        step = read_info(info.path).get("step", 0)
+        until(lambda: read_info(info.path).get("step", 0) > step)
+        at = len(terminal.sent)
+        terminal.type(b"fg\n")
+        terminal.until(b"2 Charts", after=at)
+        terminal.until(b"running", after=at)
+    finally:
+        terminal.kill()
 
 
 def test_typing_works_while_torch_is_loaded(on_pty: Start) -> None:
