@@ -123,7 +123,12 @@ async def test_what_is_wrong_is_told_while_the_form_is_edited(workbench: Open, t
 
 
 async def test_a_loss_that_is_no_number_ends_the_run_with_a_sentence(workbench: Open) -> None:
-    raw = {**LONG, "optimizer": {"name": "SGD", "lr": 1e3}, "loss": {"name": "mse"}, "data": {"name": "diabetes", "scale_target": False}}
+    raw = {
+        **LONG,
+        "optimizer": {"name": "SGD", "lr": 1e3},
+        "loss": {"name": "mse"},
+        "data": {"name": "diabetes", "scale_target": False},
+    }
     async with workbench(raw) as pilot:
         screen = train_of(pilot)
         await pilot.press("s")
