@@ -206,8 +206,10 @@ class Workbench(App[int]):
         return run
 
     def watch_theme(self, theme: str) -> None:
-        """Remember the theme."""
+        """Remember the theme; what is coloured by hand is coloured anew."""
         self.memory.theme = theme
+        if self.is_screen_installed("train"):
+            self.call_after_refresh(self.train.recolour)
 
     # --- the end of a run --------------------------------------------------------------------------------------------
 

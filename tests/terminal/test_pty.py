@@ -40,7 +40,7 @@ def test_steady_traffic_while_training(on_pty: Start, tmp_path: Path) -> None:
     terminal.type(b"s")
     until(lambda: any(info.get("step", 0) > 500 for info in list_runs(tmp_path / "runs")[0]))
     time.sleep(3)
-    assert 0 < settled(terminal, 15) / 15 < 10_000
+    assert 0 < settled(terminal, 8) / 8 < 10_000
 
 
 def test_the_title_tells_where_the_run_is_and_the_bell_rings_at_its_end(on_pty: Start) -> None:

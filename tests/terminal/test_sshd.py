@@ -22,7 +22,7 @@ from core.runs.directory import read_info, read_metrics
 from core.runs.listing import list_runs
 
 #: Long enough to be cut in the middle, short enough to be done twice.
-RUN = ("--set", "trainer.epochs=400", "--set", "model.args.dropout=0.2", "--set", "tracking.graph=false",
+RUN = ("--set", "trainer.epochs=250", "--set", "model.args.dropout=0.2", "--set", "tracking.graph=false",
        "--set", "tracking.images=false", "--set", "trainer.checkpoint_minutes=0.05")  # fmt: skip
 
 

@@ -18,13 +18,15 @@ PANES = {
 }  # fmt: skip
 
 
+#: A border that is there but does not call, as alpha in hexadecimal.
+_FAINT = "4c"
+
+
 class Pane(Vertical):
     """A box with a number and a title around a widget."""
 
     DEFAULT_CSS = """
-    Pane { border: round $panel-lighten-2; border-title-color: $text-muted; height: 1fr; width: 1fr;
-        &.-bare { border: none; }
-    }
+    Pane { border: round $foreground 30%; border-title-color: $text-muted; height: 1fr; width: 1fr; }
     """
 
     def __init__(self, name: str, content: Widget) -> None:
@@ -33,6 +35,7 @@ class Pane(Vertical):
         self.border_title = f"{number} {PANES[name]}"
         self.key = name
         self._content = content
+        self._look: tuple[object, ...] = ()
 
     def compose(self) -> ComposeResult:
         """What is in it."""
@@ -45,13 +48,14 @@ class Pane(Vertical):
         each move of the focus, which takes longer than drawing.
         """
         theme = self.app.theme_variables
-        bare = self.has_class("-bare")
-        if current and not bare:
-            self.styles.border = ("round", theme["primary"])
-            self.styles.border_title_color = theme["primary"]
-        else:
-            for rule in ("border_top", "border_right", "border_bottom", "border_left", "border_title_color"):
-                self.styles.clear_rule(rule)
+        front = theme["foreground"]
+        faint = front[:7] + _FAINT if front.startswith("#") else front
+        bare, colour = self.has_class("-bare"), theme["primary"] if current else faint
+        key = (bare, colour, theme["background"])
+        if key != self._look:
+            self._look = key
+            self.styles.border = ("none", colour) if bare else ("round", colour)
+            self.styles.border_title_color = theme["primary"] if current else front
 
 
 class Panes(Horizontal):

@@ -168,6 +168,14 @@ class TrainScreen(ExperimentKeys, RunKeys):
                 panes.mark()
                 self.query_one(Header).show(name)
 
+    def recolour(self) -> None:
+        """The theme has changed."""
+        panes = self.query_one(Panes)
+        panes.mark()
+        self.query_one(Header).show(panes.current)
+        self.query_one(Device).draw()
+        self._draw(True)
+
     # --- the run -----------------------------------------------------------------------------------------------------
 
     def look_now(self) -> None:

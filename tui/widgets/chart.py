@@ -108,7 +108,7 @@ class Chart(Lines, can_focus=False):
         & .chart--first { color: $primary; }
         & .chart--second { color: $warning; text-style: bold; }
         & .chart--raw { color: $primary-muted; }
-        & .chart--axis { color: $text-muted; }
+        & .chart--axis { color: $foreground-muted; }
         & .chart--title { text-style: bold; }
         & .chart--cursor { color: $accent; text-style: bold; }
         & .chart--odd { color: $error; text-style: bold; }
@@ -261,12 +261,12 @@ class Chart(Lines, can_focus=False):
         if high_ - low_ <= abs(high_) * 1e-9:
             margin = abs(high_) * 0.1 or 0.5
             return low_ - margin, high_ + margin
-        step = step_for(low_, high_, max(rows // 3, 2), self.scalar.unit) / 2
+        step = step_for(low_, high_, max(rows // 2, 3), self.scalar.unit) / 2
         # The range grows in jumps, too.
         return math.floor(low_ / step + 1e-9) * step, math.ceil(high_ / step - 1e-9) * step
 
     def _y_ticks(self, y0: float, y1: float, rows: int, view: View) -> list[Tick]:
-        count = max(rows // 3, 2)
+        count = max(rows // 2, 3)
         if view.log and y0 > 0:
             return log_ticks(y0, y1, count, self.scalar.unit)
         return ticks(y0, y1, count, self.scalar.unit)
