@@ -7,6 +7,7 @@ lock of its own. Runs are trained in processes of their own, which outlive the w
 from __future__ import annotations
 
 import subprocess
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,8 @@ class Link:
         self._seen = last.id if last else None
         self._cancelled = False
         self._wanted = False
+        self._starting = threading.Lock()
+        self._wish: Path | None = None
 
     # --- what the user asks for --------------------------------------------------------------------------------------
 
@@ -88,14 +91,19 @@ class Link:
         self._start_wanted()
 
     def _start_wanted(self) -> None:
-        if not self._wanted or self._someone_trains():
-            return
-        self._wanted = False
-        if self.queue.waiting():
-            self._process = self.queue.start()
+        with self._starting:  # the screen and the thread that looks both may
+            if not self._wanted or self._someone_trains():
+                return
+            self._wanted = False
+            if self.queue.waiting():
+                self._process = self.queue.start()
 
     def attach(self, run: Path) -> None:
-        """Follow this run from its beginning."""
+        """Follow this run from its beginning, from the next look on: the thread that looks may be reading now."""
+        self._wish = run
+
+    def _attach(self, run: Path) -> None:
+        self._wish = None
         if self._follower is not None:
             self._follower.close()
         self.run, self.history = run, History()
@@ -128,11 +136,13 @@ class Link:
 
     def poll(self) -> Snapshot:
         """Read what is new."""
+        if self._wish is not None:
+            self._attach(self._wish)
         current = self.queue.current()
         for item in (current, self.queue.last()):
             if item is not None and item.run and item.id != self._seen:
                 self._seen = item.id
-                self.attach(Path(item.run))
+                self._attach(Path(item.run))
                 break
         refusal = self._refusal(current)
         if not self.queue.waiting():
@@ -155,6 +165,8 @@ class Link:
                 self._generation = self._follower.generation
                 self.history = History()
             self.history.take(events)
+            if self._wish is not None:
+                return
         if self._output is not None:
             self.history.printed(self._output.poll(), time.time())
 

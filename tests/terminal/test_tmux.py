@@ -56,8 +56,8 @@ def test_start_pick_train_stop_resume(tmux: Start, tmp_path: Path) -> None:
     until(lambda: accuracy(terminal.screen()) > max(first, 90.0), 60, terminal.screen)
     terminal.keys("x")
     terminal.until("■ stopped")
+    until(lambda: list_runs(tmp_path / "runs")[0][0].status == "stopped")
     [info] = list_runs(tmp_path / "runs")[0]
-    assert info.status == "stopped"
     step = info.get("step", 0)
     terminal.keys("r")
     terminal.until("● running")
@@ -147,7 +147,7 @@ def test_a_terminal_that_is_lost_leaves_the_run_going_and_the_next_attaches(
     again.until("running")
     again.keys("x")
     again.until("■ stopped")
-    assert read_info(info.path).status == "stopped"
+    until(lambda: read_info(info.path).status == "stopped")
 
 
 def test_a_batch_run_is_attached_to(tmux: Start, tmp_path: Path) -> None:

@@ -36,8 +36,9 @@ async def test_the_first_minute(workbench: Open) -> None:
         await until(pilot, lambda: screen.snapshot and screen.snapshot.active)
         await until(pilot, lambda: screen.snapshot and screen.snapshot.state == "done")
         assert screen.snapshot is not None
-        assert screen.snapshot.run is not None
-        assert read_info(screen.snapshot.run).status == "done"
+        run = screen.snapshot.run
+        assert run is not None
+        await until(pilot, lambda: read_info(run).status == "done")
         charts = screen.query_one(Charts)
         await until(pilot, lambda: {c.scalar.name for c in charts.charts} >= {"loss", "accuracy"})
         loss = charts.charts[0]
@@ -82,7 +83,7 @@ async def test_control_by_keys(workbench: Open) -> None:
 
         await pilot.press("x")
         await until(pilot, lambda: screen.snapshot and screen.snapshot.state == "stopped")
-        assert read_info(run).status == "stopped"
+        await until(pilot, lambda: read_info(run).status == "stopped")
         stopped = screen.snapshot.history.step
 
         await pilot.press("r")
