@@ -176,7 +176,7 @@ class Link:
             beginning = waits or self._process_lives()
             self._state = "starting" if beginning else ("idle" if self.run is None else self._state)
             self._pid = None
-            return "starting" if beginning else self._state
+            return self._state
         now = time.monotonic()
         state = self.history.state
         if state in ("done", "stopped", "aborted", "failed"):
@@ -199,8 +199,7 @@ class Link:
         self._pid = who.get("pid") if info.status == "running" and isinstance(who, dict) else None
         if info.status == "running":
             return "starting" if state == "starting" else state
-        # The files may end before the last event of the run is read: only a dead process needs this.
-        return "dead" if info.status == "dead" else info.status
+        return info.status
 
     def _someone_trains(self) -> bool:
         return self._process_lives() or self.queue.served()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from rich.style import Style
@@ -19,7 +18,7 @@ from core import fields, toml
 from core.errors import UserError
 from core.fields import Field
 from tui.widgets.field_editor import FieldEditor
-from tui.widgets.vim import VimTree
+from tui.widgets.vim import VimTree, walk
 
 
 class _Fields(VimTree):
@@ -154,9 +153,7 @@ class Form(Vertical):
         """Edit these tables; what is unfolded and where the cursor is stay as they are."""
         self.raw = raw
         tree = self.lines
-        unfolded = {
-            str(node.data) for node in _walk(tree.root) if not isinstance(node.data, Field) and node.is_expanded
-        }
+        unfolded = {str(node.data) for node in walk(tree.root) if not isinstance(node.data, Field) and node.is_expanded}
         first = not tree.root.children
         here = self.current.key if self.current else None
         tree.clear()
@@ -188,7 +185,7 @@ class Form(Vertical):
         return node.data if node is not None and isinstance(node.data, Field) else None
 
     def _go(self, key: str) -> bool:
-        for node in _walk(self.lines.root):
+        for node in walk(self.lines.root):
             if isinstance(node.data, Field) and node.data.key == key:
                 if node.parent is not None and not node.parent.is_expanded:
                     node.parent.expand()
@@ -201,7 +198,7 @@ class Form(Vertical):
     def find(self, text: str) -> bool:
         """Go to the next field whose name holds this text; tells whether there is one."""
         self._found = text
-        items = [node.data for node in _walk(self.lines.root) if isinstance(node.data, Field)]
+        items = [node.data for node in walk(self.lines.root) if isinstance(node.data, Field)]
         keys = [item.key for item in items]
         start = keys.index(self.current.key) + 1 if self.current else 0
         for key in keys[start:] + keys[:start]:
@@ -297,9 +294,3 @@ class Form(Vertical):
         """The next field found."""
         if self._found:
             self.find(self._found)
-
-
-def _walk(node: TreeNode) -> Iterator[TreeNode]:
-    for child in node.children:
-        yield child
-        yield from _walk(child)

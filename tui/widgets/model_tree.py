@@ -12,7 +12,7 @@ from textual.message import Message
 from textual.widgets.tree import TreeNode
 
 from tui.drawing.axes import amount
-from tui.widgets.vim import VimTree
+from tui.widgets.vim import VimTree, walk
 
 _UNITS = ("", "k", "M", "G", "T")
 
@@ -189,13 +189,6 @@ class ModelTree(VimTree):
         if self.cursor_node is not None and self.cursor_node.data:
             self.app.copy_to_clipboard(self.cursor_node.data["path"])
             self.notify(f"{self.cursor_node.data['path'] or 'the model'} copied")
-
-
-def walk(node: TreeNode) -> Iterator[TreeNode]:
-    """A node and all below it, in order."""
-    yield node
-    for child in node.children:
-        yield from walk(child)
 
 
 def _all(module: dict[str, Any]) -> Iterator[tuple[str, bool]]:

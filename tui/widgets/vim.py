@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from textual.binding import Binding
 from textual.widgets import Tree
+from textual.widgets.tree import TreeNode
 
 LIST_KEYS = [
     Binding("j", "cursor_down", "Down", show=False, id="list.down", tooltip="One line down"),
@@ -46,3 +49,10 @@ class VimTree(Tree):
         """Unfold the node."""
         if self.cursor_node is not None and self.cursor_node.allow_expand:
             self.cursor_node.expand()
+
+
+def walk(node: TreeNode) -> Iterator[TreeNode]:
+    """A node and all below it, in order."""
+    yield node
+    for child in node.children:
+        yield from walk(child)
