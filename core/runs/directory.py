@@ -32,6 +32,9 @@ from core.runs import process
 #: Version of the layout of run.json; a reader refuses a later one.
 LAYOUT = 1
 
+#: Points of the watched metric that run.json keeps.
+_CURVE = 64
+
 
 @dataclass(frozen=True)
 class RunInfo:
@@ -163,11 +166,12 @@ class RunDirectory:
             raise UserError(f"The run {str(path)!r} can't be written: {error.strerror}.") from None
         return cls(path, lock, dict(info.values))
 
-    def begin(self, experiment_toml: str, **facts: Any) -> None:
-        """Training goes on: the experiment may have been changed (prolonged)."""
+    def begin(self, experiment_toml: str, step: int, **facts: Any) -> None:
+        """Training goes on from that step: the experiment may have been changed (prolonged)."""
         files.write_text(self.path / "experiment.toml", experiment_toml)
         for key in ("message", "ended", "test"):
             self._values.pop(key, None)
+        self._values["curve"] = [point for point in self._values.get("curve", ()) if point[0] <= step]
         self.update(versions=versions(), resumed=time.time(), **_begin(), **facts)
 
     @property
@@ -175,12 +179,27 @@ class RunDirectory:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
 
+    def get(self, key: str, default: Any = None) -> Any:
+        """One value of run.json."""
+        return self._values.get(key, default)
+
     def update(self, **values: Any) -> None:
         """Change values of run.json, atomically."""
         with self._updating:
             self._values = self._values | values
             text = json.dumps(self._values, indent=1, allow_nan=False, default=str)
             files.write_text(self.path / "run.json", text + "\n")
+
+    def epoch_ended(self, epoch: int, step: int, train: dict[str, Any], val: dict[str, Any], best: bool) -> None:
+        """Where the run stands; the best epoch's metrics, and the course of the watched one, thinned."""
+        values: dict[str, Any] = {"epoch": epoch, "step": step, "train": train, "val": val}
+        if best:
+            values |= {"best": val, "best_epoch": epoch}
+        watched = val.get(str(self._values.get("best_metric")))
+        if watched is not None:
+            curve = [*self._values.get("curve", ()), [step, watched]]
+            values["curve"] = curve[::2] if len(curve) > _CURVE else curve
+        self.update(**values)
 
     def heartbeat(self) -> None:
         """Tell other machines that this one still trains."""

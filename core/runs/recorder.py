@@ -72,7 +72,7 @@ class Recorder(Listener):
         elif isinstance(event, Failed):
             self._say(event, f"failed: {event.message}")
         elif isinstance(event, EpochEnded):
-            self._run.update(epoch=event.epoch, step=event.step, train=finite(event.train), val=finite(event.val))
+            self._run.epoch_ended(event.epoch, event.step, finite(event.train), finite(event.val), event.best)
             self._say(event, f"epoch {event.epoch}: train {_words(event.train)}; val {_words(event.val)}")
         elif isinstance(event, CheckpointWritten):
             self._say(event, f"checkpoint {event.path} at step {event.step}")

@@ -91,6 +91,17 @@ class Series:
             self._append(_buckets(self._pending[:, :whole], self.stride))
             self._pending = self._pending[:, whole:].copy()
 
+    def drop_from(self, step: float) -> None:
+        """Forget all points at or after ``step``: the curve goes on from there anew."""
+        kept = int(np.searchsorted(self.steps, step))
+        self.odd = [one for one in self.odd if one[0] < step]
+        pending = self._pending[:, self._pending[0] < step]
+        if kept == self._size and pending.shape[1] == self._pending.shape[1]:
+            return
+        self.count -= (self._size - kept) * self.stride + self._pending.shape[1] - pending.shape[1]
+        self._size, self._pending = kept, pending
+        self._smooth_weight = -1.0
+
     def _remember(self, points: Floats) -> None:
         self.odd += [(float(s), float(t), float(v)) for s, t, v in points.T]
         while len(self.odd) > _ODD:

@@ -24,6 +24,7 @@ from torch.utils.tensorboard.summary import hparams
 from core import toml
 from core.events import EpochEnded, Evaluated, Event, Failed, Finished, StepSummary, Subscription
 from core.experiment import Experiment
+from core.hyperparameters import flat
 from core.runs.recorder import Listener
 from core.tracking.pictures import confusion_matrix, grid
 from core.training.build import Built
@@ -143,28 +144,6 @@ def _session_end(status: int) -> Summary:
 def _metric_names(built: Built) -> list[str]:
     names = ["loss", "accuracy", "f1"] if built.data.info.task == "classification" else ["loss", "mae", "rmse", "r2"]
     return [f"{name}/{part}" for part in ("val", "test") for name in names]
-
-
-def flat(experiment: Experiment) -> dict[str, Any]:
-    """The experiment as hparams: one level, and only kinds that the plug-in knows; lists become texts, None is left out."""
-    result: dict[str, Any] = {}
-    dumped = experiment.model_dump(mode="json", exclude={"tracking"})
-    for section in ("data", "model", "optimizer", "schedule", "loss"):
-        picked = getattr(experiment, section)
-        dumped[section]["args"] = picked.resolved() if picked.name else {}
-    dumped["optimizer"] |= {"lr": experiment.optimizer.learning_rate(), "weight_decay": experiment.optimizer.decay()}
-
-    def add(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                add(f"{prefix}.{key}" if prefix else key, inner)
-        elif isinstance(value, bool | int | float | str):
-            result[prefix] = value
-        elif value is not None and value not in ([], ()):
-            result[prefix] = str(value)
-
-    add("", dumped)
-    return result
 
 
 class _quiet_tracer:

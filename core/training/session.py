@@ -19,6 +19,7 @@ from core.control import Control
 from core.errors import TrainingError, UserError
 from core.events import Failed, Finished, LogLine, Publisher, Started, Subscription
 from core.experiment import Experiment
+from core.hyperparameters import flat
 from core.runs.directory import RunDirectory, check_root, git_state
 from core.runs.door import Door
 from core.runs.live import Mark
@@ -133,14 +134,14 @@ class Session:
             "tags": list(self.experiment.tracking.tags), "note": self.experiment.tracking.note,
             "device": str(built.device), "precision": built.trainer.precision.name, "threads": built.threads,
             "parameters": built.parameters, "epochs": built.trainer.total_epochs, "steps": built.trainer.total_steps,
-            "higher_is_better": built.trainer.watched_name in _higher(), "best_metric": built.trainer.watched_name,
+            "hyperparameters": flat(self.experiment), "higher_is_better": built.trainer.watched_name in _higher(), "best_metric": built.trainer.watched_name,
             "slurm_job": os.environ.get("SLURM_JOB_ID"), **git_state(Path.cwd()),
         }  # fmt: skip
         if self.run is None:
             name = self.experiment.tracking.name or f"{_short(info.name)}-{_short(self.experiment.model.name)}"
             self.run = RunDirectory.create(self._root, name, text, facts)
         else:
-            self.run.begin(text, **facts)
+            self.run.begin(text, step, **facts)
             drop_after(self.run.path, step)
         self._open_door()
         self._listen(Recorder(self.run, self._publisher.subscribe(100_000), self._tell_trouble))
@@ -264,6 +265,7 @@ class Session:
         values: dict[str, Any] = {
             "status": "stopped" if self.status == "aborted" else self.status,
             "ended": time.time(),
+            "seconds": self.run.get("seconds", 0.0) + self._train_seconds,
         }
         if self.failure is not None:
             values["message"] = self.failure.message

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from core import toml
 from core.events import EpochEnded, StepSummary
-from core.tracking.tensorboard import flat
+from core.hyperparameters import flat
 
 
 class Server:
