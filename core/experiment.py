@@ -147,7 +147,9 @@ class Model(Picked):
     args: dict[str, Any] = {}
     """Parameters of the model."""
     weights: str | None = None
-    """Weights to start from: DEFAULT (torchvision's), or a .pt, .pth or .safetensors file."""
+    """Weights to start from: DEFAULT (torchvision's), or a .pt, .pth, .ckpt or .safetensors file."""
+    partial: bool = False
+    """Load the weights that fit, though others don't; the rest keeps its fresh values."""
     freeze: tuple[str, ...] = ()
     """Parameters that are not trained, as name patterns: 'features.*'."""
     channels_last: bool | None = None
@@ -165,6 +167,8 @@ class Optimizer(Picked):
     """Learning rate, at its peak; default: the catalog's for that optimizer."""
     weight_decay: Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False)] | None = None
     """Weight decay; default: the catalog's for that optimizer."""
+    body_lr: Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False)] = 1.0
+    """Learning rate of all layers but the last one, as a factor on lr: 0.1 is usual in fine-tuning."""
     decay_norms_and_biases: bool = False
     """Whether norms' parameters and biases decay too."""
 

@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.checkpoints import load
+from core.checkpoints.archive import PREFIXES
 from core.errors import UserError
 
 #: Version of the checkpoint's layout; a reader refuses a later one.
 VERSION = 1
-
-#: Prefixes that torch.compile and DistributedDataParallel put before every name (pytorch#101107).
-_PREFIXES = ("_orig_mod.", "module.")
 
 
 def load_file(path: Path, where: str) -> Any:
@@ -71,23 +70,16 @@ def _broken_part(path: Path) -> str | None:
 
 
 def load_weights(path: Path, where: str) -> dict[str, Tensor]:
-    """The state_dict in a .pt, .pth or .safetensors file, or in a checkpoint of ours or of Lightning's.
+    """The state_dict in a file of any kind (``core.checkpoints.archive``), prefixes of wrappers taken off.
 
-    Prefixes of torch.compile and DistributedDataParallel are taken off.
+    The pickle in it is read and not run, so that files that ``weights_only=True`` rejects can be used, too.
 
-    Raises UserError when there is none.
+    Raises UserError when there is none, it is damaged, or it would reach beyond itself when unpickled.
     """
-    if path.suffix == ".safetensors":
-        import safetensors
-        import safetensors.torch
-
-        try:
-            return safetensors.torch.load_file(path)
-        except FileNotFoundError:
-            raise UserError(f"{where}: there is no file {str(path)!r}.") from None
-        except (OSError, safetensors.SafetensorError) as error:
-            raise UserError(f"{where}: {str(path)!r} can't be read as safetensors: {error}.") from None
-    return weights_in(load_file(path, where), path, where)
+    found = load.weights(path, where)
+    if zipfile.is_zipfile(path) and (broken := _broken_part(path)):
+        raise UserError(f"{where}: {str(path)!r} is damaged: the checksum of {broken} is wrong.")
+    return found
 
 
 def weights_in(state: Any, path: Path, where: str) -> dict[str, Tensor]:
@@ -110,7 +102,7 @@ def strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
     stripping = True
     while stripping:
         stripping = False
-        for prefix in _PREFIXES:
+        for prefix in PREFIXES:
             if state and all(name.startswith(prefix) for name in state):
                 state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
                 stripping = True

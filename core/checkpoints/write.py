@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +13,10 @@ import torch
 from torch import Tensor
 
 from core import files
+from core.checkpoints.names import BEST, LAST, generations, step_of
 from core.checkpoints.read import load_checkpoint
 from core.errors import UserError
 from core.events import CheckpointWritten, Event
-
-LAST, BEST = "last.pt", "best.pt"
-_STEP = re.compile(r"step-(\d+)\.pt")
 
 
 def snapshot(value: Any) -> Any:
@@ -111,12 +108,6 @@ def save(value: Any, file: IO[bytes]) -> None:
         raise
 
 
-def generations(folder: Path) -> list[Path]:
-    """The step-*.pt files, the newest step first."""
-    found = [(int(m[1]), p) for p in folder.glob("step-*.pt") if (m := _STEP.fullmatch(p.name))]
-    return [path for _, path in sorted(found, reverse=True)]
-
-
 def newest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
     """The newest checkpoint that is whole, or None when there is none at all.
 
@@ -147,6 +138,6 @@ def newest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
 def _set_aside_after(folder: Path, step: int) -> None:
     """Later generations than the one that is gone on from are damaged; they must not count as the newest ones."""
     for path in generations(folder):
-        if int(_STEP.fullmatch(path.name)[1]) > step:  # type: ignore[index]
+        if step_of(path) > step:
             with contextlib.suppress(OSError):
                 path.rename(path.with_name(f"{path.name}.damaged"))

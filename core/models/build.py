@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from core import usercode
+from core.checkpoints.compare import Matches, match
 from core.checkpoints.read import load_weights
 from core.data.source import DataInfo
 from core.errors import UserCodeError, UserError
@@ -41,7 +42,7 @@ def build(model: Model, info: DataInfo, loss: str | None = None) -> nn.Module:
         make: Callable[..., nn.Module] = NETS[entry.name]  # type: ignore[assignment]
         net = make(info.input_shape, outputs, **model.resolved())
     if model.weights and model.weights != "DEFAULT":
-        _load_local(net, model.weights)
+        _load_local(net, model.weights, model.partial)
     elif model.weights and (entry is None or entry.fact("family") != "torchvision"):
         raise UserError("model.weights = 'DEFAULT' is for torchvision's models; name a file for others.")
     _freeze(net, model.freeze)
@@ -135,30 +136,30 @@ def adapt_outputs(net: nn.Module, outputs: int) -> None:
         net.num_classes = outputs  # type: ignore[assignment]
 
 
-def _load_local(net: nn.Module, weights: str) -> None:
+def _load_local(net: nn.Module, weights: str, partial: bool) -> None:
     """Load a weights file; a head (the last layer) of another size is left as it was drawn."""
-    path = Path(weights).expanduser()
-    given = load_weights(path, "model.weights")
+    given = load_weights(Path(weights).expanduser(), "model.weights")
     own = net.state_dict()
-    fitting = {n: t for n, t in given.items() if n in own and own[n].shape == t.shape}
-    missing = [n for n in own if n not in given]
-    unknown = [n for n in given if n not in own]
-    reshaped = [n for n in given if n in own and own[n].shape != given[n].shape]
-    head = {n.rpartition(".")[0] for n in list(own)[-2:]}
-    if not fitting:
+    matches = match({n: tuple(t.shape) for n, t in own.items()}, {n: tuple(t.shape) for n, t in given.items()})
+    if not matches.of("loads"):
         raise UserError(
             f"model.weights = {weights!r} fits none of the model's {len(own)} tensors; it is another model's."
         )
-    wrong = [n for n in (*missing, *reshaped) if n.rpartition(".")[0] not in head]
-    if wrong or (unknown and not reshaped):
-        what = wrong[0] if wrong else unknown[0]
-        detail = (
-            f"{what!r} is {'missing from the file' if what in missing else 'not in the model'}"
-            if what not in reshaped
-            else f"{what!r} has the shape {list(given[what].shape)} in the file and {list(own[what].shape)} in the model"
+    if not matches.fits and not partial:
+        raise UserError(
+            f"model.weights = {weights!r} does not fit the model: {_misfit(matches)}. What fits is loaded with "
+            "model.partial = true."
         )
-        raise UserError(f"model.weights = {weights!r} does not fit the model: {detail}.")
-    net.load_state_dict(fitting, strict=False)
+    net.load_state_dict({m.name: given[m.stored] for m in matches.of("loads")}, strict=False)
+
+
+def _misfit(matches: Matches) -> str:
+    for one in matches.of("reshaped"):
+        return (f"{one.name!r} has the shape {list(one.stored_shape or ())} in the file and {list(one.shape or ())} "
+                "in the model")  # fmt: skip
+    for one in matches.of("missing"):
+        return f"{one.name!r} is missing from the file"
+    return f"{matches.of('unused')[0].stored!r} is not in the model"
 
 
 def _freeze(net: nn.Module, patterns: Sequence[str]) -> None:

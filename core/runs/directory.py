@@ -235,6 +235,26 @@ def _take_lock(path: Path) -> int:
     return descriptor
 
 
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Hold the run's lock, so that nobody trains it meanwhile; gives False when somebody does."""
+    try:
+        descriptor = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        yield True  # it was never trained here: nobody holds what does not exist
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.close(descriptor)
+
+
 def versions() -> dict[str, str]:
     """Versions of what matters for reproducing a run, without importing any of it."""
     import platform

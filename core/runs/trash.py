@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import UserError
-from core.runs.directory import read_info
+from core.runs.directory import locked, read_info
 from core.runs.rows import size_of
 
 FOLDER = ".trash"
@@ -57,20 +55,9 @@ def delete(run: Path, root: Path) -> Trashed:
 
 def _refuse_running(run: Path) -> None:
     """A run that is trained holds its lock; on another machine its heartbeat tells."""
-    try:
-        descriptor = os.open(run / "lock", os.O_RDWR)
-    except OSError:
-        descriptor = -1
-    try:
-        if descriptor >= 0:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if (run / "run.json").exists() and _status(run) == "running":
-            raise BlockingIOError
-    except BlockingIOError:
-        raise UserError(f"The run {str(run)!r} goes on; stop it before it is deleted.") from None
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
+    with locked(run) as mine:
+        if not mine or ((run / "run.json").exists() and _status(run) == "running"):
+            raise UserError(f"The run {str(run)!r} goes on; stop it before it is deleted.")
 
 
 def _status(run: Path) -> str:

@@ -24,12 +24,14 @@ def build_optimizer(options: Optimizer, net: nn.Module, device: torch.device) ->
     lr, decay = options.learning_rate(), options.decay()
     args = options.resolved()
     if entry.name == "Muon":
+        if options.body_lr != 1.0:
+            raise UserError("optimizer.body_lr does not go with Muon, which has learning rates of its own.")
         return _muon(net, lr, decay, args, options.decay_norms_and_biases)
     if entry.name == "SGD" and not args["momentum"] and args["nesterov"]:
         raise UserError("optimizer.args.nesterov needs optimizer.args.momentum above 0.")
     if entry.name == "SGD" and args["nesterov"] and args["dampening"]:
         raise UserError("optimizer.args.nesterov needs optimizer.args.dampening = 0.")
-    groups = _groups(net, decay, options.decay_norms_and_biases)
+    groups = _groups(net, decay, options.decay_norms_and_biases, lr, options.body_lr)
     takes = _parameters(entry.name)
     if "weight_decay" in takes:
         args["weight_decay"] = decay
@@ -51,15 +53,34 @@ def _parameters(name: str) -> set[str]:
     return set(inspect.signature(getattr(torch.optim, name)).parameters)
 
 
-def _groups(net: nn.Module, decay: float, everything: bool,
+def _groups(net: nn.Module, decay: float, everything: bool, lr: float = 0.0, body: float = 1.0,
             chosen: Callable[[nn.Parameter], bool] = lambda p: True) -> list[dict[str, Any]]:  # fmt: skip
+    """Groups by weight decay, and where the body learns at a rate of its own, head and body apart, the head first:
+    its learning rate is the one that is shown."""
     trained = [p for p in net.parameters() if p.requires_grad and chosen(p)]
+    if body == 1.0:
+        return _by_decay(trained, decay, everything)
+    head = {id(p) for p in _head(net)}
+    first = _by_decay([p for p in trained if id(p) in head], decay, everything)
+    rest = _by_decay([p for p in trained if id(p) not in head], decay, everything)
+    return [*first, *({**group, "lr": lr * body} for group in rest)]
+
+
+def _by_decay(trained: list[nn.Parameter], decay: float, everything: bool) -> list[dict[str, Any]]:
+    if not trained:
+        return []
     if not decay:
         return [{"params": trained, "weight_decay": 0.0}]  # one group is one kernel call instead of two
     # One-dimensional parameters are biases and the scales of norms, in every layer torch has.
     heavy = [p for p in trained if everything or p.ndim > 1]
     light = [p for p in trained if not everything and p.ndim <= 1]
     return [{"params": ps, "weight_decay": d} for ps, d in ((heavy, decay), (light, 0.0)) if ps]
+
+
+def _head(net: nn.Module) -> list[nn.Parameter]:
+    """The parameters of the last module that has any of its own."""
+    having = [list(m.parameters(recurse=False)) for m in net.modules() if any(True for _ in m.parameters(recurse=False))]
+    return having[-1] if having else []
 
 
 def _muon(net: nn.Module, lr: float, decay: float, args: dict[str, Any], everything: bool) -> torch.optim.Optimizer:
@@ -72,9 +93,9 @@ def _muon(net: nn.Module, lr: float, decay: float, args: dict[str, Any], everyth
         raise UserError("optimizer.name = 'Muon' needs hidden weight matrices; the model has none that is trained.")
     adamw_lr = args.pop("adamw_lr")
     muon = torch.optim.Muon(
-        _groups(net, decay, everything, lambda p: id(p) in hidden), lr=lr, weight_decay=decay, **args
+        _groups(net, decay, everything, chosen=lambda p: id(p) in hidden), lr=lr, weight_decay=decay, **args
     )
-    rest = _groups(net, decay, everything, lambda p: id(p) not in hidden)
+    rest = _groups(net, decay, everything, chosen=lambda p: id(p) not in hidden)
     adamw = torch.optim.AdamW(rest, lr=adamw_lr, fused=True) if rest else None
     return Pair(muon, adamw) if adamw else muon
 

@@ -205,7 +205,7 @@ class Session:
 
     def _load_best(self, built: Built) -> None:
         from core.checkpoints.read import load_checkpoint
-        from core.checkpoints.write import BEST
+        from core.checkpoints.names import BEST
 
         state = None
         if self.run is not None and built.data.val is not None and (self.run.checkpoints / BEST).exists():
