@@ -116,10 +116,70 @@ def load(experiment: Experiment, device: torch.device, warn: Callable[[str], Non
         target_std=tuple(std.tolist()),
         samples={"train": len(train_at), "val": len(val_at), "test": len(test_at)},
         place=source.place,
+        feature_names=source.feature_names,
     )
     known = source.train.targets if source.task == "classification" else None
     return LoadedData(info, train, val, test, tuple(chosen), known[train_at] if known is not None else None,
                       x.cpu(), y.cpu())  # fmt: skip
+
+
+def evaluation_feed(experiment: Experiment, device: torch.device, split: str | None, trained: DataInfo,
+                    warn: Callable[[str], None] = lambda text: None) -> tuple[DataInfo, Feed, str]:  # fmt: skip
+    """One part of a data set, prepared for evaluation by a model that was trained on ``trained``: what is known of it,
+    the feed, and which part it is (test, val, train or all; None: the test set, or all of other data without one).
+
+    Labels are matched by the names of their classes, where these differ in order from those of the training.
+
+    Raises UserError for data that the model can't be evaluated on.
+    """
+    data, trainer = experiment.data, experiment.trainer
+    source = load_source(data)
+    classes = _class_names(source, data)
+    _check(source, data.name, len(classes))
+    if source.task != trained.task:
+        raise UserError(f"data.name = {data.name!r} is {source.task}, but the model was trained for {trained.task}.")
+    order = _order_of_classes(classes, trained, data.name)
+    same = data.name == trained.name
+    if split is None:
+        split = "test" if same or source.test is not None else "all"
+    n = len(source.train)
+    keep, held_out = hold_out(source, torch.arange(n), data.test_share if source.test is None else 0.0,
+                            derive(trainer.seed, "test"))  # fmt: skip
+    train_at, val_at = hold_out(source, keep, trainer.validation_share, derive(trainer.seed, "validation"))
+    part, at = {
+        "train": (source.train, train_at), "val": (source.train, val_at), "all": (source.train, torch.arange(n)),
+        "test": (source.train, held_out) if source.test is None else (source.test, torch.arange(len(source.test))),
+    }[split]  # fmt: skip
+    if not len(at):
+        raise UserError(f"data.name = {data.name!r} has no {split} samples.")
+    chosen = tuple(data.transforms or ())
+    if source.image and len(trained.input_shape) == 3:
+        first = transforms.as_tensor(samples.first_sample(part, data.name)[0])
+        chosen = transforms.fitted(chosen, first, trained.input_shape) if first.ndim == 3 else chosen
+        if len(chosen) > len(data.transforms or ()):
+            warn(f"The images of {data.name!r} are made like those of the training: {chosen[0].name} is put first.")
+    chosen = measure(chosen, source, train_at, trainer.seed)
+    scale = (torch.tensor(trained.target_mean), torch.tensor(trained.target_std))
+    maker = _FeedMaker(experiment, source, trained.class_names, chosen, scale, device, warn, order)
+    x, _ = maker.peek(part, at[:2])
+    info = DataInfo(data.name, source.task, tuple(x.shape[1:]), trained.outputs, trained.class_names,
+                    samples={"evaluated": len(at)}, place=source.place)  # fmt: skip
+    return info, maker.make(part, at, training=False), split
+
+
+def _order_of_classes(classes: tuple[str, ...], trained: DataInfo, name: str) -> Tensor | None:
+    """For each class of the data its number in the training; None where they are the same."""
+    if classes == trained.class_names:
+        return None
+    if set(classes) <= set(trained.class_names):
+        return torch.tensor([trained.class_names.index(c) for c in classes])
+    if len(classes) <= len(trained.class_names) and all(c.isdigit() for c in classes):
+        return None  # numbers without names: they are taken as they are
+    unknown = next(c for c in classes if c not in trained.class_names)
+    raise UserError(
+        f"data.name = {name!r} has the class {unknown!r}, which the model was not trained on; it knows "
+        f"{', '.join(trained.class_names[:12])}{' ...' if len(trained.class_names) > 12 else ''}."
+    )
 
 
 def _class_names(source: Source, data: Data) -> tuple[str, ...]:
@@ -183,7 +243,8 @@ def _target_scale(source: Source, train_at: Tensor, scale: bool) -> tuple[Tensor
 
 class _FeedMaker:
     def __init__(self, experiment: Experiment, source: Source, classes: tuple[str, ...], chosen: Sequence[Transform],
-                 scale: tuple[Tensor, Tensor], device: torch.device, warn: Callable[[str], None]) -> None:  # fmt: skip
+                 scale: tuple[Tensor, Tensor], device: torch.device, warn: Callable[[str], None],
+                 order: Tensor | None = None) -> None:  # fmt: skip
         self._experiment = experiment
         self._classes = len(classes)
         self._transforms = chosen
@@ -193,7 +254,7 @@ class _FeedMaker:
         self._home = resident_device(parts, device, devices.memory_free(device)) if parts else device
         self._moved: dict[int, Arrays] = {}
         self._target_sample, self._target_op = _target_functions(
-            experiment.data.target_transforms, self._classes, scale, device
+            experiment.data.target_transforms, self._classes, scale, device, order
         )
 
     def make(self, part: Part, indices: Tensor, training: bool) -> Feed:
@@ -258,7 +319,7 @@ class _ArrayItems(torch.utils.data.Dataset):
 
 
 def _target_functions(
-    chosen: Sequence[Transform], classes: int, scale: tuple[Tensor, Tensor], device: torch.device
+    chosen: Sequence[Transform], classes: int, scale: tuple[Tensor, Tensor], device: torch.device, order: Tensor | None
 ) -> tuple[Callable[[Any], Any] | None, Callable[[Tensor], Tensor]]:
     """Target transforms: one for single samples (None when not needed) and one for the batch on the device."""
     steps: list[Callable[[Any], Any]] = []
@@ -272,8 +333,11 @@ def _target_functions(
         else:
             raise UserError("data.target_transforms: OneHot needs classes, but this is regression.")
     mean, std = (t.to(device) for t in scale)
+    numbers = None if order is None else order.to(device)
 
     def on_batch(y: Tensor) -> Tensor:
+        if numbers is not None and not y.is_floating_point():
+            y = numbers[y.long()]
         if one_hot and y.ndim == 1:
             return F.one_hot(y.long(), classes).float()
         if classes:

@@ -76,6 +76,8 @@ class DataInfo:
     target_std: tuple[float, ...] = ()
     samples: dict[str, int] = field(default_factory=dict)
     place: str = ""
+    #: Names of a table's columns.
+    feature_names: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:

@@ -40,7 +40,7 @@ def load_table(
 
     Raises UserError naming file, column and row.
     """
-    columns = _read_columns(Path(path).expanduser())
+    columns = read_columns(Path(path).expanduser())
     names = list(columns)
     target = target or names[-1]
     for column in (target, *(features or ())):
@@ -55,7 +55,7 @@ def load_table(
     train = Arrays(_feature_columns(columns, chosen, path), y)
     test = None
     if test_path:
-        others = _read_columns(Path(test_path).expanduser())
+        others = read_columns(Path(test_path).expanduser())
         for column in (target, *chosen):
             if column not in others:
                 raise UserError(f"{test_path!r} has no column {column!r}, which {path!r} has.")
@@ -64,7 +64,7 @@ def load_table(
     return Source(train, test, found_task, False, class_names, tuple(chosen), place=path)  # type: ignore[arg-type]
 
 
-def _read_columns(path: Path) -> dict[str, list[Any]]:
+def read_columns(path: Path) -> dict[str, list[Any]]:
     if not path.is_file():
         raise UserError(f"There is no file {str(path)!r}.")
     if path.suffix == ".parquet":

@@ -57,6 +57,19 @@ def split(transforms: Sequence[Transform], training: bool, streamed: bool = Fals
     return Pipeline(tuple(chosen[: last + 1]), tuple(chosen[last + 1 :]))
 
 
+def fitted(transforms: Sequence[Transform], image: Tensor, input_shape: Sequence[int]) -> tuple[Transform, ...]:
+    """The transforms with what makes other images [C, H, W] like those of the training put before them: as many
+    channels, and the same size where no transform sees to that."""
+    channels, height, width = input_shape
+    before = []
+    if image.shape[0] != channels and channels in (1, 3):
+        before.append(make("Grayscale", num_output_channels=channels))
+    sized = any(t.name in (*_SIZING, "RandomResizedCrop") for t in transforms)
+    if not sized and tuple(image.shape[-2:]) != (height, width):
+        before.append(make("Resize", size=[height, width]))
+    return (*before, *transforms)
+
+
 def draws(transforms: Sequence[Transform]) -> bool:
     """Whether any of them draws random numbers."""
     return any(_fact(t, "random") for t in transforms)

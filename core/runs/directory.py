@@ -28,6 +28,7 @@ from typing import Any
 from core import __version__, files
 from core.errors import UserError, did_you_mean
 from core.runs import process
+from core.runs.trust import new_id
 
 #: Version of the layout of run.json; a reader refuses a later one.
 LAYOUT = 1
@@ -146,7 +147,7 @@ class RunDirectory:
             (path / "checkpoints").mkdir()
             run = cls(path, _take_lock(path), {})
             files.write_text(path / "experiment.toml", experiment_toml)
-            run.update(layout=LAYOUT, name=path.name, created=time.time(), versions=versions(), **_begin(), **facts)
+            run.update(layout=LAYOUT, id=new_id(), name=path.name, created=time.time(), versions=versions(), **_begin(), **facts)
             return run
         except OSError as error:
             raise UserError(f"The run directory in {str(root)!r} can't be written: {error.strerror}.") from None

@@ -28,6 +28,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
             "input_shape": list(info.input_shape),
             "outputs": info.outputs,
             "class_names": list(info.class_names),
+            "feature_names": list(info.feature_names),
             "target_mean": list(info.target_mean),
             "target_std": list(info.target_std),
             "transforms": [{"name": t.name, **_plain(t.args())} for t in trainer.data.transforms],

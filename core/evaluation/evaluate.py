@@ -1,0 +1,82 @@
+"""A trained model on any data set: the same metrics as in training, by the same code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from core import devices
+from core.data.load import evaluation_feed
+from core.data.source import DataInfo
+from core.errors import UserError
+from core.evaluation.trained import Trained
+from core.experiment import Data, Experiment
+from core.models.build import wants_channels_last
+from core.training.evaluation import Evaluator, Report
+from core.training.losses import build_loss
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The metrics of a model on one part of a data set."""
+
+    data: str
+    #: test, val, train or all.
+    split: str
+    samples: int
+    report: Report
+    class_names: tuple[str, ...]
+
+
+def evaluate(trained: Trained, data: Data | None = None, split: str | None = None, device: str = "auto",
+             warn: Callable[[str], None] = lambda text: None, net: torch.nn.Module | None = None) -> Evaluated:  # fmt: skip
+    """Evaluate on the data that it was trained on (default: the test set), or on others (default: their test set, or
+    all of them where they have none). Inputs are prepared as in training.
+
+    ``net``: another network in place of the checkpoint's (an exported one, a quantised one).
+
+    Raises UserError when the data don't fit the model.
+    """
+    experiment = _with(trained, data)
+    chosen = devices.choose(device)
+    info, feed, found = evaluation_feed(experiment, chosen, split, trained.info, warn)
+    if tuple(info.input_shape) != trained.info.input_shape:
+        raise UserError(
+            f"data.name = {info.name!r} gives inputs of the shape {list(info.input_shape)}, but the model was trained on "
+            f"{list(trained.info.input_shape)}; add transforms that make them alike to data.transforms."
+        )
+    target = trained.net if net is None else net
+    target = target.to(chosen) if net is None else target
+    evaluator = Evaluator(
+        replace(info, target_mean=trained.info.target_mean, target_std=trained.info.target_std),
+        _loss(experiment, trained.info, chosen), chosen, nullcontext, experiment.trainer.flip_test, experiment.tracking.metrics,
+        wants_channels_last(target) if experiment.model.channels_last is None else experiment.model.channels_last,
+    )  # fmt: skip
+    try:
+        report = evaluator.evaluate(target, feed)
+    finally:
+        feed.close()
+    return Evaluated(info.name, found, info.samples["evaluated"], report, info.class_names)
+
+
+def _with(trained: Trained, data: Data | None) -> Experiment:
+    """The experiment with other data, prepared in the way the model was trained for."""
+    chosen = trained.experiment.data if data is None else data
+    if data is None or data.transforms is None:
+        chosen = chosen.model_copy(update={"transforms": trained.transforms})
+    if data is not None:
+        chosen = chosen.model_copy(update={"target_transforms": trained.experiment.data.target_transforms})
+    return trained.experiment.model_copy(update={"data": chosen})
+
+
+def _loss(experiment: Experiment, info: DataInfo, device: torch.device) -> Any:
+    weights = experiment.loss.args.get("class_weights")
+    if weights == "balanced":  # the training set's balance is not known here; what is reported is the plain mean
+        experiment = experiment.model_copy(
+            update={"loss": experiment.loss.model_copy(update={"args": {**experiment.loss.args, "class_weights": None}})}
+        )
+    return build_loss(experiment, info, device, None)

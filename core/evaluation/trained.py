@@ -1,0 +1,96 @@
+"""A trained model back from its checkpoint: the network, how its inputs were prepared, and what its outputs mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from core import catalog, toml
+from core.checkpoints.names import choose
+from core.checkpoints.read import load_checkpoint, strip_prefixes, weights_in
+from core.data.source import DataInfo
+from core.errors import UserError
+from core.experiment import Experiment, Transform
+from core.models.build import build
+from core.runs.directory import find
+from core.runs.trust import made_here
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model with its weights (averaged ones where the run has them), in evaluation mode on the CPU."""
+
+    path: Path
+    experiment: Experiment
+    #: What the model was trained on.
+    info: DataInfo
+    net: nn.Module
+    weights: dict[str, torch.Tensor]
+    #: How inputs were prepared, with the values that were measured on the training set.
+    transforms: tuple[Transform, ...]
+    epoch: int
+    step: int
+
+
+def locate(what: str, root: Path, which: str = "best") -> Path:
+    """The checkpoint file that a user means: a file, or a run's ``best``, ``last`` or ``step-*.pt``.
+
+    Raises UserError when there is none.
+    """
+    path = Path(what).expanduser()
+    if path.is_file():
+        return path
+    return choose(find(what, root), which)
+
+
+def load(path: Path, trust_code: bool) -> Trained:
+    """The model of a checkpoint of ours.
+
+    ``trust_code``: whether the user said that the code which the checkpoint names may run; runs that were made here
+    are the user's own.
+
+    Raises UserError when it is no checkpoint of ours, or names code that nobody vouched for.
+    """
+    state = load_checkpoint(path, "the checkpoint")
+    experiment = toml.loads(state["experiment"], f"the experiment in {str(path)!r}")
+    if not trust_code:
+        check_code(experiment, path)
+    data = state["data"]
+    info = DataInfo(
+        experiment.data.name, data["task"], tuple(data["input_shape"]), data["outputs"], tuple(data["class_names"]),
+        tuple(data.get("target_mean", ())), tuple(data.get("target_std", ())),
+        feature_names=tuple(data.get("feature_names", ())),
+    )  # fmt: skip
+    # The weights come from the checkpoint; those that training began with need not be there any more.
+    net = build(experiment.model.model_copy(update={"weights": None, "freeze": ()}), info, experiment.loss.name)
+    weights = {n: t.contiguous() for n, t in strip_prefixes(weights_in(state, path, "the checkpoint")).items()}
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise UserError(f"{str(path)!r} does not fit the model that it names any more: {first}") from None
+    transforms = tuple(Transform.model_validate(t) for t in data.get("transforms", ()))
+    return Trained(path, experiment, info, net.eval(), weights, transforms, int(state["epoch"]), int(state["step"]))
+
+
+def check_code(experiment: Experiment, path: Path) -> None:
+    """Raises UserError when a checkpoint from elsewhere names code that would run."""
+    if made_here(path):
+        return
+    named = [experiment.model.name, experiment.loss.name, *experiment.tracking.metrics,
+             *(t.name for t in experiment.data.transforms or ())]  # fmt: skip
+    code = next((name for name in named if name and catalog.is_user_code(name)), None)
+    if code is not None:
+        raise UserError(
+            f"{str(path)!r} was not made here and would run the code {code!r}; if you trust it, say --trust-code."
+        )
+
+
+def describe(trained: Trained) -> dict[str, Any]:
+    """Whose predictions these are, for JSON."""
+    return {"checkpoint": str(trained.path), "model": trained.experiment.model.name, "data": trained.info.name,
+            "epoch": trained.epoch, "step": trained.step}  # fmt: skip
