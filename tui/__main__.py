@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 from core import __version__
 from core.errors import UserError
+from tui.commands.shared import add_runs, with_roots_apart
+from tui.commands.shared import roots as roots_of
 
 EXIT_CODES = """exit codes:
   0 done   1 the training failed   2 the input is wrong   130 stopped by Ctrl-C   143 stopped by SIGTERM
@@ -18,18 +21,31 @@ signals (--batch):
   SIGINT   checkpoint, stop; twice: at once      SIGTERM  checkpoint, stop
   SIGUSR1  checkpoint, go on                     SIGHUP   go on without the terminal"""
 
+#: Module of ``tui.commands`` and summary of each verb.
 VERBS = {
-    "attach": "open the workbench on a run that goes on, or is over",
-    "runs": "list the runs",
-    "show": "show a run or a checkpoint",
-    "export": "write a run's weights or model to a file",
-    "catalog": "what can be picked: data, models, optimizers, ...",
-    "doctor": "what this machine has: devices, versions, data",
+    "attach": ("runs", "open the workbench on a run that goes on, or is over"),
+    "runs": ("runs", "list, filter and sort runs, also other tools'"),
+    "show": ("runs", "show a run or a checkpoint"),
+    "diff": ("checkpoints", "what differs between runs, or between two files of weights"),
+    "plot": ("runs", "draw runs' curves, in the terminal or to a .png or .svg file"),
+    "tensorboard": ("runs", "start TensorBoard on the runs"),
+    "label": ("runs", "give runs a title, tags, a note, or archive them"),
+    "delete": ("runs", "move runs to the trash"),
+    "trash": ("runs", "show the trash, take a run back, or empty it"),
+    "inspect": ("checkpoints", "what is in a file of weights, without running it"),
+    "average": ("checkpoints", "the mean of several checkpoints"),
+    "prune": ("checkpoints", "which checkpoints could go, and what that would free"),
+    "export": ("further", "write a run's weights or model to a file"),
+    "evaluate": ("further", "evaluate a model on any data set"),
+    "predict": ("further", "predict for images, folders, tables or stdin"),
+    "finetune": ("further", "train a model further on other data"),
+    "catalog": ("machine", "what can be picked: data, models, optimizers, ..."),
+    "doctor": ("machine", "what this machine has: devices, versions, data"),
 }
 
 
 def _main_parser() -> argparse.ArgumentParser:
-    verbs = "\n".join(f"  torchdeck {verb:<9} {text}" for verb, text in VERBS.items())
+    verbs = "\n".join(f"  torchdeck {verb:<12} {text}" for verb, (_, text) in VERBS.items())
     parser = argparse.ArgumentParser(
         prog="torchdeck",
         description="The terminal workbench for people who train PyTorch models.",
@@ -41,7 +57,7 @@ def _main_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", action="store_true", help="train without the workbench")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY.PATH=VALUE",
                         help="override one value of the experiment; may be given often")  # fmt: skip
-    parser.add_argument("--runs", default="runs", metavar="DIR", help="where runs are kept (default: runs)")
+    add_runs(parser)
     parser.add_argument("--resume", metavar="RUN", help="go on with a run: its name, or its directory")
     parser.add_argument("--dry-run", action="store_true", help="show what would be trained, and train nothing")
     parser.add_argument("--queue", action="store_true", help="train what waits in the queue below --runs, in turn")
@@ -56,13 +72,14 @@ def _main_parser() -> argparse.ArgumentParser:
 def _train(words: list[str]) -> int:
     parser = _main_parser()
     options = parser.parse_args(words)
-    root = Path(options.runs).expanduser()
+    roots = roots_of(options)
+    root = roots[0]
     if options.queue:
         from core.runs.queue import serve
 
         return serve(root)
     if not (options.batch or options.dry_run):
-        return _open_workbench(options, root)
+        return _open_workbench(options, roots)
     from core import toml
 
     resume: Path | None = None
@@ -89,7 +106,7 @@ def _train(words: list[str]) -> int:
     return batch.run(Session(experiment, root, resume), reporter)
 
 
-def _open_workbench(options: argparse.Namespace, root: Path) -> int:
+def _open_workbench(options: argparse.Namespace, roots: list[Path]) -> int:
     from tui.app import check_terminal, run
 
     check_terminal()
@@ -103,15 +120,14 @@ def _open_workbench(options: argparse.Namespace, root: Path) -> int:
         path = toml.presets().get(source, Path(source).expanduser())
         toml.load(source, options.overrides)  # raises for what is wrong
         raw = toml.override(toml.read(path), options.overrides)
-    return run(root, raw, None, not options.no_mouse)
+    return run(roots, raw, None, not options.no_mouse)
 
 
 def _verb(name: str, words: list[str]) -> int:
-    from tui import commands
-
-    parser = argparse.ArgumentParser(prog=f"torchdeck {name}", description=VERBS[name], allow_abbrev=False)
-    command: Callable[[argparse.Namespace], int] = getattr(commands, name)
-    getattr(commands, f"{name}_arguments")(parser)
+    module = importlib.import_module(f"tui.commands.{VERBS[name][0]}")
+    parser = argparse.ArgumentParser(prog=f"torchdeck {name}", description=VERBS[name][1], allow_abbrev=False)
+    command: Callable[[argparse.Namespace], int] = getattr(module, name)
+    getattr(module, f"{name}_arguments")(parser)
     return command(parser.parse_args(words))
 
 
@@ -120,8 +136,10 @@ def main(words: list[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
     try:
         if words and words[0] in VERBS:
-            return _verb(words[0], words[1:])
-        return _train(words)
+            # Where a verb takes directories as its own arguments, a second folder after --runs is one of those.
+            rest = with_roots_apart(words[1:]) if words[0] in ("runs", "tensorboard") else words[1:]
+            return _verb(words[0], rest)
+        return _train(with_roots_apart(words))
     except UserError as error:
         print(f"torchdeck: {error}", file=sys.stderr)
         return 2

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,12 +60,14 @@ class Workbench(App[int]):
         Binding("ctrl+q,ctrl+c", "quit", "Quit", show=False, id="app.quit-always", tooltip="Leave the workbench"),
     ]  # fmt: skip
 
-    def __init__(self, root: Path, raw: dict[str, Any] | None = None, attach: Path | None = None) -> None:
-        """``raw``: the experiment to open with; ``attach``: the run to look at."""
+    def __init__(self, root: Path, raw: dict[str, Any] | None = None, attach: Path | None = None,
+                 others: Sequence[Path] = ()) -> None:  # fmt: skip
+        """``raw``: the experiment to open with; ``attach``: the run to look at; ``others``: further roots of runs."""
         super().__init__()
         self.memory = Memory.load()
         self.link: Link
         self._root = root
+        self.roots = list(dict.fromkeys([root, *others]))
         self._raw = raw
         self._run_to_show = attach
         self._key_at = time.monotonic()
@@ -341,13 +343,13 @@ def _title(node: Any) -> str:
     return name.get(type(node).__name__, type(node).__name__)
 
 
-def run(root: Path, raw: dict[str, Any] | None, attach: Path | None, mouse: bool) -> int:
+def run(roots: list[Path], raw: dict[str, Any] | None, attach: Path | None, mouse: bool) -> int:
     """Open the workbench on this terminal and return the exit code.
 
     Raises UserError where there is no terminal that could show it.
     """
     check_terminal()
-    app = Workbench(root, raw, attach)
+    app = Workbench(roots[0], raw, attach, roots[1:])
     try:
         code = app.run(mouse=mouse)
     except OSError as error:  # the terminal went away in the middle of a write

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from core import toml
 from core.experiment import Experiment
+from tui.columns import size
 
 if TYPE_CHECKING:
     from core.models.summary import Node
@@ -66,12 +67,3 @@ def tree(root: Node) -> Table:
         share = f"{node.share:.1%}" if node.parameters else "-"
         table.add_row(label, shape, f"{node.parameters:,}", share, f"{node.multiply_adds:,}")
     return table
-
-
-def size(count: float) -> str:
-    """Bytes in words: 1.2 MiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    raise AssertionError

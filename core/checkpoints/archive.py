@@ -23,6 +23,7 @@ from core.checkpoints import pickles
 from core.checkpoints.pickles import DTYPES, Call, Global, Persistent, Pickle, Unreadable, brief, walk
 from core.checkpoints.tensors import StoredTensor
 from core.errors import UserError
+from core.text import printable
 
 #: Bytes of a pickle, and of a safetensors header, that are read at most (the format's own limit).
 _PICKLE, _HEADER = 128 << 20, 100_000_000
@@ -107,7 +108,15 @@ def look(path: Path) -> Stored:
         raise UserError(f"{str(path)!r} is a folder, not a file of weights.") from None
     except Unreadable as error:
         raise UserError(f"{str(path)!r} is damaged or no file of weights: {error}.") from None
-    except (OSError, zipfile.BadZipFile, RecursionError, MemoryError, ValueError, struct.error, NotImplementedError) as error:
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        RecursionError,
+        MemoryError,
+        ValueError,
+        struct.error,
+        NotImplementedError,
+    ) as error:
         reason = str(getattr(error, "strerror", None) or error or type(error).__name__).splitlines()[0]
         raise UserError(f"{str(path)!r} can't be read: {reason.rstrip('.')}.") from None
 
@@ -178,7 +187,9 @@ def _zip(path: Path, file: BinaryIO, size: int) -> Stored:
     raise Unreadable(f"it is a zip archive of something else ({brief(listed)})")
 
 
-def _torch_zip(path: Path, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], root: str, size: int) -> Stored:
+def _torch_zip(
+    path: Path, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], root: str, size: int
+) -> Stored:
     pickled = _pickle_in(archive, members[f"{root}data.pkl"])
     order = members.get(f"{root}byteorder")
     if order is not None and archive.open(order).read(16).strip() == b"big":
@@ -313,14 +324,22 @@ def _tensor(call: Call, name: str, path: Path, place: Any) -> StoredTensor | Non
     a = call.arguments
     if call.name.endswith(("Parameter._make", "parameter.Parameter")) or function.startswith("_rebuild_parameter"):
         inner = a[0] if a else None
-        return replace(made, kind="parameter") if isinstance(inner, Call) and (made := _tensor(inner, name, path, place)) else None
+        return (
+            replace(made, kind="parameter")
+            if isinstance(inner, Call) and (made := _tensor(inner, name, path, place))
+            else None
+        )
     if function == "_rebuild_from_type_v2" and len(a) >= 3 and isinstance(a[2], tuple):
         return _tensor(Call(a[0], a[2]), name, path, place)
     if function == "_rebuild_meta_tensor_no_storage" and len(a) >= 2:
         shape = _shape(a[1])
         dtype = a[0].name if isinstance(a[0], Global) else "?"
         return None if shape is None else StoredTensor(name, shape, dtype)
-    if not function.startswith(("_rebuild_tensor", "_rebuild_qtensor")) or not call.name.startswith("torch._utils.") or len(a) < 4:
+    if (
+        not function.startswith(("_rebuild_tensor", "_rebuild_qtensor"))
+        or not call.name.startswith("torch._utils.")
+        or len(a) < 4
+    ):
         return None
     storage, shape, stride = _storage(a[0]), _shape(a[2]), _shape(a[3])
     if storage is None or shape is None or stride is None or len(shape) != len(stride) or not isinstance(a[1], int):
@@ -337,7 +356,11 @@ def _tensor(call: Call, name: str, path: Path, place: Any) -> StoredTensor | Non
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:
-    if isinstance(value, list | tuple) and len(value) <= 64 and all(isinstance(v, int) and 0 <= v < 1 << 62 for v in value):
+    if (
+        isinstance(value, list | tuple)
+        and len(value) <= 64
+        and all(isinstance(v, int) and 0 <= v < 1 << 62 for v in value)
+    ):
         return tuple(value)
     return None
 
@@ -386,14 +409,9 @@ def _word(part: Any) -> str:
     return printable(part if isinstance(part, str) else brief(part, 0))
 
 
-def printable(text: str) -> str:
-    """Text from somebody's file without characters that a terminal would obey."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
 def _contents(top: dict[Any, Any]) -> list[tuple[str, str]]:
     """Everything at the top that is no tensor."""
-    found = []
+    found: list[tuple[str, str]] = []
     for key, value in top.items():
         if len(found) >= 100:
             found.append(("…", f"{len(top) - 100:,} more"))
@@ -436,14 +454,20 @@ def _safetensors(path: Path, file: BinaryIO, size: int) -> Stored:
     tensors = []
     for name, entry in header.items():
         try:
-            shape, dtype, (begin, end) = _shape(entry["shape"]), _SAFE.get(entry["dtype"], entry["dtype"]), entry["data_offsets"]
-            assert shape is not None and isinstance(dtype, str) and isinstance(begin, int) and isinstance(end, int)  # noqa: PT018
+            shape, dtype, (begin, end) = (
+                _shape(entry["shape"]),
+                _SAFE.get(entry["dtype"], entry["dtype"]),
+                entry["data_offsets"],
+            )
+            assert shape is not None and isinstance(dtype, str) and isinstance(begin, int) and isinstance(end, int)
         except (KeyError, TypeError, ValueError, AssertionError):
             raise Unreadable(f"the entry {_word(name)!r} of the safetensors header is malformed") from None
         width = DTYPES.get(dtype, (0, ""))[0]
         if not 0 <= begin <= end <= size - 8 - length or (width and end - begin != math.prod(shape) * width):
             raise Unreadable(f"the tensor {_word(name)!r} does not lie where the header says; the file may be cut off")
-        tensors.append(StoredTensor(_word(name), shape, dtype, path, 8 + length + begin, (), (end - begin) // max(width, 1)))
+        tensors.append(
+            StoredTensor(_word(name), shape, dtype, path, 8 + length + begin, (), (end - begin) // max(width, 1))
+        )
     tensors.sort(key=lambda t: t.offset or 0)
     contents = [(_word(k), printable(str(v)[:200])) for k, v in metadata.items()] if isinstance(metadata, dict) else []
     return Stored(path, "safetensors", size, tuple(tensors), tuple(contents))
@@ -456,12 +480,16 @@ def _npy_header(file: Any, path: Path, name: str, start: int, room: int) -> Stor
     known = next((n for n, (w, k) in DTYPES.items() if np.dtype(k) == dtype and n not in ("bfloat16",)), None)
     if known is None or fortran:
         return StoredTensor(_word(name), shape, "object" if dtype.hasobject else dtype.name)
-    return StoredTensor(_word(name), shape, known, path, start + file.tell(), (), (room - file.tell()) // dtype.itemsize)
+    return StoredTensor(
+        _word(name), shape, known, path, start + file.tell(), (), (room - file.tell()) // dtype.itemsize
+    )
 
 
 def _npy_in_zip(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: BinaryIO) -> StoredTensor:
     with archive.open(info) as member:
-        tensor = _npy_header(io.BytesIO(member.read(1 << 16)), path, info.filename.removesuffix(".npy"), 0, info.file_size)
+        tensor = _npy_header(
+            io.BytesIO(member.read(1 << 16)), path, info.filename.removesuffix(".npy"), 0, info.file_size
+        )
     if tensor.offset is None or info.compress_type != zipfile.ZIP_STORED:
         return replace(tensor, file=None, offset=None)
     return replace(tensor, offset=_start_of(archive, info) + tensor.offset)

@@ -27,7 +27,9 @@ class Change:
     change: float = math.nan
 
 
-def diff(before: Sequence[StoredTensor], after: Sequence[StoredTensor], stop: Callable[[], bool] = lambda: False) -> list[Change]:
+def diff(
+    before: Sequence[StoredTensor], after: Sequence[StoredTensor], stop: Callable[[], bool] = lambda: False
+) -> list[Change]:
     """Every tensor of either, in the order of the first; ``stop`` is asked between tensors."""
     first, second = {t.name: t for t in before}, {t.name: t for t in after}
     found = []
@@ -36,7 +38,9 @@ def diff(before: Sequence[StoredTensor], after: Sequence[StoredTensor], stop: Ca
         if stop():
             break
         if b is None or a is None:
-            found.append(Change(name, "missing" if b is None else "added", a and a.shape, b and b.shape))
+            found.append(
+                Change(name, "missing" if b is None else "added", a.shape if a else None, b.shape if b else None)
+            )
         elif a.shape != b.shape:
             found.append(Change(name, "reshaped", a.shape, b.shape))
         else:
@@ -110,7 +114,7 @@ def match(own: Mapping[str, Shape], stored: Mapping[str, Shape]) -> Matches:
             renamed[name] = (name, shape)
             continue
         renamed[f"{added}{name.removeprefix(removed)}"] = (name, shape)
-    last = next(reversed(own), "")
+    last = list(own)[-1] if own else ""
     head = last.rpartition(".")[0]
     found = []
     for name, shape in own.items():
@@ -131,7 +135,9 @@ def _prefix(own: Mapping[str, Shape], stored: Mapping[str, Shape]) -> tuple[str,
     """What to take off the stored names, or to put before them, so that most fit."""
 
     def fitting(removed: str, added: str) -> int:
-        return sum(own.get(f"{added}{n.removeprefix(removed)}") == s for n, s in stored.items() if n.startswith(removed))
+        return sum(
+            own.get(f"{added}{n.removeprefix(removed)}") == s for n, s in stored.items() if n.startswith(removed)
+        )
 
     best, choice = fitting("", ""), ("", "")
     candidates = [(f"{p}.", "") for p in _beginnings(stored)] + [("", f"{p}.") for p in _beginnings(own)]

@@ -20,13 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from core import files
-from core.checkpoints.load import save as save_weights
 from core.checkpoints.write import save
 from core.errors import UserError
 from core.models.build import first_line, logits_of
 
 #: Formats and the suffix of their files.
-FORMATS = {"state_dict": "pth", "safetensors": "safetensors", "model": "pth", "torchscript": "ts.pt", "onnx": "onnx",
+FORMATS = {"model": "pth", "torchscript": "ts.pt", "onnx": "onnx",
            "torch_export": "pt2", "int8": "int8.pt2"}  # fmt: skip
 
 Run = Callable[[Tensor], Tensor]
@@ -44,7 +43,7 @@ class Compared:
     agreement: float
 
 
-def export(net: nn.Module, weights: dict[str, Tensor], format: str, output: Path, samples: Tensor) -> Compared:
+def export(net: nn.Module, format: str, output: Path, samples: Tensor) -> Compared:
     """Write the model to ``output``, whole or not at all, load it again and compare it on ``samples`` [N, ...].
 
     ``model`` is a pickle: whoever loads it runs what is in it.
@@ -52,13 +51,6 @@ def export(net: nn.Module, weights: dict[str, Tensor], format: str, output: Path
     Raises UserError when the format can't hold the model, or ``output`` can't be written.
     """
     net = net.eval().cpu()
-    if format in ("state_dict", "safetensors"):
-        save_weights(weights, output)
-        from core.checkpoints.load import weights as load_weights
-
-        again = copy.deepcopy(net)
-        again.load_state_dict(load_weights(output, "the export"))
-        return compare(net, again, samples)
     data, run = _WRITERS[format](net, samples)
     try:
         with files.replacing(output) as file:
@@ -203,7 +195,9 @@ def _told(what: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"The model can't be exported to {what}: {type(error).__name__}: {first_line(error)}.") from None
+        raise UserError(
+            f"The model can't be exported to {what}: {type(error).__name__}: {first_line(error)}."
+        ) from None
 
 
 @contextlib.contextmanager

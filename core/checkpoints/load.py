@@ -54,7 +54,7 @@ def tensor(stored: StoredTensor) -> Tensor:
     Raises UserError when it can't be read.
     """
     dtype = getattr(torch, stored.dtype, None)
-    if not isinstance(dtype, torch.dtype) or dtype.is_floating_point is None or stored.dtype.startswith("q"):
+    if not isinstance(dtype, torch.dtype) or stored.dtype.startswith("q"):
         raise UserError(f"The tensor {stored.name!r} is {stored.dtype}, which can't be loaded as plain weights.")
     copied = np.array(stored.array(), order="C")
     if copied.size == 0:
@@ -93,14 +93,14 @@ def average(paths: list[Path]) -> dict[str, Tensor]:
     return result
 
 
-def save(state: dict[str, Tensor], output: Path) -> None:
-    """Write a state_dict: safetensors by that suffix, else as torch.save does; whole or not at all.
+def save(state: dict[str, Tensor], output: Path, safetensors: bool | None = None) -> None:
+    """Write a state_dict: as safetensors (None: by the suffix), else as torch.save does; whole or not at all.
 
     Raises UserError when it can't be written.
     """
     try:
         with files.replacing(output) as file:
-            if output.suffix == ".safetensors":
+            if output.suffix == ".safetensors" if safetensors is None else safetensors:
                 from safetensors.torch import save as to_safetensors
 
                 # Names that share their memory (tied weights) are told apart only as copies.

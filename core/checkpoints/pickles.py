@@ -158,7 +158,16 @@ def read(file: BinaryIO) -> Pickle:
     except Unreadable:
         raise
     # What pickletools raises for bytes that are no pickle is of many kinds.
-    except (ValueError, IndexError, KeyError, OverflowError, EOFError, UnicodeError, AttributeError, TypeError) as error:
+    except (
+        ValueError,
+        IndexError,
+        KeyError,
+        OverflowError,
+        EOFError,
+        UnicodeError,
+        AttributeError,
+        TypeError,
+    ) as error:
         text = str(error).strip().splitlines()
         raise Unreadable(text[0][:120] if text else type(error).__name__) from None
     if not machine.stack or machine.stack[-1] is _MARK:
@@ -344,7 +353,10 @@ def _container(call: Call) -> Any:
             if isinstance(pair, list | tuple) and len(pair) == 2:
                 _set_items(made, list(pair))
         return made
-    if call.name in ("builtins.set", "builtins.frozenset", "builtins.list", "builtins.tuple", "torch.Size") and call.arguments:
+    if (
+        call.name in ("builtins.set", "builtins.frozenset", "builtins.list", "builtins.tuple", "torch.Size")
+        and call.arguments
+    ):
         items = call.arguments[0]
         return list(items) if isinstance(items, list | tuple) else call
     return call

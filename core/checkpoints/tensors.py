@@ -98,7 +98,9 @@ def decoded(values: NDArray[Any], dtype: str) -> NDArray[Any]:
         return _FLOAT8[dtype][values]
     if values.dtype.kind in "?iu":
         return values.astype(np.float64)
-    return values if values.dtype.kind == "c" else values.astype(np.float32 if values.dtype.itemsize < 8 else np.float64)
+    return (
+        values if values.dtype.kind == "c" else values.astype(np.float32 if values.dtype.itemsize < 8 else np.float64)
+    )
 
 
 def _float8(exponent_bits: int, bias: int, finite: bool, unsigned_zero: bool) -> NDArray[np.float32]:
@@ -184,7 +186,9 @@ def figures(tensor: StoredTensor) -> Figures:
         with np.errstate(all="ignore"):
             place = (values.astype(np.float64) - edges[0]) * (BINS / (edges[1] - edges[0]))
         counts += np.bincount(np.clip(place, 0, BINS - 1).astype(np.int64), minlength=BINS)
-    return Figures(tensor.numel, low, high, mean, math.sqrt(squares / good), zeros, nans, infinities, tuple(counts.tolist()))
+    return Figures(
+        tensor.numel, low, high, mean, math.sqrt(squares / good), zeros, nans, infinities, tuple(counts.tolist())
+    )
 
 
 def _magnitudes(tensor: StoredTensor) -> Iterator[NDArray[Any]]:

@@ -77,6 +77,8 @@ def _loss(experiment: Experiment, info: DataInfo, device: torch.device) -> Any:
     weights = experiment.loss.args.get("class_weights")
     if weights == "balanced":  # the training set's balance is not known here; what is reported is the plain mean
         experiment = experiment.model_copy(
-            update={"loss": experiment.loss.model_copy(update={"args": {**experiment.loss.args, "class_weights": None}})}
+            update={
+                "loss": experiment.loss.model_copy(update={"args": {**experiment.loss.args, "class_weights": None}})
+            }
         )
     return build_loss(experiment, info, device, None)

@@ -49,7 +49,9 @@ class Prediction:
         return values
 
 
-def predict(trained: Trained, inputs: Sequence[str], stdin: BinaryIO, device: str = "auto", top: int = 3) -> Iterator[Prediction]:
+def predict(
+    trained: Trained, inputs: Sequence[str], stdin: BinaryIO, device: str = "auto", top: int = 3
+) -> Iterator[Prediction]:
     """A prediction for each input, in order, as they are computed. ``-`` is stdin: an image, or a CSV table.
 
     Raises UserError for an input that can't be read or does not fit the model.
@@ -78,9 +80,13 @@ def _read(text: str, trained: Trained, stdin: BinaryIO, image: bool) -> Iterator
         return
     path = Path(text).expanduser()
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in (_IMAGES if image else _TABLES) and p.is_file())
+        found = sorted(
+            p for p in path.rglob("*") if p.suffix.lower() in (_IMAGES if image else _TABLES) and p.is_file()
+        )
         if not found:
-            raise UserError(f"{text!r} holds no {'image' if image else 'table'} ({', '.join((_IMAGES if image else _TABLES)[:4])} ...).")
+            raise UserError(
+                f"{text!r} holds no {'image' if image else 'table'} ({', '.join((_IMAGES if image else _TABLES)[:4])} ...)."
+            )
         for one in found:
             yield from _file(one, trained, image)
         return
@@ -131,7 +137,9 @@ def _image(file: Any, name: str, trained: Trained) -> Tensor:
     except UnidentifiedImageError:
         raise UserError(f"{name!r} is no image that can be read.") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name!r} can't be read as an image: {str(error).splitlines()[0] if str(error) else type(error).__name__}.") from None
+        raise UserError(
+            f"{name!r} can't be read as an image: {str(error).splitlines()[0] if str(error) else type(error).__name__}."
+        ) from None
     return _prepared(transforms.as_tensor(picture)[None], trained, name)[0]
 
 
@@ -158,9 +166,15 @@ def _arrays(path: Path, trained: Trained) -> Iterator[tuple[str, Tensor]]:
     """An array [N, ...] of inputs, never unpickled."""
     try:
         loaded = np.load(path, allow_pickle=False)
-        values = loaded if isinstance(loaded, np.ndarray) else loaded[next(n for n in ("x_test", "x", "X", *loaded.files) if n in loaded.files)]
+        values = (
+            loaded
+            if isinstance(loaded, np.ndarray)
+            else loaded[next(n for n in ("x_test", "x", "X", *loaded.files) if n in loaded.files)]
+        )
     except (OSError, ValueError, EOFError, StopIteration) as error:
-        raise UserError(f"{str(path)!r} can't be read as an array: {str(error).splitlines()[0] if str(error) else 'it is empty'}.") from None
+        raise UserError(
+            f"{str(path)!r} can't be read as an array: {str(error).splitlines()[0] if str(error) else 'it is empty'}."
+        ) from None
     if values.dtype.kind not in "uifb":
         raise UserError(f"{str(path)!r} holds {values.dtype}, not numbers.")
     x = torch.from_numpy(np.ascontiguousarray(values))
@@ -172,7 +186,9 @@ def _arrays(path: Path, trained: Trained) -> Iterator[tuple[str, Tensor]]:
     if x.ndim == 4 and x.shape[-1] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
         x = x.permute(0, 3, 1, 2).contiguous()
     if x.ndim != wanted:
-        raise UserError(f"{str(path)!r} has the shape {list(values.shape)}; the model takes {list(trained.info.input_shape)}.")
+        raise UserError(
+            f"{str(path)!r} has the shape {list(values.shape)}; the model takes {list(trained.info.input_shape)}."
+        )
     for number, one in enumerate(_prepared(x if x.dtype == torch.uint8 else x.float(), trained, str(path))):
         yield f"{path}[{number}]", one
 
@@ -227,7 +243,9 @@ def _rows(columns: dict[str, list[Any]], name: str, trained: Trained) -> Iterato
         yield f"{name} row {row + 1}", x
 
 
-def _predicted(trained: Trained, net: torch.nn.Module, waiting: list[tuple[str, Tensor]], device: torch.device, top: int) -> Iterator[Prediction]:
+def _predicted(
+    trained: Trained, net: torch.nn.Module, waiting: list[tuple[str, Tensor]], device: torch.device, top: int
+) -> Iterator[Prediction]:
     if not waiting:
         return
     with evaluating(net), torch.inference_mode():

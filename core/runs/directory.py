@@ -147,7 +147,15 @@ class RunDirectory:
             (path / "checkpoints").mkdir()
             run = cls(path, _take_lock(path), {})
             files.write_text(path / "experiment.toml", experiment_toml)
-            run.update(layout=LAYOUT, id=new_id(), name=path.name, created=time.time(), versions=versions(), **_begin(), **facts)
+            run.update(
+                layout=LAYOUT,
+                id=new_id(),
+                name=path.name,
+                created=time.time(),
+                versions=versions(),
+                **_begin(),
+                **facts,
+            )
             return run
         except OSError as error:
             raise UserError(f"The run directory in {str(root)!r} can't be written: {error.strerror}.") from None

@@ -142,7 +142,9 @@ def _read(text: str) -> list[list[_Term]]:
         if word is not None and re.search(r"[<>=]", word):
             raise UserError(f"The filter {text!r} can't be understood at {word!r}; write it like val_acc > 0.9.")
         looked_for = found["value"] if found["name"] else (word if word is not None else found["quoted"])
-        alternatives[-1].append(_Term(bool(found["not"]), found["name"] or "", found["op"] or "", looked_for.strip('"')))
+        alternatives[-1].append(
+            _Term(bool(found["not"]), found["name"] or "", found["op"] or "", looked_for.strip('"'))
+        )
         while at < len(text) and text[at].isspace():
             at += 1
     if not alternatives[-1] and len(alternatives) > 1:
@@ -153,10 +155,14 @@ def _read(text: str) -> list[list[_Term]]:
 def sort(rows: Iterable[Row], key: str) -> list[Row]:
     """Rows by a name that ``Row.value`` knows; with ``-`` before it the greatest first. Runs without a value come last."""
     descending, name = key.startswith("-"), key.lstrip("-")
-    having, without = [], []
+    having: list[tuple[Any, Row]] = []
+    without: list[Row] = []
     for row in rows:
         value = row.value(name)
-        (without if value is None or value == "" else having).append((value, row))
+        if value is None or value == "":
+            without.append(row)
+        else:
+            having.append((value, row))
     numbers = all(isinstance(v, int | float) for v, _ in having)
     having.sort(key=lambda pair: pair[0] if numbers else str(pair[0]).lower(), reverse=descending)
-    return [row for _, row in (*having, *without)]
+    return [*(row for _, row in having), *without]

@@ -83,7 +83,10 @@ def row_of(path: Path) -> Row:
     watched = next((name for name in _WATCHED if name in series), next(iter(series), ""))
     part, _, metric = watched.rpartition("/")
     higher = higher_is_better(watched)
-    last, best, train, test = {}, {}, {}, {}
+    last: dict[str, float] = {}
+    best: dict[str, float] = {}
+    train: dict[str, float] = {}
+    test: dict[str, float] = {}
     for name, one in series.items():
         if not len(one):
             continue

@@ -204,6 +204,15 @@ class History:
         incoming.times.append(time)
         incoming.values.append(math.nan if value is None else value)
 
+    def adopt(self, series: dict[str, Series]) -> None:
+        """Take series that somebody else fills while ``lock`` is held."""
+        self._series = dict(series)
+        self.version += 1
+
+    def say(self, level: str, text: str, time: float) -> None:
+        """Add a line to the log."""
+        self._line(time, level, text)
+
     def printed(self, lines: Iterable[str], time: float) -> None:
         """What the run's process printed, without characters that a terminal would obey."""
         with self.lock:

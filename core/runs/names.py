@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 #: Higher is better for these; of all others the least value is the best.
-HIGHER = frozenset({"accuracy", "top5", "f1", "r2", "auc", "auroc", "precision", "recall", "map", "miou", "iou", "bleu"})
+HIGHER = frozenset(
+    {"accuracy", "top5", "f1", "r2", "auc", "auroc", "precision", "recall", "map", "miou", "iou", "bleu"}
+)
 
 _PARTS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "eval": "val",

@@ -141,7 +141,9 @@ def from_json(values: Mapping[str, Any], path: Path) -> Row:
     Raises TypeError, KeyError or ValueError for anything else.
     """
     row = Row(**{**values, "path": path})
-    if not isinstance(row.status, str) or not all(isinstance(v, dict) for v in (row.last, row.best, row.hyperparameters)):
+    if not isinstance(row.status, str) or not all(
+        isinstance(v, dict) for v in (row.last, row.best, row.hyperparameters)
+    ):
         raise ValueError
     return replace(row, tags=tuple(row.tags), curve=tuple(row.curve))
 

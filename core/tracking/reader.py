@@ -115,7 +115,9 @@ class EventReader:
                 if tag not in points:
                     series.drop_from(step)
 
-    def _columns(self, layout: _Layout, rows: Bytes, order: NDArray[np.int64], points: dict[str, list[_Points]]) -> None:
+    def _columns(
+        self, layout: _Layout, rows: Bytes, order: NDArray[np.int64], points: dict[str, list[_Points]]
+    ) -> None:
         times = _numbers(rows, layout.time, "<f8") if layout.time >= 0 else np.zeros(len(rows))
         steps = _varints(rows, *layout.step)
         if len(times):
@@ -281,7 +283,9 @@ def _parse(data: bytes) -> _Layout | None:
                     if inner == 1 and (value := _scalar(data, a, b)) is not None:
                         layout.values.append(value)
             elif number == 7 and kind == 2:
-                layout.begins_anew = any(n == 1 and _varint(data, a)[0] == 1 for n, _, a, _ in _fields(data, start, end))
+                layout.begins_anew = any(
+                    n == 1 and _varint(data, a)[0] == 1 for n, _, a, _ in _fields(data, start, end)
+                )
     except (_Malformed, UnicodeDecodeError):
         return None
     return layout

@@ -79,7 +79,9 @@ def _by_decay(trained: list[nn.Parameter], decay: float, everything: bool) -> li
 
 def _head(net: nn.Module) -> list[nn.Parameter]:
     """The parameters of the last module that has any of its own."""
-    having = [list(m.parameters(recurse=False)) for m in net.modules() if any(True for _ in m.parameters(recurse=False))]
+    having = [
+        list(m.parameters(recurse=False)) for m in net.modules() if any(True for _ in m.parameters(recurse=False))
+    ]
     return having[-1] if having else []
 
 

@@ -204,8 +204,8 @@ class Session:
         self._publisher.publish(self._finished)
 
     def _load_best(self, built: Built) -> None:
-        from core.checkpoints.read import load_checkpoint
         from core.checkpoints.names import BEST
+        from core.checkpoints.read import load_checkpoint
 
         state = None
         if self.run is not None and built.data.val is not None and (self.run.checkpoints / BEST).exists():

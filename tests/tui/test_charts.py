@@ -12,7 +12,8 @@ from textual.app import App, ComposeResult
 
 from core.events import EpochEnded, Event, Finished, Started, StepSummary
 from core.runs.history import History
-from tui.widgets.chart import Chart, Scalar, scalars
+from tui.drawing.chart import Scalar, scalars
+from tui.widgets.chart import Chart
 from tui.widgets.charts import Charts
 
 

@@ -20,6 +20,7 @@ from core import toml
 from core.errors import UserError
 from core.readings import Meter, Reading
 from core.runs.history import History
+from tui.drawing.chart import View
 from tui.link import Link, Snapshot
 from tui.memory import Memory
 from tui.preview import Preview
@@ -27,7 +28,6 @@ from tui.screens.dialogs import Choice, Pick
 from tui.screens.experiment_keys import ExperimentKeys
 from tui.screens.panes import PANES, Panes
 from tui.screens.run_keys import RunKeys
-from tui.widgets.chart import View
 from tui.widgets.charts import Charts
 from tui.widgets.data_preview import DataPreview
 from tui.widgets.device import Device

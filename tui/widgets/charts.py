@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
 from textual.app import ComposeResult
@@ -13,7 +15,8 @@ from textual.widgets import Static
 
 from core.runs.history import History
 from core.runs.series import Series
-from tui.widgets.chart import Chart, Scalar, View, scalars, zoomed
+from tui.drawing.chart import Scalar, Source, View, overlaid, scalars, zoomed
+from tui.widgets.chart import Chart
 
 #: Characters that a chart wants, at least.
 _WIDE, _HIGH = 38, 8
@@ -76,7 +79,7 @@ class Charts(Grid, can_focus=True):
         self.single = False
         #: Scalars that the user picked; empty: as many as there is room for, loss and accuracy first.
         self.picked: list[str] = []
-        self._history = History()
+        self._sources = [Source("", History())]
         self._names: list[str] = []
         self._layout = (0, 0)
 
@@ -90,8 +93,12 @@ class Charts(Grid, can_focus=True):
 
     def show(self, history: History) -> None:
         """Draw this history; another one than before begins without zoom and cursor."""
-        if history is not self._history:
-            self._history = history
+        self.overlay([Source("", history)])
+
+    def overlay(self, sources: Sequence[Source]) -> None:
+        """Draw these runs over each other; others than before begin without zoom and cursor."""
+        if [id(s.history) for s in sources] != [id(s.history) for s in self._sources]:
+            self._sources = list(sources)
             self.view = replace(self.view, zoom=None, cursor=None)
         self.draw()
 
@@ -108,15 +115,17 @@ class Charts(Grid, can_focus=True):
 
     def available(self) -> list[Scalar]:
         """All that could be charted."""
-        with self._history.lock:
-            return scalars(self._history)
+        with ExitStack() as locks:
+            for source in self._sources:
+                locks.enter_context(source.history.lock)
+            return scalars(self._sources[0].history) if len(self._sources) == 1 else overlaid(self._sources)
 
     def wanted(self) -> list[Scalar]:
         """What the user picked, else what most people look at, in order."""
         found = self.available()
         if self.picked:
             return [s for s in found if s.name in self.picked]
-        return [s for s in found if s.name not in _HIDDEN]
+        return [s for s in found if s.name.rpartition("/")[2] not in _HIDDEN]
 
     def draw(self) -> None:
         """Bring the charts up to date."""
@@ -124,7 +133,7 @@ class Charts(Grid, can_focus=True):
         self._mark(False)
         for chart in self.charts:
             if chart.is_attached and chart.size.width:
-                chart.draw(self._history, self.view)
+                chart.draw(self._sources, self.view)
 
     def _mark(self, draw: bool = True) -> None:
         """Mark the chosen chart's title while the focus is here."""
@@ -134,7 +143,7 @@ class Charts(Grid, can_focus=True):
             if marked != chart.marked:
                 chart.marked = marked
                 if draw and chart.size.width:
-                    chart.draw(self._history, self.view)
+                    chart.draw(self._sources, self.view)
 
     def on_focus(self) -> None:
         """Show which chart is chosen."""
@@ -203,8 +212,11 @@ class Charts(Grid, can_focus=True):
     def _series(self) -> list[Series]:
         chart = self._focused()
         assert chart is not None
-        with self._history.lock:
-            return [s for n in chart.scalar.series if (s := self._history.series(n)) is not None]
+        found = []
+        for history in (source.history for source in self._sources):
+            with history.lock:
+                found += [s for n in chart.scalar.series if (s := history.series(n)) is not None]
+        return found
 
     def action_zoom(self, factor: float) -> None:
         """Zoom in or out."""

@@ -1,0 +1,46 @@
+"""An experiment that goes on from a checkpoint's weights with other data."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from core.checkpoints.archive import look
+from core.checkpoints.load import refuse_dangerous
+from core.errors import UserError
+
+#: What the last layers learn at is the optimizer's lr; the body, which knows something already, learns more slowly.
+BODY_LR = 0.1
+
+
+def experiment_from(
+    path: Path, data: dict[str, Any] | None, freeze: Sequence[str] = (), body_lr: float | None = None
+) -> dict[str, Any]:
+    """Raw tables of an experiment: the checkpoint's, with its weights to begin with, other data, and a body that learns
+    slowly or not at all. A file that is no checkpoint of ours gives weights only, and the model must be named.
+
+    Raises UserError when the file can't be read, or is dangerous.
+    """
+    stored = look(path)
+    refuse_dangerous(stored)
+    stored.weights()  # raises where there are none
+    raw: dict[str, Any] = {}
+    if stored.experiment:
+        try:
+            raw = tomllib.loads(stored.experiment)
+        except tomllib.TOMLDecodeError as error:
+            raise UserError(f"The experiment in {str(path)!r} is not valid TOML: {error}.") from None
+    if data is not None:
+        before = raw.get("data", {})
+        kept = {key: before[key] for key in ("transforms", "root") if key in before}
+        # Mean and std that were measured on other data are measured anew.
+        raw["data"] = {**kept, **data}
+    raw["model"] = {**raw.get("model", {}), "weights": str(path.absolute()), "freeze": list(freeze)}
+    optimizer = raw.get("optimizer", {})
+    raw["optimizer"] = {**optimizer, "body_lr": BODY_LR if body_lr is None else body_lr}
+    if data is not None:
+        name = str(raw.get("tracking", {}).get("name") or path.parent.parent.name or path.stem)
+        raw["tracking"] = {**raw.get("tracking", {}), "name": f"finetune-{name}"[:60]}
+    return raw

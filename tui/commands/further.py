@@ -1,0 +1,342 @@
+"""Going further from a trained model: export, evaluate, predict, fine-tune."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import UserError, count
+from tui.commands.shared import add_runs, print_json, print_table, roots
+
+if TYPE_CHECKING:
+    import torch
+
+    from core.checkpoints.export import Compared
+    from core.evaluation.evaluate import Evaluated
+    from core.evaluation.trained import Trained
+
+
+def _add_trained(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN|CHECKPOINT", help="a run's name or directory, or a checkpoint file")
+    add_runs(parser)
+    parser.add_argument(
+        "--checkpoint", default="best", metavar="best|last|FILE", help="which one of a run (default: best)"
+    )
+    parser.add_argument(
+        "--trust-code", action="store_true", help="let a checkpoint that was not made here run the code that it names"
+    )
+
+
+def _locate(options: argparse.Namespace) -> Path:
+    from core.checkpoints.names import choose
+    from tui.commands.runs import find_any
+
+    path = Path(options.run).expanduser()
+    return path if path.is_file() else choose(find_any(options.run, roots(options)), options.checkpoint)
+
+
+def _load(options: argparse.Namespace) -> Trained:
+    path = _locate(options)
+    from core.evaluation.trained import load
+
+    return load(path, options.trust_code)
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
+
+
+# --- export ----------------------------------------------------------------------------------------------------------
+
+_FORMATS = ("state_dict", "safetensors", "model", "torchscript", "onnx", "torch_export", "int8")
+
+
+def export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``torchdeck export``."""
+    _add_trained(parser)
+    parser.add_argument("--format", choices=_FORMATS, default="state_dict",
+                        help="state_dict (.pth), safetensors, model: the whole module, pickled (.pth), torchscript, onnx, "
+                        "torch_export (.pt2), int8: linear layers in 8 bits (.pt2)")  # fmt: skip
+    parser.add_argument("-o", "--output", metavar="FILE", help="default: named after the run, in this folder")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write a model to a file, and compare what was written with the original on real samples."""
+    path = _locate(options)
+    if options.format in ("state_dict", "safetensors"):
+        return _export_weights(path, options)
+    from core.checkpoints.export import FORMATS
+    from core.checkpoints.export import export as write
+    from core.evaluation.evaluate import evaluate
+    from core.evaluation.trained import load
+
+    trained = load(path, options.trust_code)
+    output = Path(options.output or f"{_stem(path)}.{FORMATS[options.format]}").expanduser()
+    samples, real = _samples(trained)
+    compared = write(trained.net, options.format, output, samples)
+    accuracy: dict[str, Any] = {}
+    if options.format == "int8":
+        from core.checkpoints.export import quantised
+
+        accuracy = {"before": _main(evaluate(trained, device="cpu", warn=_warn)),
+                    "after": _main(evaluate(trained, device="cpu", warn=_warn, net=quantised(trained.net)))}  # fmt: skip
+    _tell_export(output, compared, real, accuracy, options.json)
+    return 0
+
+
+def _export_weights(path: Path, options: argparse.Namespace) -> int:
+    """Weights of any file: read, written, read again and compared, number by number. No model is built, no code run."""
+    import torch
+
+    from core.checkpoints.load import save, weights
+    from core.checkpoints.read import load_weights
+    from tui.columns import size
+
+    state = load_weights(path, "export")
+    suffix = ".safetensors" if options.format == "safetensors" else ".pth"
+    output = Path(options.output or f"{_stem(path)}{suffix}").expanduser()
+    save(state, output, options.format == "safetensors")
+    again = weights(output, "export")
+    same = (
+        list(again)
+        and set(again) == set(state)
+        and all(torch.equal(a, state[n]) or _both_nan(a, state[n]) for n, a in again.items())
+    )
+    if not same:
+        output.unlink(missing_ok=True)
+        raise UserError(f"{str(output)!r} differs from {str(path)!r} after it was written; the disk may be failing.")
+    if options.json:
+        print_json({"path": str(output), "bytes": output.stat().st_size, "tensors": len(state), "identical": True})
+    else:
+        print(f"{output} ({size(output.stat().st_size)})\nread again: all {count(len(state), 'tensor')} are identical")
+    return 0
+
+
+def _both_nan(a: torch.Tensor, b: torch.Tensor) -> bool:
+    import torch
+
+    return torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def _tell_export(output: Path, compared: Compared, real: bool, accuracy: dict[str, Any], as_json: bool) -> None:
+    from tui.columns import size
+
+    if as_json:
+        print_json(
+            {"path": str(output), "bytes": output.stat().st_size, **vars(compared), "real_samples": real, **accuracy}
+        )
+        return
+    kind = "samples" if real else "made-up samples (its data are not here)"
+    print(f"{output} ({size(output.stat().st_size)})")
+    print(f"compared on {compared.samples} {kind}: greatest difference {compared.difference:.3g} "
+          f"(relative {compared.relative:.3g}), same prediction for {compared.agreement:.2%}")  # fmt: skip
+    if accuracy:
+        name, before = next(iter(accuracy["before"].items()))
+        after = accuracy["after"][name]
+        print(f"test {name} before {before:.4f}, after {after:.4f} ({after - before:+.4f})")
+
+
+def _main(done: Evaluated) -> dict[str, float]:
+    metrics = done.report.metrics
+    name = next(n for n in ("accuracy", "rmse", "loss") if n in metrics)
+    return {name: metrics[name]}
+
+
+def _stem(path: Path) -> str:
+    return path.parent.parent.name if path.parent.name == "checkpoints" else path.stem
+
+
+def _samples(trained: Trained) -> tuple[torch.Tensor, bool]:
+    """Real inputs for a comparison; made-up ones where the data are not here."""
+    import torch
+
+    from core.data.load import evaluation_feed
+
+    experiment = trained.experiment
+    data = experiment.data.model_copy(update={"transforms": trained.transforms, "download": False, "workers": 0})
+    try:
+        _, feed, _ = evaluation_feed(
+            experiment.model_copy(update={"data": data}), torch.device("cpu"), None, trained.info
+        )
+        x, _ = next(iter(feed.epoch(0)))
+        feed.close()
+        return x[:64].contiguous(), True
+    except UserError:
+        return torch.randn(64, *trained.info.input_shape, generator=torch.Generator().manual_seed(0)), False
+
+
+# --- evaluate --------------------------------------------------------------------------------------------------------
+
+
+def _add_data(parser: argparse.ArgumentParser, help: str) -> None:
+    parser.add_argument("--data", metavar="NAME", help=help)
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY.PATH=VALUE",
+                        help="override one value, such as data.args.path=photos")  # fmt: skip
+
+
+def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``torchdeck evaluate``."""
+    _add_trained(parser)
+    _add_data(parser, "a data set of the catalog, data.py:MyDataset, or a folder of images by class (default: its own)")
+    parser.add_argument(
+        "--split",
+        choices=("test", "val", "train", "all"),
+        help="which part (default: test, or all of data without one)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cuda, cuda:N, mps or cpu")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Evaluate a model on any data set."""
+    trained = _load(options)
+    from core.evaluation.evaluate import evaluate as measure
+    from core.evaluation.trained import describe
+
+    data = _data(trained, options)
+    done = measure(trained, data, options.split, options.device, _warn)
+    if options.json:
+        print_json({**describe(trained), "evaluated_on": done.data, "split": done.split, "samples": done.samples,
+                    "metrics": done.report.metrics, "confusion": done.report.confusion, "classes": done.class_names})  # fmt: skip
+        return 0
+    print(f"{trained.path} on {done.data} ({done.split}, {done.samples:,} samples)")
+    for name, value in done.report.metrics.items():
+        print(f"  {name:<12}{f'{value:.2%}' if name in ('accuracy', 'top5', 'f1') else f'{value:.6g}'}")
+    if done.report.confusion and len(done.class_names) <= 20:
+        print_table(["true \\ predicted", *(n[:8] for n in done.class_names)],
+                    [[name, *(str(v) if v else "·" for v in row)] for name, row in zip(done.class_names, done.report.confusion, strict=False)],
+                    [False, *[True] * len(done.class_names)])  # fmt: skip
+    return 0
+
+
+def _data(trained: Trained, options: argparse.Namespace) -> Any:
+    """The data to evaluate on; None for those of the training."""
+    from core import toml
+
+    if not options.data and not options.overrides:
+        return None
+    raw: dict[str, Any] = {"data": trained.experiment.data.model_dump(mode="json", exclude_none=True)}
+    if options.data:
+        raw = {"data": data_table(options.data)}
+    wrong = next((o for o in options.overrides if not o.startswith("data.")), None)
+    if wrong is not None:
+        raise UserError(f"--set {wrong!r}: only values of the data can be changed here, such as data.args.path.")
+    return toml.build(toml.override(raw, options.overrides), "--data").data
+
+
+def data_table(name: str) -> dict[str, Any]:
+    """The data table for a name: a folder is an ImageFolder, a .csv a table, an .npz arrays, else the catalog's."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return {"name": "ImageFolder", "args": {"path": name}}
+    if path.suffix in (".csv", ".tsv", ".parquet") and path.is_file():
+        return {"name": "table", "args": {"path": name}}
+    if path.suffix == ".npz" and path.is_file():
+        return {"name": "npz", "args": {"path": name}}
+    return {"name": name}
+
+
+# --- predict ---------------------------------------------------------------------------------------------------------
+
+
+def predict_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``torchdeck predict``."""
+    _add_trained(parser)
+    parser.add_argument(
+        "input", nargs="+", metavar="INPUT", help="images, folders of them, .csv tables, .npy arrays; - for stdin"
+    )
+    parser.add_argument("--top", type=int, default=3, metavar="N", help="classes to show (default: 3)")
+    parser.add_argument("--device", default="auto", help="auto, cuda, cuda:N, mps or cpu")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object per input")
+    form.add_argument("--csv", action="store_true", help="as CSV")
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Predict for images, folders, tables, arrays or stdin."""
+    if options.top < 1:
+        raise UserError(f"--top {options.top} is out of range; it must be at least 1.")
+    trained = _load(options)
+    from core.evaluation.predict import predict as look
+
+    found = look(trained, options.input, sys.stdin.buffer, options.device, options.top)
+    if options.json:
+        for one in found:
+            print(json.dumps(one.record()), flush=True)
+        return 0
+    if options.csv:
+        writer = csv.writer(sys.stdout)
+        writer.writerow(["input", "predicted", "probability"])
+        for one in found:
+            writer.writerow(
+                [one.input, _shown(one.predicted), "" if one.probability is None else f"{one.probability:.6f}"]
+            )
+        return 0
+    print_table(["input", "prediction", "probability", "then"], [
+        [one.input, _shown(one.predicted), "" if one.probability is None else f"{one.probability:.2%}",
+         "  ".join(f"{name} {p:.1%}" for name, p in one.top[1:])]
+        for one in found
+    ], [False, False, True, False])  # fmt: skip
+    return 0
+
+
+def _shown(predicted: str | list[float]) -> str:
+    return predicted if isinstance(predicted, str) else " ".join(f"{v:.6g}" for v in predicted)
+
+
+# --- finetune --------------------------------------------------------------------------------------------------------
+
+
+def finetune_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``torchdeck finetune``."""
+    parser.add_argument("run", metavar="RUN|CHECKPOINT", help="a run's name or directory, or a file of weights")
+    add_runs(parser)
+    parser.add_argument(
+        "--checkpoint", default="best", metavar="best|last|FILE", help="which one of a run (default: best)"
+    )
+    _add_data(
+        parser, "what to train on: a data set of the catalog, data.py:MyDataset, a folder of images by class, a table"
+    )
+    parser.add_argument(
+        "--freeze",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="parameters to keep as they are, such as 'features.*'; may be given often",
+    )
+    parser.add_argument(
+        "--body-lr",
+        type=float,
+        metavar="FACTOR",
+        help="learning rate of all but the last layer, as a factor on lr (default: 0.1)",
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the experiment to a TOML file and train nothing")
+    parser.add_argument("--json", action="store_true", help="one JSON object per event on stdout")
+
+
+def finetune(options: argparse.Namespace) -> int:
+    """Train a model further on other data: its weights, a new head where the classes differ."""
+    from core import files, toml
+    from core.evaluation.finetune import experiment_from
+
+    path = _locate(options)
+    table = data_table(options.data) if options.data else None
+    raw = experiment_from(path, table, options.freeze, options.body_lr)
+    experiment = toml.build(toml.override(raw, options.overrides), "the experiment")
+    if options.output:
+        output = Path(options.output).expanduser()
+        try:
+            files.write_text(output, toml.dumps(experiment))
+        except OSError as error:
+            raise UserError(f"{str(output)!r} can't be written: {error.strerror}.") from None
+        print(f"{output}; train it with: torchdeck --batch {output}")
+        return 0
+    from core import batch, reporters
+    from core.training.session import Session
+
+    return batch.run(Session(experiment, roots(options)[0], None), reporters.choose(options.json, False, False))

@@ -1,0 +1,409 @@
+"""Runs: listed, shown, compared, drawn, labelled, deleted."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+from core.errors import UserError, count
+from core.runs.rows import Row
+from core.text import printable
+from tui.commands.shared import add_runs, agreed, print_json, print_table, roots
+
+# --- attach ----------------------------------------------------------------------------------------------------------
+
+
+def attach_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``torchdeck attach``."""
+    parser.add_argument(
+        "run", nargs="?", metavar="RUN", help="a run's name or directory (default: the one that goes on)"
+    )
+    add_runs(parser)
+    parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
+
+
+def attach(options: argparse.Namespace) -> int:
+    """Open the workbench on a run."""
+    from core.runs.live import live_runs
+    from tui.app import check_terminal, run
+
+    check_terminal()
+    if options.run is not None:
+        path = find_any(options.run, roots(options))
+    else:
+        live = live_runs()
+        if not live:
+            raise UserError("No run is going on on this machine; name one: torchdeck attach RUN.")
+        path = live[-1].path
+    return run([path.parent, *roots(options)], None, path, not options.no_mouse)
+
+
+def find_any(name: str, where: list[Path]) -> Path:
+    """The run that a user means, ours or another tool's: a path, or a name below one of the roots.
+
+    Raises UserError when there is none, or several.
+    """
+    from core.runs.directory import find
+    from core.runs.foreign import parts_of
+
+    path = Path(name).expanduser()
+    for place in (path, *(root / name for root in where)):
+        try:
+            if place.is_dir() and parts_of(place):
+                return place
+        except OSError:
+            continue
+    error: UserError | None = None
+    for root in where:
+        try:
+            return find(name, root)
+        except UserError as problem:
+            error = error or problem
+    raise error or UserError(f"There is no run {name!r}.")
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+def runs_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``torchdeck runs``."""
+    parser.add_argument("filter", nargs="*", metavar="FILTER",
+                        help="such as: 'val_acc > 0.9' model:cnn tag:paper -status:failed 'size > 1GB' or lr=0.1")  # fmt: skip
+    add_runs(parser)
+    parser.add_argument("--sort", default="created", metavar="NAME",
+                        help="a field, metric or hyperparameter (default: created)")  # fmt: skip
+    parser.add_argument("-r", "--reverse", action="store_true", help="the greatest first")
+    parser.add_argument("--columns", metavar="A,B,...", help="fields, metrics and hyperparameters to show")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as a JSON list")
+    form.add_argument("--csv", action="store_true", help="as CSV")
+
+
+def listed(where: list[Path], text: str = "", key: str = "created") -> list[Row]:
+    """The runs that a filter lets through, sorted; what can't be read is told on stderr.
+
+    Raises UserError for a filter that is wrong.
+    """
+    from core.runs.filter import Filter, sort
+    from core.runs.listing import RunList
+
+    wanted = Filter(text)
+    found = RunList(where)
+    rows = found.scan()
+    for sentence in found.broken:
+        print(f"warning: {printable(sentence)}", file=sys.stderr)
+    return sort(wanted.apply(rows), key)
+
+
+def runs(options: argparse.Namespace) -> int:
+    """List the runs, the newest last."""
+    from core.runs import rows as as_rows
+    from tui.columns import DEFAULT, chosen, filled
+
+    found = listed(roots(options), " ".join(options.filter), f"{'-' if options.reverse else ''}{options.sort}")
+    if options.json:
+        print_json([as_rows.to_json(row) | {"name": row.name} for row in found])
+        return 0
+    names = options.columns.split(",") if options.columns else None
+    if options.csv:
+        keys = names or ["name", "path", "status", "data", "model", "epoch", "epochs", "step", "watched", "result", "created",
+                         "duration", "device", "size", "tags", "note",
+                         *sorted({f"val_{m}" for r in found for m in (r.best or r.last)}), *sorted({f"test_{m}" for r in found for m in r.test}),
+                         *sorted({k for r in found for k in r.hyperparameters})]  # fmt: skip
+        writer = csv.writer(sys.stdout)
+        writer.writerow(keys)
+        for row in found:
+            writer.writerow([_cell(row, key) for key in keys])
+        return 0
+    if not found:
+        print(f"no runs in {', '.join(repr(str(root)) for root in roots(options))}")
+        return 0
+    columns = chosen(names, found) if names else filled([*chosen(DEFAULT, found)], found)
+    print_table(
+        [c.title for c in columns], [[c.text(row) for c in columns] for row in found], [c.right for c in columns]
+    )
+    return 0
+
+
+def _cell(row: Row, key: str) -> Any:
+    special = {"path": str(row.path), "watched": row.watched}
+    value = special.get(key, row.value(key))
+    return " ".join(value) if isinstance(value, tuple) else value
+
+
+# --- show ------------------------------------------------------------------------------------------------------------
+
+
+def show_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``torchdeck show``."""
+    parser.add_argument("what", metavar="RUN|CHECKPOINT", help="a run's name or directory, or a checkpoint file")
+    add_runs(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def show(options: argparse.Namespace) -> int:
+    """Show a run, or what is in a checkpoint."""
+    path = Path(options.what).expanduser()
+    if path.is_file():
+        from tui.commands.checkpoints import show_file
+
+        return show_file(path, options.json)
+    from core.runs.directory import read_info, read_metrics
+
+    run = find_any(options.what, roots(options))
+    if not (run / "run.json").exists():
+        return _show_foreign(run, options.json)
+    info = read_info(run)
+    epochs = [r for r in read_metrics(info.path) if r.get("event") == "epoch"]
+    checkpoints = sorted(p.name for p in (info.path / "checkpoints").glob("*.pt"))
+    if options.json:
+        print_json({**info.values, "path": str(info.path), "status": info.status, "epochs_done": epochs,
+                    "checkpoints": checkpoints})  # fmt: skip
+        return 0
+    print(f"{info.path}: {info.status}")
+    if info.get("message"):
+        for line in str(info.get("message")).splitlines():
+            print(f"  {printable(line)}")
+    for key in ("data", "model", "device", "precision", "parameters", "seed", "git", "note"):
+        if info.get(key) not in (None, "", {}):
+            print(f"  {key:<12}{printable(str(info.get(key)))}")
+    for record in epochs[-10:]:
+        parts = [f"{part} {_words(record[part])}" for part in ("train", "val") if record.get(part)]
+        print(f"  epoch {record['epoch']:<6}{'   '.join(parts)}{'   best' if record.get('best') else ''}")
+    if isinstance(info.get("test"), dict):
+        print(f"  test        {_words(info.get('test'))}")
+    print(f"  checkpoints {', '.join(checkpoints) or 'none'}")
+    for line in (info.path / "experiment.toml").read_text(encoding="utf-8").splitlines():
+        print(printable(line))
+    return 0
+
+
+def _show_foreign(run: Path, as_json: bool) -> int:
+    from core.runs import rows as as_rows
+    from core.runs.foreign import row_of
+    from core.runs.opened import histories
+
+    row = row_of(run)
+    if as_json:
+        print_json(as_rows.to_json(row))
+        return 0
+    history = histories([run])[0].history
+    print(f"{run}: TensorBoard events of another tool")
+    if row.message:
+        print(f"  {row.message}")
+    series = {name: history.series(name) for name in history.names()}
+    print_table(["scalar", "points", "last step", "last", "least", "greatest"],
+                [[name, f"{s.count:,}", f"{s.steps[-1]:,.0f}", f"{s.last:.6g}", f"{s.low.min():.6g}", f"{s.high.max():.6g}"]
+                 for name, s in series.items() if s is not None and len(s)], [False, *[True] * 5])  # fmt: skip
+    return 0
+
+
+def _words(metrics: dict[str, Any]) -> str:
+    return " ".join(f"{k} {v:.4g}" if isinstance(v, int | float) else f"{k} {v}" for k, v in metrics.items())
+
+
+# --- diff of runs ----------------------------------------------------------------------------------------------------
+
+
+def diff_runs(names: list[str], where: list[Path], as_json: bool) -> int:
+    """What differs between the experiments of runs, and their results."""
+    from core.runs.compare import differences
+    from tui.columns import result_text, value_text
+
+    rows = [row_at(find_any(name, where)) for name in names]
+    found = differences(rows)
+    results = {key: [row.value(key) for row in rows] for key in ("status", "last_loss", "epoch", "duration")}
+    results |= {f"test_{m}": [row.test.get(m) for row in rows] for m in dict.fromkeys(m for r in rows for m in r.test)}
+    if as_json:
+        print_json({"runs": [row.name for row in rows], "differences": {d.key: list(d.values) for d in found},
+                    "results": results})  # fmt: skip
+        return 0
+    best = ["best", *(f"{row.watched} {result_text(row)}".strip() for row in rows)]
+    lines = [[d.key, *(value_text(d.key, v) if v is not None else "-" for v in d.values)] for d in found]
+    lines.append(best)
+    lines += [
+        [key, *(value_text(key, v) for v in values)]
+        for key, values in results.items()
+        if any(v is not None for v in values)
+    ]
+    print_table(["", *(row.name for row in rows)], lines)
+    if not found:
+        print("their experiments are the same")
+    return 0
+
+
+def row_at(path: Path) -> Row:
+    """The row of one run.
+
+    Raises UserError when it can't be read.
+    """
+    import time
+
+    from core.runs import foreign, rows
+    from core.runs.directory import read_info
+
+    try:
+        return rows.row_of(read_info(path), time.time()) if (path / "run.json").exists() else foreign.row_of(path)
+    except OSError as error:
+        raise UserError(f"The run {str(path)!r} can't be read: {error.strerror or error}.") from None
+
+
+# --- plot ------------------------------------------------------------------------------------------------------------
+
+
+def plot_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``torchdeck plot``."""
+    parser.add_argument("run", nargs="+", metavar="RUN", help="runs' names or directories")
+    add_runs(parser)
+    parser.add_argument("--metric", action="append", default=[], metavar="NAME",
+                        help="such as val/loss or accuracy; may be given often (default: loss and accuracy)")  # fmt: skip
+    parser.add_argument("-o", "--output", metavar="FILE", help="a .png or .svg file (default: in the terminal)")
+    parser.add_argument("--x", choices=("step", "epoch", "time"), default="step", help="the x axis (default: step)")
+    parser.add_argument(
+        "--smooth", type=float, default=0.6, metavar="WEIGHT", help="exponential average, 0 to 0.999 (default: 0.6)"
+    )
+    parser.add_argument("--log", action="store_true", help="logarithmic y axis")
+
+
+def plot(options: argparse.Namespace) -> int:
+    """Draw the curves of runs."""
+    from tui.plot import draw
+
+    if not 0 <= options.smooth < 1:
+        raise UserError(f"--smooth {options.smooth:g} is out of range; it must be at least 0 and less than 1.")
+    paths = [find_any(name, roots(options)) for name in options.run]
+    return draw(paths, options.metric, options.output, options.x, options.smooth, options.log)
+
+
+# --- tensorboard -----------------------------------------------------------------------------------------------------
+
+
+def tensorboard_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``torchdeck tensorboard``."""
+    add_runs(parser)
+    parser.add_argument("--port", type=int, default=6006, help="port on this machine (default: 6006)")
+
+
+def tensorboard(options: argparse.Namespace) -> int:
+    """Start TensorBoard on the runs, for this machine only, and say how to reach it from elsewhere."""
+    import getpass
+    import socket
+    import subprocess
+
+    where = roots(options)
+    for root in where:
+        if not root.is_dir():
+            raise UserError(f"There is no folder {str(root)!r}.")
+    words = [sys.executable, "-m", "tensorboard.main", "--host", "localhost", "--port", str(options.port)]
+    if len(where) == 1:
+        words += ["--logdir", str(where[0])]
+    else:
+        words += ["--logdir_spec", ",".join(f"{root.name or number}:{root}" for number, root in enumerate(where))]
+    with socket.socket() as probe:
+        if probe.connect_ex(("localhost", options.port)) == 0:
+            raise UserError(f"Port {options.port} is taken; choose another with --port.")
+    host = socket.gethostname()
+    print(f"http://localhost:{options.port}/")
+    print(f"from elsewhere: ssh -L {options.port}:localhost:{options.port} {getpass.getuser()}@{host}", flush=True)
+    try:
+        return subprocess.call(words)
+    except KeyboardInterrupt:
+        return 130
+
+
+# --- label, delete, trash --------------------------------------------------------------------------------------------
+
+
+def label_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``torchdeck label``."""
+    parser.add_argument("run", nargs="+", metavar="RUN", help="runs' names or directories")
+    add_runs(parser)
+    parser.add_argument("--title", help="what the run is called in lists; empty: its directory's name")
+    parser.add_argument("--tag", action="append", default=[], metavar="TAG", help="add a tag; may be given often")
+    parser.add_argument("--untag", action="append", default=[], metavar="TAG", help="take a tag away")
+    parser.add_argument("--note", help="anything worth remembering; empty: none")
+    parser.add_argument("--archive", action=argparse.BooleanOptionalAction, default=None,
+                        help="put it away: lists show it only with archived:yes")  # fmt: skip
+
+
+def label(options: argparse.Namespace) -> int:
+    """Give runs a title, tags, a note, or put them away."""
+    from dataclasses import replace
+
+    from core.runs import labels
+
+    for path in [find_any(name, roots(options)) for name in options.run]:
+        row, said = row_at(path), labels.read(path)
+        if options.title is not None:
+            said = replace(said, title=options.title or None)
+        if options.tag or options.untag:
+            said = replace(
+                said, tags=tuple(t for t in dict.fromkeys((*row.tags, *options.tag)) if t not in options.untag)
+            )
+        if options.note is not None:
+            said = replace(said, note=options.note)
+        if options.archive is not None:
+            said = replace(said, archived=options.archive)
+        labels.write(path, said)
+    return 0
+
+
+def delete_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``torchdeck delete``."""
+    parser.add_argument("run", nargs="+", metavar="RUN", help="runs' names or directories")
+    add_runs(parser)
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+
+
+def delete(options: argparse.Namespace) -> int:
+    """Move runs to the trash."""
+    from core.runs import trash
+    from core.runs.rows import size_of
+    from tui.columns import size
+
+    paths = [find_any(name, roots(options)) for name in options.run]
+    total = size(sum(size_of(path) for path in paths))
+    if not agreed(f"Move {count(len(paths), 'run')} ({total}) to the trash?", options.yes):
+        raise UserError("Nothing was deleted; say --yes to delete without being asked.")
+    for path in paths:
+        root = next((r for r in roots(options) if path.is_relative_to(r)), path.parent)
+        trash.delete(path, root)
+        print(f"{path} is in the trash")
+    return 0
+
+
+def trash_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``torchdeck trash``."""
+    add_runs(parser)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--restore", metavar="RUN", help="put a run back where it was")
+    what.add_argument("--empty", action="store_true", help="delete what is in the trash for good")
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+
+
+def trash(options: argparse.Namespace) -> int:
+    """Show the trash, take a run back, or empty it."""
+    from core.runs import trash as bin_
+    from tui.columns import size
+
+    found = [(root, one) for root in roots(options) for one in bin_.contents(root)]
+    if options.restore:
+        matching = [one for _, one in found if one.origin.name.startswith(options.restore)]
+        if not matching:
+            raise UserError(f"There is no run {options.restore!r} in the trash.")
+        bin_.restore(matching[-1])
+        print(f"{matching[-1].origin} is back")
+        return 0
+    if options.empty:
+        if not agreed(f"Delete {count(len(found), 'run')} for good?", options.yes):
+            raise UserError("Nothing was deleted; say --yes to delete without being asked.")
+        print(f"{size(sum(bin_.empty(root) for root in roots(options)))} freed")
+        return 0
+    if not found:
+        print("the trash is empty")
+        return 0
+    print_table(["run", "size"], [[str(one.origin), size(one.size)] for _, one in found], [False, True])
+    return 0

@@ -1,0 +1,77 @@
+"""What the verbs share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from core.text import printable
+
+
+def print_json(value: Any) -> None:
+    """A value as indented JSON."""
+    print(json.dumps(value, indent=2, default=str))
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """The roots below which runs are kept. ``main`` has made ``--runs A B`` into ``--runs A --runs B``."""
+    parser.add_argument("--runs", action="append", metavar="DIR ...", help="where runs are kept (default: runs)")
+
+
+def with_roots_apart(words: Sequence[str]) -> list[str]:
+    """The words of a command with ``--runs`` before each of its folders: argparse would take all that follows, too.
+
+    The folders end where a word is no folder, which then stands for itself.
+    """
+    found: list[str] = []
+    at = 0
+    while at < len(words):
+        found.append(words[at])
+        if words[at] == "--runs":
+            at += 1
+            first = True
+            while (
+                at < len(words) and not words[at].startswith("-") and (first or Path(words[at]).expanduser().is_dir())
+            ):
+                found += [words[at]] if first else ["--runs", words[at]]
+                first, at = False, at + 1
+            continue
+        at += 1
+    return found
+
+
+def roots(options: argparse.Namespace) -> list[Path]:
+    """The roots that were given."""
+    return [Path(root).expanduser() for root in options.runs or ["runs"]]
+
+
+def print_table(
+    titles: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool] = (), width: int = 200
+) -> None:
+    """A table of texts; where there is no terminal, as wide as it needs to be."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, title in enumerate(titles):
+        table.add_column(title, no_wrap=True, justify="right" if number < len(right) and right[number] else "left")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console = Console(highlight=False)
+    if not sys.stdout.isatty():
+        console.width = width
+    console.print(table)
+
+
+def agreed(question: str, yes: bool) -> bool:
+    """Whether the user says yes, on a terminal; ``yes`` where that was said beforehand."""
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        return False
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")

@@ -1,0 +1,388 @@
+"""A chart as lines of text: the curves of one scalar, of one run or of several, with axes, legend and cursor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.segment import Segment
+from rich.style import Style
+from textual.strip import Strip
+
+from core.runs.history import History
+from core.runs.names import HIGHER
+from core.runs.series import Floats, Series
+from tui.drawing.axes import Tick, log_ticks, reading, step_for, ticks
+from tui.drawing.canvas import Window, curve, points
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Marks of points, one for each curve, and what the legend shows of its line.
+_MARKS = "●◆▲■"
+_LINES = ("━━", "╍◆", "┅▲", "┄■")
+
+_X = {"step": "count", "epoch": "number", "time": "time"}
+
+
+@dataclass(frozen=True)
+class View:
+    """How charts are looked at; all charts share one."""
+
+    #: step, epoch or time.
+    x: str = "step"
+    #: Weight of the exponential average; 0: none.
+    smoothing: float = 0.6
+    log: bool = False
+    #: Leave the outermost values out of the range.
+    ignore_outliers: bool = False
+    #: What is zoomed to, in units of ``x``; None: everything.
+    zoom: tuple[float, float] | None = None
+    #: Where values are read, in units of ``x``.
+    cursor: float | None = None
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """What a chart shows: ``loss`` stands for the series train/loss and val/loss."""
+
+    name: str
+    series: tuple[str, ...]
+
+    @property
+    def unit(self) -> str:
+        """The unit of its values."""
+        if self.name in ("accuracy", "top5", "f1", "data_wait"):
+            return "percent"
+        return {"samples_per_second": "rate", "memory": "bytes"}.get(self.name, "number")
+
+    @property
+    def title(self) -> str:
+        """Its name in words."""
+        return self.name.replace("_", " ")
+
+
+def scalars(history: History) -> list[Scalar]:
+    """Everything that a run can be charted by: loss and accuracy first."""
+    found: dict[str, list[str]] = {}
+    for name in history.names():
+        found.setdefault(name.rpartition("/")[2], []).append(name)
+    order = ["loss", "accuracy", "rmse", "r2", "learning_rate", "gradient_norm", "samples_per_second"]
+    return [
+        Scalar(name, tuple(sorted(found[name])))
+        for name in sorted(found, key=lambda n: (order.index(n) if n in order else len(order), n))
+    ]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run whose curves are drawn; the label tells it from others."""
+
+    label: str
+    history: History
+
+
+def overlaid(sources: Sequence[Source]) -> list[Scalar]:
+    """What several runs can be charted by: each series in a chart of its own, validation and loss first."""
+    names = list(dict.fromkeys(name for source in sources for name in source.history.names()))
+    order = ["val/loss", "val/accuracy", "val/rmse", "train/loss", "train/accuracy"]
+    names.sort(key=lambda n: (order.index(n) if n in order else len(order), n))
+    return [Scalar(name, (name,)) for name in names]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A curve as arrays in the view's unit."""
+
+    name: str
+    #: What it is called in the legend, where several runs are drawn.
+    label: str
+    x: Floats
+    low: Floats
+    high: Floats
+    smooth: Floats
+    odd: tuple[tuple[float, float], ...]
+    last: float
+    best: float
+    dense: bool
+
+
+def curves_of(sources: Sequence[Source], scalar: Scalar, view: View) -> tuple[list[Curve], float]:
+    """The curves of a scalar, of each run in turn, and where the x axis will end when the runs that go on are over."""
+    found, end = [], 0.0
+    for source in sources:
+        history = source.history
+        with history.lock:
+            for name in scalar.series:
+                one = _curve(history, name, source.label if len(sources) > 1 else "", view)
+                if one is not None:
+                    found.append(one)
+            end = max(end, _planned_end(history, view))
+    return found, end
+
+
+def _curve(history: History, name: str, label: str, view: View) -> Curve | None:
+    series = history.series(name)
+    if series is None or not (len(series) or series.odd):
+        return None
+    per = history.started.epoch_length if history.started else 1
+    x = series.times if view.x == "time" else series.steps / per if view.x == "epoch" else series.steps
+    at = 1 if view.x == "time" else 0
+    scale = per if view.x == "epoch" else 1
+    odd = tuple((o[at] / scale, o[2]) for o in series.odd)
+    dense = not name.startswith(("val/", "test/")) and name != "learning_rate"
+    smooth = series.smoothed(view.smoothing) if dense else series.mean
+    return Curve(name, label, x, series.low, series.high, smooth, odd, series.last, _best(series, name), dense)
+
+
+def _best(series: Series, name: str) -> float:
+    higher = name.rpartition("/")[2] in HIGHER
+    values = series.high if higher else series.low
+    with np.errstate(all="ignore"):
+        if not np.isfinite(values).any():
+            return math.nan
+        return float(np.nanmax(values) if higher else np.nanmin(values))
+
+
+#: Curves of one chart that have a colour of their own; more begin again, with another pattern.
+COLOURS = 8
+
+#: Names of the styles that a painter asks for.
+STYLES = ("axis", "raw", "title", "cursor", "odd", *(f"curve-{number}" for number in range(1, COLOURS + 1)))
+
+_AXIS, _RAW, _CURSOR, _ODD, _FIRST = range(5)
+
+
+class Painter:
+    """Draws one chart; it keeps its margins and its range from one picture to the next, so that little is sent."""
+
+    def __init__(self, scalar: Scalar, style: Callable[[str], Style]) -> None:
+        """``style`` gives the style of each name of ``STYLES``."""
+        self.scalar = scalar
+        self.window: Window | None = None
+        #: Whether it is the chosen one of several.
+        self.marked = False
+        #: Characters left of the plane.
+        self.left = 0
+        self._style = style
+
+    def picture(self, curves: Sequence[Curve], view: View, end: float, width: int, height: int) -> list[Strip]:
+        """The lines of the chart: legend, plane, x axis."""
+        rows = height - 2
+        x0, x1 = self._x_range(curves, view, end)
+        y0, y1 = self._y_range(curves, view, x0, x1, rows)
+        marks = self._y_ticks(y0, y1, rows, view)
+        left = max([len(t.label) for t in marks] + [3]) + 1
+        # A margin that moves by one column would have the whole chart sent again.
+        left = self.left = left if left > self.left or left < self.left - 2 else self.left
+        columns = max(width - left - 1, 4)
+        window = self.window = Window(x0, x1, y0, y1, columns, rows, view.log and y0 > 0)
+        chars = np.full((rows, columns), " ", dtype="<U1")
+        paint = np.zeros((rows, columns), dtype=np.int8)
+        runs = len({c.label for c in curves})
+        for number, one in enumerate(curves):
+            colour = _FIRST + number % COLOURS
+            pattern = number % 4 if len(curves) > 1 else 0
+            if one.dense and view.smoothing > 0 and len(one.x) > 1:
+                if runs == 1:  # the raw values of several runs would hide each other
+                    _lay(chars, paint, curve(one.x, one.low, one.high, window), _RAW)
+                _lay(chars, paint, curve(one.x, one.smooth, one.smooth, window, pattern), colour)
+            else:
+                _lay(chars, paint, curve(one.x, one.low, one.high, window, pattern), colour)
+            if len(one.x) <= max(columns // 3, 1) and (number or len(one.x) == 1):
+                for row, column in points(one.x, one.smooth, window):
+                    chars[row, column], paint[row, column] = _MARKS[number % 4], colour
+        if view.cursor is not None and x0 <= view.cursor <= x1:
+            column = window.column(view.cursor)
+            blank = chars[:, column] == " "
+            chars[blank, column] = "│"
+            paint[blank, column] = _CURSOR
+        for one in curves:
+            for x, value in one.odd:
+                if x0 <= x <= x1:
+                    row = 0 if value > 0 else rows - 1  # NaN and -inf at the bottom
+                    chars[row, window.column(x)] = "∞" if math.isinf(value) else "×"
+                    paint[row, window.column(x)] = _ODD
+        names = ["axis", "raw", "cursor", "odd", *(f"curve-{number}" for number in range(1, COLOURS + 1))]
+        return [self._legend(curves, view, width), *self._rows(chars, paint, [self._style(n) for n in names], marks, window, left),
+                self._x_axis(window, view, left, width)]  # fmt: skip
+
+    def _x_range(self, curves: Sequence[Curve], view: View, end: float) -> tuple[float, float]:
+        if view.zoom is not None:
+            return view.zoom
+        first = min([float(c.x[0]) for c in curves if len(c.x)] + [c.odd[0][0] for c in curves if c.odd], default=0.0)
+        last = max([float(c.x[-1]) for c in curves if len(c.x)] + [c.odd[-1][0] for c in curves if c.odd], default=1.0)
+        low = 0.0 if first < 0.2 * last else first
+        if last <= low:
+            last = low + 1
+        if end <= last:
+            return low, last
+        # While the run goes on the axis grows in jumps: a chart that creeps is sent again and again.
+        room = low + (last - low) * 1.1
+        step = step_for(low, room, 8, _X[view.x])
+        grown = min(math.ceil(room / step) * step, end)
+        before = self.window
+        if before is not None and before.x0 == low and last <= before.x1 <= min(2 * grown, end):
+            return low, before.x1
+        return low, grown
+
+    def _y_range(self, curves: Sequence[Curve], view: View, x0: float, x1: float, rows: int) -> tuple[float, float]:
+        lows: list[float] = []
+        highs: list[float] = []
+        for one in curves:
+            part = slice(int(np.searchsorted(one.x, x0)), int(np.searchsorted(one.x, x1, side="right")))
+            low, high = one.low[part], one.high[part]
+            if view.log:
+                low, high = low[low > 0], high[high > 0]
+            good = np.isfinite(low) & np.isfinite(high) if len(low) == len(high) else slice(None)
+            low, high = low[good], high[good]
+            if not len(low) or not len(high):
+                continue
+            if view.ignore_outliers and len(low) > 20:
+                sample = one.smooth[part] if one.dense else one.smooth
+                sample = sample[np.isfinite(sample)]
+                stride = max(1, len(low) // 20_000)
+                lows.append(float(min(np.quantile(low[::stride], 0.05), sample.min() if len(sample) else np.inf)))
+                highs.append(float(np.quantile(high[::stride], 0.95)))
+            else:
+                lows.append(float(low.min()))
+                highs.append(float(high.max()))
+        if not lows:
+            return (0.1, 1.0) if view.log else (0.0, 1.0)
+        low_, high_ = min(lows), max(highs)
+        if view.log:
+            return (low_ / 1.05, high_ * 1.05) if high_ > low_ else (low_ / 2, high_ * 2)
+        if high_ - low_ <= abs(high_) * 1e-9:
+            margin = abs(high_) * 0.1 or 0.5
+            return low_ - margin, high_ + margin
+        step = step_for(low_, high_, max(rows // 2, 3), self.scalar.unit) / 2
+        # The range grows in jumps, too.
+        return math.floor(low_ / step + 1e-9) * step, math.ceil(high_ / step - 1e-9) * step
+
+    def _y_ticks(self, y0: float, y1: float, rows: int, view: View) -> list[Tick]:
+        count = max(rows // 2, 3)
+        if view.log and y0 > 0:
+            return log_ticks(y0, y1, count, self.scalar.unit)
+        return ticks(y0, y1, count, self.scalar.unit)
+
+    # --- as lines ----------------------------------------------------------------------------------------------------
+
+    def _rows(self, chars: NDArray[np.str_], paint: NDArray[np.int8], styles: list[Style], marks: list[Tick],
+              window: Window, left: int) -> list[Strip]:  # fmt: skip
+        labels: dict[int, str] = {}
+        for tick in marks:
+            row = int(np.floor(float(window.heights(np.array([tick.value]))[0]) + 0.5)) // 4
+            labels.setdefault(min(max(row, 0), window.rows - 1), tick.label)
+        axis = styles[0]
+        lines = []
+        for row in range(window.rows):
+            text = labels.get(row, "")
+            segments = [Segment(text.rjust(left) + ("┤" if text else "│"), axis)]
+            line, kinds = chars[row], paint[row]
+            cuts = [0, *(np.flatnonzero(np.diff(kinds)) + 1).tolist(), len(line)]
+            segments += [Segment("".join(line[a:b]), styles[kinds[a]]) for a, b in pairwise(cuts)]
+            lines.append(Strip(segments))
+        return lines
+
+    def _x_axis(self, window: Window, view: View, left: int, width: int) -> Strip:
+        cells = ["─"] * window.columns
+        unit = _X[view.x]
+        last = -1
+        name = {"step": "step", "epoch": "epoch", "time": ""}[view.x]
+        for tick in ticks(window.x0, window.x1, max(window.columns // 9, 2), unit):
+            column = window.column(tick.value)
+            start = max(0, min(column - len(tick.label) // 2, window.columns - len(tick.label)))
+            if start <= last + 1 and last >= 0:
+                continue
+            cells[start : start + len(tick.label)] = tick.label
+            last = start + len(tick.label)
+        if name and window.columns - last > len(name) + 2:
+            cells[-len(name) :] = name
+        axis = self._style("axis")
+        segments = [Segment(" " * left + "└", axis)]
+        if view.cursor is not None and window.x0 <= view.cursor <= window.x1:
+            text = f" {_x_reading(view)} "
+            start = max(0, min(window.column(view.cursor) - len(text) // 2, window.columns - len(text)))
+            segments.append(Segment("".join(cells[:start]), axis))
+            segments.append(Segment(text, self._style("cursor")))
+            segments.append(Segment("".join(cells[start + len(text) :]), axis))
+        else:
+            segments.append(Segment("".join(cells), axis))
+        return Strip(segments).crop(0, width)
+
+    def _legend(self, curves: Sequence[Curve], view: View, width: int) -> Strip:
+        """The title, and each curve's mark and value: as much of it as there is room for."""
+        style = self._style("title")
+        title = Segment(f" {self.scalar.title} ", style + Style(reverse=True) if self.marked else style)
+        for names, best in ((True, True), (True, False), (False, False)):
+            segments = [title]
+            for number, one in enumerate(curves):
+                style = self._style(f"curve-{number % COLOURS + 1}")
+                segments.append(Segment(self._entry(one, number, view, names, best), style))
+            line = Strip(segments)
+            if line.cell_length <= width:
+                break
+        return line.crop(0, width)
+
+    def _entry(self, one: Curve, number: int, view: View, name: bool, best: bool) -> str:
+        part = one.label or (one.name.partition("/")[0] if "/" in one.name else "")
+        part = part if name or one.label else ""
+        value = _value_at(one, view.cursor) if view.cursor is not None else one.last
+        text = f"  {_LINES[number % 4]} {part + ' ' if part else ''}{reading(value, self.scalar.unit)}"
+        if best and view.cursor is None and math.isfinite(one.best) and one.name.startswith("val/"):
+            text += f" (best {reading(one.best, self.scalar.unit)})"
+        return text
+
+
+def _lay(chars: NDArray[np.str_], paint: NDArray[np.int8], bits: NDArray[np.uint8], kind: int) -> None:
+    """Put a curve's dots over what is there."""
+    there = bits > 0
+    below = np.zeros_like(bits)
+    dotted = there & (chars >= "\u2800") & (chars <= "\u28ff")
+    if dotted.any():
+        below[dotted] = np.array([ord(c) - 0x2800 for c in chars[dotted]], dtype=np.uint8)
+    codes = (bits | below)[there].astype(np.uint32) + 0x2800
+    chars[there] = codes.view("<U1")
+    paint[there] = kind
+
+
+def _value_at(one: Curve, x: float | None) -> float:
+    if x is None or not len(one.x):
+        return math.nan
+    place = int(np.searchsorted(one.x, x))
+    if place == len(one.x) or (place and x - one.x[place - 1] < one.x[place] - x):
+        place -= 1
+    return float(one.smooth[place])
+
+
+def _x_reading(view: View) -> str:
+    assert view.cursor is not None
+    if view.x == "time":
+        return reading(view.cursor, "time")
+    return f"{view.x} {view.cursor:,.0f}" if view.x == "step" else f"epoch {view.cursor:.2f}"
+
+
+def _planned_end(history: History, view: View) -> float:
+    """Where the x axis will end when the run is over; 0 when it is, or nobody knows."""
+    started = history.started
+    if started is None or history.state not in ("running", "paused", "starting"):
+        return 0.0
+    if view.x == "step":
+        return float(started.steps)
+    if view.x == "epoch":
+        return started.steps / started.epoch_length
+    return math.inf
+
+
+def zoomed(view: View, low: float, high: float, factor: float) -> View:
+    """The view, ``factor`` times as wide (1: no change), around the cursor or the middle."""
+    centre = view.cursor if view.cursor is not None and low <= view.cursor <= high else (low + high) / 2
+    start, end = centre - (centre - low) * factor, centre + (high - centre) * factor
+    least = {"step": 4.0, "epoch": 0.01, "time": 0.1}[view.x]
+    if end - start < least:
+        return view
+    return replace(view, zoom=(start, end))

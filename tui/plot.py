@@ -1,0 +1,118 @@
+"""Curves of runs on the command line: drawn with characters, or to a PNG or SVG file with Matplotlib."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.style import Style
+from textual.strip import Strip
+
+from core import files
+from core.errors import UserError, did_you_mean
+from core.runs.labels import read as labels_of
+from core.runs.names import metric
+from core.runs.opened import histories
+from tui.drawing.chart import Painter, Scalar, Source, View, curves_of, overlaid, scalars
+
+_COLOURS = {
+    "axis": "bright_black", "raw": "bright_black", "title": "bold", "cursor": "bold", "odd": "bold red",
+    "curve-1": "blue", "curve-2": "bold yellow", "curve-3": "green", "curve-4": "red", "curve-5": "bold magenta",
+    "curve-6": "cyan", "curve-7": "bright_magenta", "curve-8": "white",
+}  # fmt: skip
+
+
+def draw(paths: Sequence[Path], wanted: Sequence[str], output: str | None, x: str, smoothing: float, log: bool) -> int:
+    """Draw these runs' curves; ``wanted`` names metrics such as val/loss or accuracy.
+
+    Raises UserError when a run can't be read, has no such metric, or the file can't be written.
+    """
+    sources = [Source(labels_of(one.path).title or one.path.name, one.history) for one in histories(list(paths))]
+    charts = _chosen(sources, wanted)
+    view = View(x=x, smoothing=smoothing, log=log)
+    if output is not None:
+        _to_file(sources, charts, view, Path(output).expanduser())
+        print(output)
+        return 0
+    console = Console(highlight=False)
+    width = shutil.get_terminal_size((100, 40)).columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else 100
+    for scalar in charts:
+        painter = Painter(scalar, lambda name: Style.parse(_COLOURS[name]))
+        found, _ = curves_of(sources, scalar, view)
+        for line in painter.picture(found, view, 0.0, width, 18):
+            console.print(Strip(line).text if console.color_system is None else _text(line), soft_wrap=True)
+        if len(sources) > 1:
+            for number, one in enumerate(found, 1):
+                console.print(
+                    f"  {number} {one.label}", style=_COLOURS[f"curve-{(number - 1) % 8 + 1}"], soft_wrap=True
+                )
+    return 0
+
+
+def _text(line: Strip) -> object:
+    from rich.text import Text
+
+    return Text.assemble(*((segment.text, segment.style or "") for segment in line))
+
+
+def _chosen(sources: Sequence[Source], wanted: Sequence[str]) -> list[Scalar]:
+    found = scalars(sources[0].history) if len(sources) == 1 else overlaid(sources)
+    if not found:
+        raise UserError("There is nothing to draw: no scalars yet.")
+    if not wanted:
+        usual = [s for s in found if s.name.rpartition("/")[2] in ("loss", "accuracy", "rmse")]
+        return usual or found[:4]
+    chosen = []
+    for name in wanted:
+        part, what = metric(name)
+        matching = [s for s in found if name in (s.name, s.name.replace("/", "_")) or s.name == f"{part}/{what}"
+                    or (not part and s.name.rpartition("/")[2] == what)]  # fmt: skip
+        if not matching and len(sources) == 1:  # one part of a scalar
+            every = [n for s in found for n in s.series]
+            matching = [Scalar(n, (n,)) for n in every if n == f"{part}/{what}"]
+        if not matching:
+            raise UserError(f"There is no metric {name!r}; {did_you_mean(name, [s.name for s in found])}")
+        chosen += [s for s in matching if s not in chosen]
+    return chosen
+
+
+def _to_file(sources: Sequence[Source], charts: Sequence[Scalar], view: View, path: Path) -> None:
+    kind = path.suffix.lower().lstrip(".")
+    if kind not in ("png", "svg", "pdf"):
+        raise UserError(f"-o {str(path)!r}: name a .png, .svg or .pdf file.")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(2, len(charts))
+    rows = -(-len(charts) // columns)
+    figure = Figure(figsize=(6.4 * columns, 4 * rows), layout="constrained", dpi=120)
+    FigureCanvasAgg(figure)
+    for number, scalar in enumerate(charts, 1):
+        axes = figure.add_subplot(rows, columns, number)
+        for place, one in enumerate(curves_of(sources, scalar, view)[0]):
+            colour = f"C{place % 10}"
+            label = one.label or one.name
+            if one.dense and view.smoothing > 0:
+                axes.fill_between(one.x, one.low, one.high, color=colour, alpha=0.2, linewidth=0)
+            axes.plot(
+                one.x, one.smooth, color=colour, label=label, marker="o" if len(one.x) < 30 else None, markersize=3
+            )
+            for where, _ in one.odd[:200]:
+                axes.axvline(where, color="red", alpha=0.3, linewidth=1)
+        axes.set_title(scalar.title)
+        axes.set_xlabel({"step": "step", "epoch": "epoch", "time": "seconds of training"}[view.x])
+        axes.grid(alpha=0.3)
+        if view.log and all(np.nanmin(line.get_ydata(), initial=np.inf) > 0 for line in axes.lines):
+            axes.set_yscale("log")
+        if axes.lines:
+            axes.legend(fontsize="small")
+    try:
+        with files.replacing(path) as file:
+            figure.savefig(file, format=kind)
+    except OSError as error:
+        raise UserError(f"{str(path)!r} can't be written: {error.strerror}.") from None
