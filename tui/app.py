@@ -55,6 +55,9 @@ class Workbench(App[int]):
     BINDINGS = [
         Binding("question_mark", "help", "Keys", key_display="?", id="app.help", tooltip="The keys of where you are"),
         Binding("ctrl+p", "command_palette", "Palette", show=False, id="app.palette", tooltip="Every action by name"),
+        Binding("T", "screen('train')", "Train", show=False, id="app.train", tooltip="The Train screen"),
+        Binding("R", "screen('runs')", "Runs", id="app.runs", tooltip="The Runs screen: every run, found, compared, labelled"),
+        Binding("C", "screen('checkpoints')", "Checkpoints", id="app.checkpoints", tooltip="The Checkpoints screen: files of weights, looked into and taken further"),
         Binding("q", "quit", "Quit", id="app.quit", tooltip="Leave the workbench; a run may go on without it"),
         Binding("ctrl+z", "suspend_process", "Suspend", show=False, id="app.suspend", tooltip="Back to the shell; fg returns. A run goes on"),
         Binding("ctrl+q,ctrl+c", "quit", "Quit", show=False, id="app.quit-always", tooltip="Leave the workbench"),
@@ -154,6 +157,34 @@ class Workbench(App[int]):
             gc.collect()
             self._tidied = time.monotonic()
 
+    # --- screens -----------------------------------------------------------------------------------------------------
+
+    def action_screen(self, name: str) -> None:
+        """Go to a screen."""
+        if len(self.screen_stack) <= 2:  # not from within a dialog
+            self.open_screen(name)
+
+    def open_screen(self, name: str, run: Path | None = None) -> None:
+        """Go to a screen; ``run``: of the Checkpoints screen only this run's."""
+        if not self.is_screen_installed("train"):
+            return
+        if not self.is_screen_installed(name):
+            made: Screen
+            if name == "runs":
+                from tui.screens.runs import RunsScreen
+
+                made = RunsScreen(self.link, self.memory, self.roots)
+            else:
+                from tui.screens.checkpoints import CheckpointsScreen
+
+                made = CheckpointsScreen(self.link, self.memory, self.roots)
+            self.install_screen(made, name)
+        if self.screen is not self.get_screen(name):
+            self.switch_screen(name)
+        if name == "checkpoints":
+            screen: Any = self.get_screen(name)
+            screen.only(run)
+
     # --- keys --------------------------------------------------------------------------------------------------------
 
     def idle_for(self) -> float:
@@ -185,8 +216,8 @@ class Workbench(App[int]):
 
     def get_system_commands(self, screen: Screen) -> Iterator[SystemCommand]:
         """Every action of every pane, by name; then themes and screenshots."""
-        if self.is_screen_installed("train") and screen is self.train:
-            nodes: list[Any] = [screen, self, *(screen.query_one(f"#{name}") for name in _ACTING)]
+        if self.is_screen_installed("train"):
+            nodes: list[Any] = [screen, self, *(node for name in _ACTING for node in screen.query(f"#{name}"))]
             for node in nodes:
                 seen = set()
                 for bindings in node.__class__._merge_bindings().key_to_bindings.values():
@@ -211,7 +242,10 @@ class Workbench(App[int]):
         """Remember the theme; what is coloured by hand is coloured anew."""
         self.memory.theme = theme
         if self.is_screen_installed("train"):
-            self.call_after_refresh(self.train.recolour)
+            for name in ("train", "runs", "checkpoints"):
+                if self.is_screen_installed(name):
+                    screen: Any = self.get_screen(name)
+                    self.call_after_refresh(screen.recolour)
 
     # --- the end of a run --------------------------------------------------------------------------------------------
 
@@ -334,12 +368,13 @@ class Workbench(App[int]):
 
 
 #: Panes whose actions are in the palette.
-_ACTING = ("form-fields", "charts", "model", "log", "queue")
+_ACTING = ("form-fields", "charts", "model", "log", "queue", "runs-list", "runs-charts", "weights-tensors")
 
 
 def _title(node: Any) -> str:
     name = {"_Fields": "Experiment", "ModelTree": "Model", "QueueList": "Queue", "DataPreview": "Data",
-            "TrainScreen": "Run and panes", "Workbench": "Everywhere"}  # fmt: skip
+            "TrainScreen": "Run and panes", "RunsScreen": "Runs", "CheckpointsScreen": "Checkpoints",
+            "Workbench": "Everywhere"}  # fmt: skip
     return name.get(type(node).__name__, type(node).__name__)
 
 

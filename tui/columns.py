@@ -97,8 +97,8 @@ _COLUMNS = {
     "tags": Column("tags", "tags", lambda r: printable(" ".join(r.tags)), width=16),
 }
 
-DEFAULT = ("status", "name", "data", "model", "lr", "epoch", "best", "last_accuracy", "test_accuracy", "curve",
-           "duration", "device", "size", "tags")  # fmt: skip
+DEFAULT = ("status", "name", "best", "curve", "data", "model", "lr", "epoch", "duration", "last_accuracy", "test_accuracy",
+           "device", "size", "tags")  # fmt: skip
 
 
 def column(name: str) -> Column:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from core import files
 from core.home import private_folder, state_folder
+
+if TYPE_CHECKING:
+    from tui.drawing.chart import View
 
 
 @dataclass
@@ -20,6 +23,8 @@ class Memory:
     theme: str | None = None
     #: Fields of the charts' view.
     view: dict[str, Any] = field(default_factory=dict)
+    #: How the list of runs is sorted, and its columns.
+    runs: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls) -> Memory:
@@ -32,9 +37,25 @@ class Memory:
                     memory.experiment = values["experiment"]
                 if isinstance(values.get("theme"), str):
                     memory.theme = values["theme"]
-                if isinstance(values.get("view"), dict):
-                    memory.view = values["view"]
+                for name in ("view", "runs"):
+                    if isinstance(values.get(name), dict):
+                        setattr(memory, name, values[name])
         return memory
+
+    def remember_view(self, view: View) -> None:
+        """How charts are looked at, but for zoom and cursor, which belong to one run."""
+        self.view = {k: v for k, v in asdict(view).items() if k not in ("zoom", "cursor")}
+
+    def chart_view(self, now: View) -> View:
+        """The remembered view, with the zoom and cursor of ``now``."""
+        try:
+            view = replace(now, **self.view)
+        except TypeError:
+            return now
+        good = (
+            view.x in ("step", "epoch", "time") and isinstance(view.smoothing, int | float) and 0 <= view.smoothing < 1
+        )
+        return view if good else now
 
     def save(self) -> None:
         """Remember now."""

@@ -94,8 +94,8 @@ def _to_file(sources: Sequence[Source], charts: Sequence[Scalar], view: View, pa
     FigureCanvasAgg(figure)
     for number, scalar in enumerate(charts, 1):
         axes = figure.add_subplot(rows, columns, number)
-        for place, one in enumerate(curves_of(sources, scalar, view)[0]):
-            colour = f"C{place % 10}"
+        for one in curves_of(sources, scalar, view)[0]:
+            colour = f"C{one.colour % 10}"
             label = one.label or one.name
             if one.dense and view.smoothing > 0:
                 axes.fill_between(one.x, one.low, one.high, color=colour, alpha=0.2, linewidth=0)

@@ -10,6 +10,7 @@ from typing import Any
 from core.checkpoints.archive import look
 from core.checkpoints.load import refuse_dangerous
 from core.errors import UserError
+from core.experiment import Experiment
 
 #: What the last layers learn at is the optimizer's lr; the body, which knows something already, learns more slowly.
 BODY_LR = 0.1
@@ -44,3 +45,27 @@ def experiment_from(
         name = str(raw.get("tracking", {}).get("name") or path.parent.parent.name or path.stem)
         raw["tracking"] = {**raw.get("tracking", {}), "name": f"finetune-{name}"[:60]}
     return raw
+
+
+def fitted_to(path: Path, experiment: Experiment) -> Experiment:
+    """The experiment with transforms that make other images like those the checkpoint was trained on: as many channels,
+    the same size. Without a checkpoint of ours, and for tables, it stays as it is.
+
+    Raises UserError when checkpoint or data can't be read.
+    """
+    from core.checkpoints.read import load_checkpoint
+    from core.data import samples, transforms
+    from core.data.load import load_source
+
+    if not look(path).experiment:
+        return experiment
+    shape = load_checkpoint(path, "finetune")["data"]["input_shape"]
+    source = load_source(experiment.data)
+    if not source.image or len(shape) != 3:
+        return experiment
+    image = transforms.as_tensor(samples.first_sample(source.train, experiment.data.name)[0])
+    chosen = experiment.data.transforms or (transforms.make("ToTensor"), transforms.make("Normalize"))
+    fitted = transforms.fitted(chosen, image, shape) if image.ndim == 3 else chosen
+    if len(fitted) == len(chosen):
+        return experiment
+    return experiment.model_copy(update={"data": experiment.data.model_copy(update={"transforms": fitted})})

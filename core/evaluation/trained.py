@@ -9,15 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from core import catalog, toml
-from core.checkpoints.names import choose
+from core import toml
 from core.checkpoints.read import load_checkpoint, strip_prefixes, weights_in
 from core.data.source import DataInfo
 from core.errors import UserError
+from core.evaluation.consent import code_named
 from core.experiment import Experiment, Transform
 from core.models.build import build
-from core.runs.directory import find
-from core.runs.trust import made_here
 
 
 @dataclass(frozen=True)
@@ -36,17 +34,6 @@ class Trained:
     step: int
 
 
-def locate(what: str, root: Path, which: str = "best") -> Path:
-    """The checkpoint file that a user means: a file, or a run's ``best``, ``last`` or ``step-*.pt``.
-
-    Raises UserError when there is none.
-    """
-    path = Path(what).expanduser()
-    if path.is_file():
-        return path
-    return choose(find(what, root), which)
-
-
 def load(path: Path, trust_code: bool) -> Trained:
     """The model of a checkpoint of ours.
 
@@ -57,8 +44,11 @@ def load(path: Path, trust_code: bool) -> Trained:
     """
     state = load_checkpoint(path, "the checkpoint")
     experiment = toml.loads(state["experiment"], f"the experiment in {str(path)!r}")
-    if not trust_code:
-        check_code(experiment, path)
+    code = None if trust_code else code_named(experiment, path)
+    if code is not None:
+        raise UserError(
+            f"{str(path)!r} was not made here and would run the code {code!r}; if you trust it, say --trust-code."
+        )
     data = state["data"]
     info = DataInfo(
         experiment.data.name, data["task"], tuple(data["input_shape"]), data["outputs"], tuple(data["class_names"]),
@@ -75,19 +65,6 @@ def load(path: Path, trust_code: bool) -> Trained:
         raise UserError(f"{str(path)!r} does not fit the model that it names any more: {first}") from None
     transforms = tuple(Transform.model_validate(t) for t in data.get("transforms", ()))
     return Trained(path, experiment, info, net.eval(), weights, transforms, int(state["epoch"]), int(state["step"]))
-
-
-def check_code(experiment: Experiment, path: Path) -> None:
-    """Raises UserError when a checkpoint from elsewhere names code that would run."""
-    if made_here(path):
-        return
-    named = [experiment.model.name, experiment.loss.name, *experiment.tracking.metrics,
-             *(t.name for t in experiment.data.transforms or ())]  # fmt: skip
-    code = next((name for name in named if name and catalog.is_user_code(name)), None)
-    if code is not None:
-        raise UserError(
-            f"{str(path)!r} was not made here and would run the code {code!r}; if you trust it, say --trust-code."
-        )
 
 
 def describe(trained: Trained) -> dict[str, Any]:

@@ -322,12 +322,12 @@ def finetune_arguments(parser: argparse.ArgumentParser) -> None:
 def finetune(options: argparse.Namespace) -> int:
     """Train a model further on other data: its weights, a new head where the classes differ."""
     from core import files, toml
-    from core.evaluation.finetune import experiment_from
+    from core.evaluation.finetune import experiment_from, fitted_to
 
     path = _locate(options)
     table = data_table(options.data) if options.data else None
     raw = experiment_from(path, table, options.freeze, options.body_lr)
-    experiment = toml.build(toml.override(raw, options.overrides), "the experiment")
+    experiment = fitted_to(path, toml.build(toml.override(raw, options.overrides), "the experiment"))
     if options.output:
         output = Path(options.output).expanduser()
         try:

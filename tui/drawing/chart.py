@@ -109,23 +109,26 @@ class Curve:
     last: float
     best: float
     dense: bool
+    #: Place of its colour: that of the run where there are several, so that a run has one colour in all charts.
+    colour: int
 
 
 def curves_of(sources: Sequence[Source], scalar: Scalar, view: View) -> tuple[list[Curve], float]:
     """The curves of a scalar, of each run in turn, and where the x axis will end when the runs that go on are over."""
     found, end = [], 0.0
-    for source in sources:
+    for number, source in enumerate(sources):
         history = source.history
         with history.lock:
-            for name in scalar.series:
-                one = _curve(history, name, source.label if len(sources) > 1 else "", view)
+            for place, name in enumerate(scalar.series):
+                alone = len(sources) == 1
+                one = _curve(history, name, "" if alone else source.label, view, place if alone else number)
                 if one is not None:
                     found.append(one)
             end = max(end, _planned_end(history, view))
     return found, end
 
 
-def _curve(history: History, name: str, label: str, view: View) -> Curve | None:
+def _curve(history: History, name: str, label: str, view: View, colour: int) -> Curve | None:
     series = history.series(name)
     if series is None or not (len(series) or series.odd):
         return None
@@ -136,7 +139,7 @@ def _curve(history: History, name: str, label: str, view: View) -> Curve | None:
     odd = tuple((o[at] / scale, o[2]) for o in series.odd)
     dense = not name.startswith(("val/", "test/")) and name != "learning_rate"
     smooth = series.smoothed(view.smoothing) if dense else series.mean
-    return Curve(name, label, x, series.low, series.high, smooth, odd, series.last, _best(series, name), dense)
+    return Curve(name, label, x, series.low, series.high, smooth, odd, series.last, _best(series, name), dense, colour)
 
 
 def _best(series: Series, name: str) -> float:
@@ -184,7 +187,8 @@ class Painter:
         chars = np.full((rows, columns), " ", dtype="<U1")
         paint = np.zeros((rows, columns), dtype=np.int8)
         runs = len({c.label for c in curves})
-        for number, one in enumerate(curves):
+        for one in curves:
+            number = one.colour
             colour = _FIRST + number % COLOURS
             pattern = number % 4 if len(curves) > 1 else 0
             if one.dense and view.smoothing > 0 and len(one.x) > 1:
@@ -320,9 +324,9 @@ class Painter:
         title = Segment(f" {self.scalar.title} ", style + Style(reverse=True) if self.marked else style)
         for names, best in ((True, True), (True, False), (False, False)):
             segments = [title]
-            for number, one in enumerate(curves):
-                style = self._style(f"curve-{number % COLOURS + 1}")
-                segments.append(Segment(self._entry(one, number, view, names, best), style))
+            for one in curves:
+                style = self._style(f"curve-{one.colour % COLOURS + 1}")
+                segments.append(Segment(self._entry(one, one.colour, view, names, best), style))
             line = Strip(segments)
             if line.cell_length <= width:
                 break

@@ -14,6 +14,7 @@ from core.runs.listing import list_runs
 from tui.link import OVER
 from tui.screens.base import Workplace
 from tui.screens.dialogs import Answer, Choice, Line, Pick, Question
+from tui.screens.run_actions import more_than
 from tui.widgets.form import Form
 from tui.widgets.queue import QueueList
 
@@ -34,7 +35,7 @@ class RunKeys(Workplace):
         Binding("S", "serve", "Start queue", show=False, id="run.serve", tooltip="Start what waits in the queue"),
         Binding("A", "attach", "Runs", id="run.attach", tooltip="Attach to a run that goes on, or look at one that is over"),
         Binding("E", "load_run", "Load", show=False, id="run.load", tooltip="Take the run's experiment into the form"),
-        Binding("C", "copy_run", "Copy", show=False, id="run.copy", tooltip="Copy the run's directory (OSC 52)"),
+        Binding("Y", "copy_run", "Copy", show=False, id="run.copy", tooltip="Copy the run's directory (OSC 52)"),
     ]  # fmt: skip
 
     def _send(self, what: Callable[[Control], None], said: str) -> None:
@@ -108,7 +109,7 @@ class RunKeys(Workplace):
                 started = snapshot.history.started
                 now = started.epochs if started else 0
                 text = await self.app.push_screen_wait(
-                    Line("Prolong the run: epochs in all", f"It has done {now}.", str(now * 2 or 10), _more_than(now))
+                    Line("Prolong the run: epochs in all", f"It has done {now}.", str(now * 2 or 10), more_than(now))
                 )
                 if text is None:
                     return
@@ -237,11 +238,3 @@ def _rate(text: str) -> float:
         raise UserError(f"{text!r} is not a number.") from None
     Control().set_learning_rate(value)  # raises for what is no learning rate
     return value
-
-
-def _more_than(epochs: int) -> Callable[[str], None]:
-    def check(text: str) -> None:
-        if not text.isdigit() or int(text) <= epochs:
-            raise UserError(f"A whole number, more than {epochs}.")
-
-    return check

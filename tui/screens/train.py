@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ class TrainScreen(ExperimentKeys, RunKeys):
         """Show the experiment, and begin to look."""
         self.query_one(Panes).fit(self.app.size)
         charts = self.query_one(Charts)
-        charts.view = _view(self.memory.view)
+        charts.view = self.memory.chart_view(View())
         charts.say("s starts a run; its charts appear here")
         self.query_one(ModelTree).say("looking at the model")
         self.query_one(DataPreview).say("looking at the data")
@@ -293,7 +293,7 @@ class TrainScreen(ExperimentKeys, RunKeys):
 
     def on_charts_view_changed(self, event: Charts.ViewChanged) -> None:
         """Remember how charts are looked at."""
-        self.memory.view = {k: v for k, v in asdict(event.view).items() if k not in ("zoom", "cursor")}
+        self.memory.remember_view(event.view)
 
     def on_charts_full_asked(self, event: Charts.FullAsked) -> None:
         """One chart on the whole screen, or all again."""
@@ -314,15 +314,3 @@ class TrainScreen(ExperimentKeys, RunKeys):
             charts.picked = picked
             charts.chosen = 0
             charts.draw()
-
-
-def _view(values: dict[str, Any]) -> View:
-    try:
-        view = View(**values)
-    except TypeError:
-        return View()
-    return (
-        view
-        if view.x in ("step", "epoch", "time") and isinstance(view.smoothing, int | float) and 0 <= view.smoothing < 1
-        else View()
-    )

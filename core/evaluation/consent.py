@@ -1,0 +1,19 @@
+"""Code that a run or checkpoint names: the user's own may run, that of others only where the user says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core import catalog
+from core.experiment import Experiment
+from core.runs.trust import made_here
+
+
+def code_named(experiment: Experiment, path: Path) -> str | None:
+    """The code that using this run or checkpoint would run though nobody vouched for it; None when there is none."""
+    if made_here(path):
+        return None
+    named = [experiment.model.name, experiment.loss.name, experiment.data.name, *experiment.tracking.metrics,
+             *(t.name for t in (*(experiment.data.transforms or ()), *experiment.data.target_transforms)),
+             *(str(t.args().get("function", "")) for t in (*(experiment.data.transforms or ()), *experiment.data.target_transforms))]  # fmt: skip
+    return next((name for name in named if name and catalog.is_user_code(name)), None)

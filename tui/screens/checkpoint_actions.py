@@ -1,0 +1,339 @@
+"""What is done with files of weights: compared, fitted, averaged, pruned, evaluated, exported ... by torchdeck's own
+commands, which the user sees and could type."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from textual import work
+from textual.binding import Binding
+from textual.screen import Screen
+
+from core import toml
+from core.checkpoints.archive import Stored, look
+from core.checkpoints.find import Found
+from core.errors import UserError
+from core.evaluation.consent import code_named
+from tui.link import Link
+from tui.memory import Memory
+from tui.screens.console import Console
+from tui.screens.dialogs import Answer, Choice, Line, Pick, Question
+from tui.screens.files import FilePick
+from tui.widgets.table import Table
+
+
+class CheckpointActions(Screen):
+    """Part of the Checkpoints screen."""
+
+    BINDINGS = [
+        Binding("space", "mark", "Mark", id="weights.mark", tooltip="Mark the file, to compare or average it with others"),
+        Binding("o", "open", "Open", show=False, id="weights.open", tooltip="Open any file of weights"),
+        Binding("equals_sign", "diff", "Diff", key_display="=", id="weights.diff", tooltip="What differs between two marked files (or the file marked and the one under the cursor)"),
+        Binding("f", "fits", "Fits", id="weights.fits", tooltip="Would it load into the model of the form's experiment, of a preset or another run?"),
+        Binding("e", "evaluate", "Evaluate", id="weights.evaluate", tooltip="Evaluate on any data set"),
+        Binding("p", "predict", "Predict", id="weights.predict", tooltip="Predict for an image, a folder, a table"),
+        Binding("x", "export", "Export", id="weights.export", tooltip="state_dict, safetensors, TorchScript, ONNX, torch.export, int8 ..."),
+        Binding("F", "finetune", "Fine-tune", id="weights.finetune", tooltip="Train it further on other data: makes an experiment for the Train screen"),
+        Binding("r", "resume", "Resume", show=False, id="weights.resume", tooltip="Go on with the file's run from its newest checkpoint"),
+        Binding("a", "average", "Average", show=False, id="weights.average", tooltip="The mean of the marked files' weights"),
+        Binding("P", "prune", "Prune", show=False, id="weights.prune", tooltip="Which checkpoints could go, and what that frees; then delete them"),
+        Binding("W", "whole", "Open whole", show=False, id="weights.whole", tooltip="Open a whole pickled model for real, which runs what is in the file"),
+        Binding("Y", "copy", "Copy", show=False, id="weights.copy", tooltip="Copy the file's path (OSC 52)"),
+    ]  # fmt: skip
+
+    stored: Stored | None
+
+    def __init__(self, link: Link, memory: Memory, roots: list[Path]) -> None:
+        super().__init__()
+        self.link, self.memory, self.roots = link, memory, roots
+
+    @property
+    def files(self) -> Table:
+        """The files."""
+        raise NotImplementedError
+
+    def open_file(self, path: Path) -> None:
+        """Put a file on top of the list, and look into it."""
+        raise NotImplementedError
+
+    def look_now(self) -> None:
+        """Look again at once."""
+        raise NotImplementedError
+
+    def _current(self) -> Found | None:
+        found: Found | None = self.files.current
+        if found is None:
+            self.notify("There is no file.", severity="warning", timeout=3)
+        return found
+
+    async def _run(self, *words: str) -> int | None:
+        code: int | None = await self.app.push_screen_wait(Console(words))
+        self.look_now()
+        return code
+
+    def action_mark(self) -> None:
+        """Mark the file, or not."""
+        self.files.toggle()
+
+    @work
+    async def action_open(self) -> None:
+        """Open any file."""
+        path = await self.app.push_screen_wait(
+            FilePick(
+                "A file of weights",
+                (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pt2", ".npz", ".npy", ".pkl", ".index.json"),
+            )
+        )
+        if path is not None:
+            self.open_file(Path(path).expanduser())
+
+    @work
+    async def action_diff(self) -> None:
+        """Compare two files."""
+        chosen: list[Found] = list(self.files.marked)
+        current = self._current()
+        if len(chosen) == 1 and current is not None and current.path != chosen[0].path:
+            chosen.append(current)
+        if len(chosen) != 2:
+            self.notify("space marks the two files to compare.", severity="warning", timeout=4)
+            return
+        await self._run("diff", str(chosen[0].path), str(chosen[1].path))
+
+    @work
+    async def action_fits(self) -> None:
+        """A table of matches with a model."""
+        current = self._current()
+        if current is None:
+            return
+        workbench: Any = self.app
+        choices = [Choice("form", "the form's experiment", "on the Train screen"),
+                   *(Choice(name, name, "preset") for name in toml.presets())]  # fmt: skip
+        picked = await self.app.push_screen_wait(Pick("Does it fit the model of", choices))
+        if picked is None:
+            return
+        if picked != "form":
+            await self._run("inspect", str(current.path), "--fits", picked)
+            return
+        try:
+            text = toml.dumps(toml.build(workbench.train.form.raw))
+        except UserError as error:
+            self.notify(str(error), severity="error")
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "form.toml"
+            path.write_text(text, encoding="utf-8")
+            await self._run("inspect", str(current.path), "--fits", str(path))
+
+    # --- further -----------------------------------------------------------------------------------------------------
+
+    async def _trained(self) -> tuple[Path, list[str]] | None:
+        """A checkpoint of ours, and the words by which the user vouches for code that it names."""
+        current = self._current()
+        if current is None:
+            return None
+        try:
+            stored = await asyncio.to_thread(look, current.path)
+            if not stored.experiment:
+                raise UserError(
+                    f"{current.path.name} is no checkpoint of torchdeck: it tells neither model nor data. F makes an experiment of it."
+                )
+            code = code_named(toml.loads(stored.experiment, current.path.name), current.path)
+        except UserError as error:
+            self.notify(str(error), severity="error", timeout=8)
+            return None
+        if code is None:
+            return current.path, []
+        answer = await self.app.push_screen_wait(Question(
+            f"{current.path.name} was not made here, and would run the code {code!r}. Do you trust it?",
+            [Answer("n", "no", "No, leave it"), Answer("y", "yes", "Yes, run it")],
+        ))  # fmt: skip
+        return (current.path, ["--trust-code"]) if answer == "yes" else None
+
+    @work
+    async def action_evaluate(self) -> None:
+        """Evaluate on any data set."""
+        trained = await self._trained()
+        if trained is None:
+            return
+        text = await self.app.push_screen_wait(
+            Line(
+                "Evaluate on", "A data set, a folder of images by class, a table; empty: the test set of its own data."
+            )
+        )
+        if text is not None:
+            await self._run(
+                "evaluate", str(trained[0]), *(["--data", text.strip()] if text.strip() else []), *trained[1]
+            )
+
+    @work
+    async def action_predict(self) -> None:
+        """Predict for files."""
+        trained = await self._trained()
+        if trained is None:
+            return
+        path = await self.app.push_screen_wait(
+            FilePick(
+                "Predict for an image, a table, an array",
+                (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".csv", ".tsv", ".parquet", ".npy", ".npz"),
+            )
+        )
+        if path is not None:
+            await self._run("predict", str(trained[0]), path, *trained[1])
+
+    @work
+    async def action_export(self) -> None:
+        """Write it in another format."""
+        current = self._current()
+        if current is None:
+            return
+        formats = {
+            "state_dict": "weights alone, for torch.load", "safetensors": "weights alone, safe for everybody",
+            "torch_export": "a program, .pt2", "onnx": "for other runtimes", "torchscript": "for C++ (deprecated by torch)",
+            "int8": "linear layers in 8 bits, accuracy before and after", "model": "the whole module, pickled: whoever loads it runs it",
+        }  # fmt: skip
+        picked = await self.app.push_screen_wait(
+            Pick("Export as", [Choice(k, k, words) for k, words in formats.items()])
+        )
+        if picked is None:
+            return
+        words: list[str] = []
+        if picked not in ("state_dict", "safetensors"):
+            trained = await self._trained()
+            if trained is None:
+                return
+            words = trained[1]
+        suffix = {"state_dict": "pth", "safetensors": "safetensors", "model": "model.pth", "torchscript": "ts.pt", "onnx": "onnx",
+                  "torch_export": "pt2", "int8": "int8.pt2"}[picked]  # fmt: skip
+        name = current.run.name if current.run else current.path.stem
+        output = await self.app.push_screen_wait(Line("Write to", "", str(Path.cwd() / f"{name}.{suffix}")))
+        if output:
+            await self._run("export", str(current.path), "--format", picked, "-o", output, *words)
+
+    @work
+    async def action_finetune(self) -> None:
+        """Make an experiment that goes on from these weights with other data, and take it into the form."""
+        current = self._current()
+        if current is None:
+            return
+        data = await self.app.push_screen_wait(
+            Line("Fine-tune on", "A data set, a folder of images by class, a table; empty: its own data.")
+        )
+        if data is None:
+            return
+        freeze = await self.app.push_screen_wait(
+            Line("Freeze", "Patterns of parameters to keep as they are, such as stages.0.* ; empty: none.")
+        )
+        if freeze is None:
+            return
+        rate = await self.app.push_screen_wait(
+            Line("Learning rate of the body", "As a factor on that of the last layer.", "0.1", _factor)
+        )
+        if rate is None:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "finetune.toml"
+            words = [
+                "finetune",
+                str(current.path),
+                "-o",
+                str(path),
+                "--body-lr",
+                rate,
+                *(["--data", data.strip()] if data.strip() else []),
+            ]
+            words += [word for pattern in freeze.replace(",", " ").split() for word in ("--freeze", pattern)]
+            if await self._run(*words) != 0:
+                return
+            raw = toml.read(path)
+        workbench: Any = self.app
+        workbench.open_screen("train")
+        workbench.train.load(raw, f"fine-tuning of {current.path.name}")
+        workbench.train.choose("experiment")
+
+    @work
+    async def action_resume(self) -> None:
+        """Go on with the run that the file is of."""
+        current = self._current()
+        if current is None:
+            return
+        if current.run is None:
+            self.notify(
+                "The file is of no run; F makes an experiment that begins with its weights.",
+                severity="warning",
+                timeout=5,
+            )
+            return
+        workbench: Any = self.app
+        workbench.open_screen("runs")
+        workbench.get_screen("runs").resume(current.run)
+
+    # --- several -----------------------------------------------------------------------------------------------------
+
+    @work
+    async def action_average(self) -> None:
+        """The mean of the marked files."""
+        chosen: list[Found] = list(self.files.marked)
+        if len(chosen) < 2:
+            self.notify("space marks the files to average.", severity="warning", timeout=4)
+            return
+        output = await self.app.push_screen_wait(
+            Line("Write the mean to", "A .pth or .safetensors file", str(Path.cwd() / "average.safetensors"))
+        )
+        if output:
+            await self._run("average", *(str(f.path) for f in chosen), "-o", output)
+
+    @work
+    async def action_prune(self) -> None:
+        """Show what could go, then ask."""
+        keep = await self.app.push_screen_wait(
+            Line("Keep the best of each run", "Generations, beside the newest and best.pt.", "3", _whole)
+        )
+        if keep is None:
+            return
+        roots = [word for root in self.roots for word in ("--runs", str(root))]
+        if await self._run("prune", "--keep-best", keep, *roots) != 0:
+            return
+        answer = await self.app.push_screen_wait(Question("Delete them for good?", [
+            Answer("n", "no", "No"), Answer("y", "yes", "Yes, delete what was listed"),
+        ]))  # fmt: skip
+        if answer == "yes":
+            await self._run("prune", "--keep-best", keep, "--yes", *roots)
+
+    @work
+    async def action_whole(self) -> None:
+        """Open a whole pickled model, once the user has read what that means."""
+        current = self._current()
+        if current is None:
+            return
+        calls = ", ".join(self.stored.calls[:4]) if self.stored and self.stored.path == current.path else ""
+        answer = await self.app.push_screen_wait(Question(
+            f"Opening {current.path.name} RUNS what its author put into it{': ' + calls if calls else ''}. "
+            "It can do everything that you can. Open it?",
+            [Answer("n", "no", "No, leave it closed"), Answer("y", "yes", "Yes, run it: I know where it comes from")],
+        ))  # fmt: skip
+        if answer == "yes":
+            await self._run("inspect", str(current.path), "--run-code", "--yes")
+
+    def action_copy(self) -> None:
+        """Copy the path."""
+        current = self._current()
+        if current is not None:
+            self.app.copy_to_clipboard(str(current.path.absolute()))
+            self.notify(f"{current.path.name}: its path is copied", timeout=3)
+
+
+def _factor(text: str) -> None:
+    try:
+        value = float(text)
+    except ValueError:
+        raise UserError(f"{text!r} is not a number.") from None
+    if not 0 <= value <= 1000:
+        raise UserError("A number from 0 to 1000.")
+
+
+def _whole(text: str) -> None:
+    if not text.isdigit():
+        raise UserError("A whole number, 0 or more.")

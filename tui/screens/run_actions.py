@@ -1,0 +1,268 @@
+"""What is done with the runs of a list: open, label, delete, resume, train again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from textual import work
+from textual.binding import Binding
+from textual.screen import Screen
+
+from core import toml
+from core.errors import UserError, count
+from core.evaluation.consent import code_named
+from core.runs import labels, trash
+from core.runs.rows import Row
+from tui.columns import size
+from tui.link import Link
+from tui.memory import Memory
+from tui.screens.dialogs import Answer, Line, Question
+from tui.widgets.table import Table
+
+
+class RunActions(Screen):
+    """Part of the Runs screen."""
+
+    BINDINGS = [
+        Binding("r", "resume", "Resume", id="runs.resume", tooltip="Go on with the run from its last checkpoint, or prolong it"),
+        Binding("s", "rerun", "Rerun", show=False, id="runs.rerun", tooltip="Train the run's experiment again, as a new run"),
+        Binding("E", "change", "Rerun changed", id="runs.change", tooltip="Take the run's experiment into the form, to change it and train again"),
+        Binding("n", "note", "Note", show=False, id="runs.note", tooltip="Write a note"),
+        Binding("N", "title", "Title", show=False, id="runs.title", tooltip="Give the run a title"),
+        Binding("t", "tags", "Tags", id="runs.tags", tooltip="Tags of the run, or of all that are marked"),
+        Binding("z", "archive", "Archive", show=False, id="runs.archive", tooltip="Put away, or bring back (archived:yes shows them)"),
+        Binding("d,delete", "delete", "Delete", id="runs.delete", tooltip="Move to the trash"),
+        Binding("U", "restore", "Undelete", show=False, id="runs.restore", tooltip="Take back what was deleted last"),
+        Binding("c", "checkpoints", "Weights", show=False, id="runs.checkpoints", tooltip="The run's checkpoints"),
+        Binding("Y", "copy", "Copy", show=False, id="runs.copy", tooltip="Copy the run's directory (OSC 52)"),
+    ]  # fmt: skip
+
+    def __init__(self, link: Link, memory: Memory) -> None:
+        super().__init__()
+        self.link, self.memory = link, memory
+        self.roots: list[Path] = []
+
+    @property
+    def listed(self) -> Table:
+        """The list."""
+        raise NotImplementedError
+
+    def look_now(self) -> None:
+        """Look again at once."""
+        raise NotImplementedError
+
+    def _fail(self, error: UserError) -> None:
+        self.notify(str(error), severity="error", timeout=8)
+
+    def _wanted(self) -> list[Row]:
+        rows: list[Row] = self.listed.wanted
+        if not rows:
+            self.notify("There is no run.", severity="warning", timeout=3)
+        return rows
+
+    def on_table_chosen(self, event: Table.Chosen) -> None:
+        """Look at the run on the Train screen; one of another tool is shown here."""
+        if event.table is not self.listed:
+            return
+        row: Row = event.item
+        if row.foreign:
+            self.notify("Another tool's run is shown here; Train is for torchdeck's.", timeout=4)
+            return
+        workbench: Any = self.app
+        workbench.open_screen("train")
+        workbench.train.attach(row.path)
+
+    # --- train again -------------------------------------------------------------------------------------------------
+
+    def _experiment(self, row: Row) -> dict[str, Any]:
+        if row.foreign:
+            raise UserError(f"{row.name} was made by another tool; it has no experiment.")
+        return toml.read(row.path / "experiment.toml")
+
+    async def _agreed(self, row: Row) -> bool:
+        """Whether code that a run from elsewhere names may run: its author's, so the user is asked."""
+        code = code_named(toml.build(self._experiment(row)), row.path)
+        if code is None:
+            return True
+        answer = await self.app.push_screen_wait(Question(
+            f"{row.name} was not made here, and would run the code {code!r}. Do you trust it?",
+            [Answer("n", "no", "No, leave it"), Answer("y", "yes", "Yes, run it")],
+        ))  # fmt: skip
+        return answer == "yes"
+
+    @work
+    async def action_rerun(self) -> None:
+        """Train the experiments of the chosen runs again."""
+        try:
+            added = 0
+            for row in self._wanted():
+                if await self._agreed(row):
+                    self.link.add(toml.dumps(toml.build(self._experiment(row))), f"{row.title or row.name} again")
+                    added += 1
+        except UserError as error:
+            self._fail(error)
+            return
+        if added:
+            self.notify(f"{count(added, 'run')} started, or queued behind what goes on", timeout=4)
+
+    def action_change(self) -> None:
+        """Take the experiment into the form of the Train screen."""
+        row: Row | None = self.listed.current
+        if row is None:
+            return
+        workbench: Any = self.app
+        try:
+            raw = self._experiment(row)
+            toml.build(raw)
+        except UserError as error:
+            self._fail(error)
+            return
+        workbench.open_screen("train")
+        workbench.train.load(raw, f"the experiment of {row.name}")
+        workbench.train.choose("experiment")
+
+    @work
+    async def action_resume(self) -> None:
+        """Go on with the run under the cursor, or prolong it."""
+        row: Row | None = self.listed.current
+        if row is None:
+            return
+        try:
+            raw = self._experiment(row)
+            if row.status == "running":
+                raise UserError(f"{row.name} goes on already.")
+            if not await self._agreed(row):
+                return
+            if row.status == "done":
+                text = await self.app.push_screen_wait(
+                    Line(
+                        "Prolong the run: epochs in all",
+                        f"It has done {row.epoch}.",
+                        str(row.epoch * 2 or 10),
+                        more_than(row.epoch),
+                    )
+                )
+                if text is None:
+                    return
+                raw = toml.put(toml.put(raw, ("trainer", "steps"), None), ("trainer", "epochs"), int(text))
+            self.link.add(toml.dumps(toml.build(raw)), row.name, row.path)
+        except UserError as error:
+            self._fail(error)
+            return
+        self.notify(f"{row.name} goes on, or waits in the queue", timeout=4)
+        self.look_now()
+
+    # --- labels ------------------------------------------------------------------------------------------------------
+
+    def _label(self, rows: list[Row], **values: Any) -> None:
+        try:
+            for row in rows:
+                labels.write(row.path, replace(labels.read(row.path), **values))
+        except UserError as error:
+            self._fail(error)
+        self.look_now()
+
+    @work
+    async def action_note(self) -> None:
+        """Write a note."""
+        rows = self._wanted()
+        if rows and (text := await self.app.push_screen_wait(Line("Note", rows[0].name, rows[0].note))) is not None:
+            self._label(rows, note=text.strip())
+
+    @work
+    async def action_title(self) -> None:
+        """Give the run under the cursor a title."""
+        row: Row | None = self.listed.current
+        if (
+            row is not None
+            and (text := await self.app.push_screen_wait(Line("Title", row.name, row.title))) is not None
+        ):
+            self._label([row], title=text.strip() or None)
+
+    @work
+    async def action_tags(self) -> None:
+        """Change tags."""
+        rows = self._wanted()
+        if not rows:
+            return
+        text = await self.app.push_screen_wait(
+            Line("Tags, with spaces between", ", ".join(r.name for r in rows[:3]), " ".join(rows[0].tags))
+        )
+        if text is not None:
+            self._label(rows, tags=tuple(dict.fromkeys(text.replace(",", " ").split())))
+
+    def action_archive(self) -> None:
+        """Put runs away, or bring them back."""
+        rows = self._wanted()
+        if rows:
+            away = not rows[0].archived
+            self._label(rows, archived=away)
+            self.notify(
+                f"{count(len(rows), 'run')} {'put away; archived:yes shows them' if away else 'brought back'}",
+                timeout=4,
+            )
+
+    # --- delete ------------------------------------------------------------------------------------------------------
+
+    @work
+    async def action_delete(self) -> None:
+        """Move runs to the trash."""
+        rows = self._wanted()
+        if not rows:
+            return
+        what = rows[0].name if len(rows) == 1 else count(len(rows), "run")
+        answer = await self.app.push_screen_wait(Question(
+            f"Move {what} ({size(sum(r.size for r in rows))}) to the trash?",
+            [Answer("n", "no", "No"), Answer("y", "yes", "Yes; U takes it back, torchdeck trash --empty frees the disk")],
+        ))  # fmt: skip
+        if answer != "yes":
+            return
+        try:
+            for row in rows:
+                trash.delete(row.path, self._root_of(row.path))
+            self.notify(f"{what} is in the trash; U takes it back", timeout=5)
+        except UserError as error:
+            self._fail(error)
+        self.look_now()
+
+    def _root_of(self, run: Path) -> Path:
+        return next((root for root in self.roots if run.is_relative_to(root) and run != root), run.parent)
+
+    def action_restore(self) -> None:
+        """Take back what was deleted last."""
+        found = sorted((one for root in self.roots for one in trash.contents(root)), key=lambda one: one.deleted)
+        if not found:
+            self.notify("The trash is empty.", timeout=3)
+            return
+        try:
+            trash.restore(found[-1])
+            self.notify(f"{found[-1].origin.name} is back", timeout=4)
+        except UserError as error:
+            self._fail(error)
+        self.look_now()
+
+    def action_checkpoints(self) -> None:
+        """The run's checkpoints."""
+        row: Row | None = self.listed.current
+        if row is not None:
+            workbench: Any = self.app
+            workbench.open_screen("checkpoints", row.path)
+
+    def action_copy(self) -> None:
+        """Copy the directory of the run under the cursor."""
+        row: Row | None = self.listed.current
+        if row is not None:
+            self.app.copy_to_clipboard(str(row.path.absolute()))
+            self.notify(f"{row.path} copied", timeout=3)
+
+
+def more_than(epochs: int) -> Any:
+    """A check for a number of epochs beyond those done."""
+
+    def check(text: str) -> None:
+        if not text.isdigit() or int(text) <= epochs:
+            raise UserError(f"A whole number, more than {epochs}.")
+
+    return check

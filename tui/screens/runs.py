@@ -1,0 +1,463 @@
+"""The Runs screen: every run below the roots, found, compared, labelled, taken further."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.events import Resize
+from textual.widgets import Input, Static
+
+from core.errors import UserError, count
+from core.runs.compare import Difference, differences
+from core.runs.filter import Filter, sort
+from core.runs.listing import RunList
+from core.runs.opened import Opened
+from core.runs.rows import Row
+from core.text import printable
+from tui.columns import DEFAULT, age, chosen, filled, result_text, size, value_text
+from tui.drawing.chart import Source
+from tui.link import Link
+from tui.memory import Memory
+from tui.screens.run_actions import RunActions
+from tui.widgets.charts import Charts
+from tui.widgets.facts import Facts
+from tui.widgets.keybar import KeyBar
+from tui.widgets.parallel import Parallel
+from tui.widgets.table import Table, TableColumn
+from tui.widgets.tabs import Tabs
+
+#: Seconds between two looks at the runs, at least; more where a look takes long.
+_PACE = 2.0
+#: Runs whose curves are drawn over each other, at most, and that stay read.
+_OVERLAID, _KEPT = 8, 24
+#: The time that names of runs begin with; it is left out below so many characters.
+_STAMP, _WIDE = re.compile(r"^\d{8}-\d{6}-"), 110
+#: Characters of a run's name in the charts' legends.
+_LABEL = 20
+#: Seconds that the cursor rests on a run until its curves are read.
+_SETTLE = 0.15
+
+_TINTS = {"running": "success", "failed": "error", "dead": "error", "stopped": "warning"}
+
+_PANES = {
+    "list": "List",
+    "charts": "Charts",
+    "differences": "Differences",
+    "parallel": "Parallel",
+    "details": "Details",
+}
+
+
+class RunsScreen(RunActions):
+    """List above, one of four views of what is chosen below."""
+
+    BINDINGS = [
+        *(Binding(str(number), f"pane('{name}')", title, show=False, id=f"runs.pane-{name}", tooltip=f"Go to {title}")
+          for number, (name, title) in enumerate(_PANES.items(), 1)),
+        Binding("tab", "next_pane", "Next pane", show=False, id="runs.next", tooltip="From the list to what is below it, and back"),
+        Binding("slash", "filter", "Filter", id="runs.filter", tooltip="Filter: val_acc > 0.9 model:cnn tag:paper -status:failed"),
+        Binding("space", "mark", "Mark", id="runs.mark", tooltip="Mark the run, to compare it with others"),
+        Binding("u", "unmark", "Unmark", show=False, id="runs.unmark", tooltip="Unmark all"),
+        Binding("o", "sort", "Sort", id="runs.sort", tooltip="Sort by a field, metric or hyperparameter"),
+        Binding("O", "reverse", "Reverse", show=False, id="runs.reverse", tooltip="The other way round"),
+        Binding("v", "columns", "Columns", show=False, id="runs.columns", tooltip="Choose columns"),
+        Binding("Z", "alone", "One pane", show=False, id="runs.alone", tooltip="This pane alone, or both again"),
+        Binding("escape", "back", "Back", show=False, id="runs.back", tooltip="Back: to the list, then without filter"),
+    ]  # fmt: skip
+    DEFAULT_CSS = """
+    RunsScreen {
+        & #runs-filter { height: 1; border: none; padding: 0 1; background: $boost; }
+        & #runs-filter:focus { border: none; background: $primary 20%; }
+        & #runs-words { height: 1; padding: 0 1; color: $text-muted; background: $surface; }
+        & #runs-words.-wrong { color: $text-error; }
+        & #runs-list { height: 2fr; min-height: 3; }
+        & #runs-below { height: 3fr; border-top: solid $foreground 30%; border-title-color: $text-muted; }
+        & #runs-below > * { display: none; }
+        & #runs-below > .-shown { display: block; }
+    }
+    """
+
+    def __init__(self, link: Link, memory: Memory, roots: list[Path]) -> None:
+        super().__init__(link, memory)
+        self.roots = roots
+        self.rows: list[Row] = []
+        self.pane = "charts"
+        self._runs = RunList(roots)
+        self._filter = Filter("")
+        self._sort = str(memory.runs.get("sort") or "-created")
+        names = memory.runs.get("columns")
+        self._names = [str(n) for n in names] if isinstance(names, list) and names else list(DEFAULT)
+        self._opened: dict[Path, Opened] = {}
+        self._wake = asyncio.Event()
+        self._leaving = False
+        self._alone = ""
+        self._scanned = False
+        self._drawn: tuple[object, ...] = ()
+
+    def compose(self) -> ComposeResult:
+        """Tabs, filter, list, view, keys."""
+        yield Tabs(id="runs-tabs")
+        box = Input(placeholder="/ filters: val_acc > 0.9 model:cnn tag:paper", id="runs-filter")
+        box.cursor_blink = False
+        yield box
+        yield Table(id="runs-list", empty="looking for runs")
+        with Vertical(id="runs-below"):
+            yield Charts(id="runs-charts")
+            yield Table(id="runs-differences", empty="space marks runs; what differs between them is shown here")
+            yield Parallel(id="runs-parallel")
+            yield Facts(id="runs-details")
+        yield Static("", id="runs-words", markup=False)
+        yield KeyBar(id="keys")
+
+    def on_mount(self) -> None:
+        """Begin to look."""
+        self.listed.tint = lambda row: _TINTS.get(row.status, "")
+        self.query_one("#runs-charts", Charts).say("reading the run")
+        self._show_pane("charts")
+        self.listed.focus()
+        self._watch()
+
+    def on_screen_resume(self) -> None:
+        """Look at once."""
+        self._wake.set()
+
+    def on_resize(self, event: Resize) -> None:
+        """Draw anew."""
+        self.call_after_refresh(self.recolour)
+
+    def on_unmount(self) -> None:
+        """Let go of files."""
+        self._leaving = True
+        for one in self._opened.values():
+            one.close()
+
+    @property
+    def listed(self) -> Table:
+        """The list."""
+        return self.query_one("#runs-list", Table)
+
+    def recolour(self) -> None:
+        """Another theme, or size."""
+        self._say()
+        for table in self.query(Table):
+            table.draw()
+        self._draw_below()
+
+    def resume(self, run: Path) -> None:
+        """Go on with this run, as r does."""
+        if self.listed.go(run):
+            self.action_resume()
+        else:
+            self.notify(f"{run.name} is not in the list; a filter may hide it.", severity="warning")
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    @work(exclusive=True, group="scan")
+    async def _watch(self) -> None:
+        while True:
+            began = time.monotonic()
+            if self.is_current or not self._scanned:
+                try:
+                    self.rows = await asyncio.to_thread(self._runs.scan, lambda: self._leaving)
+                    self._scanned = True
+                    self._arrange()
+                except UserError as error:
+                    self._complain(str(error))
+                await self._read_curves()
+            self._wake.clear()
+            try:
+                await asyncio.wait_for(self._wake.wait(), max(_PACE, 10 * (time.monotonic() - began)))
+            except TimeoutError:
+                continue
+
+    def look_now(self) -> None:
+        """Look again at once."""
+        self._wake.set()
+
+    def _arrange(self) -> None:
+        """Filter and sort what was found, and show it."""
+        try:
+            rows = sort(self._filter.apply(self.rows), self._sort)
+            columns = filled(chosen(self._names, self.rows), rows)
+            if self.size.width < _WIDE:  # the day is in the age, and the results are more than the name
+                columns = [replace(c, text=_short_name) if c.name == "name" else c for c in columns]
+        except UserError as error:
+            self._complain(str(error))
+            return
+        self.listed.empty = self._nothing()
+        self.listed.show(columns, rows, lambda row: row.path)
+        self._say()
+        self._draw_below()
+
+    def _nothing(self) -> str:
+        where = ", ".join(str(root) for root in self.roots)
+        return "no run fits the filter; esc shows all" if self.rows else f"no runs in {where} yet; T s starts one"
+
+    def _say(self) -> None:
+        shown, marked = len(self.listed.items), len(self.listed.marks)
+        words = f"{shown} of {count(len(self.rows), 'run')}" if shown != len(self.rows) else count(shown, "run")
+        if marked:
+            words += f", {marked} marked"
+        total = sum(row.size for row in self.listed.items)
+        self.query_one(Tabs).show(
+            "runs", f"{words}, {size(total)}, by {self._sort.lstrip('-')} {'↓' if self._sort[0] == '-' else '↑'}"
+        )
+        broken = self._runs.broken
+        line = self.query_one("#runs-words", Static)
+        line.set_class(bool(broken), "-wrong")
+        line.update(f"{count(len(broken), 'run')} can't be read: {broken[0]}" if broken else self._said_of_current())
+
+    def _said_of_current(self) -> str:
+        row = self.listed.current
+        if row is None:
+            return ""
+        note = f"  {value_text('note', row.note)}" if row.note else ""
+        return f"{value_text('name', row.name)}{note or ('  ' + value_text('message', row.message) if row.message else '')}"
+
+    def _complain(self, sentence: str) -> None:
+        line = self.query_one("#runs-words", Static)
+        line.add_class("-wrong")
+        line.update(sentence)
+
+    # --- what is below -----------------------------------------------------------------------------------------------
+
+    def _show_pane(self, name: str) -> None:
+        self.pane = name
+        for one in list(_PANES)[1:]:
+            self.query_one(f"#runs-{one}").set_class(one == name, "-shown")
+        below = self.query_one("#runs-below", Vertical)
+        below.border_title = "  ".join(
+            f"{n}{' ' + t if o != name else ' [b]' + t + '[/b]'}" for n, (o, t) in enumerate(_PANES.items(), 1) if n > 1
+        )
+        self.call_after_refresh(self._draw_below)
+
+    def action_pane(self, name: str) -> None:
+        """Go to the list, or to a view."""
+        if name == "list":
+            self.listed.focus()
+        else:
+            self._show_pane(name)
+            self.query_one(f"#runs-{name}").focus()
+        if self._alone:
+            self._set_alone("list" if name == "list" else "below")
+
+    def action_next_pane(self) -> None:
+        """From the list to the view, and back."""
+        self.action_pane(self.pane if self.listed.has_focus else "list")
+
+    def action_alone(self) -> None:
+        """The pane with the focus alone, or both."""
+        self._set_alone("" if self._alone else "list" if self.listed.has_focus else "below")
+
+    def _set_alone(self, which: str) -> None:
+        self._alone = which
+        self.listed.display = which != "below"
+        self.query_one("#runs-below").display = which != "list"
+        self.call_after_refresh(self.recolour)
+
+    def action_back(self) -> None:
+        """One step back."""
+        if self._alone:
+            self._set_alone("")
+        elif not self.listed.has_focus:
+            self.listed.focus()
+        elif self._filter:
+            self.query_one("#runs-filter", Input).value = ""
+            self._take_filter("")
+
+    @on(Table.Moved, "#runs-list")
+    def _moved(self, event: Table.Moved) -> None:
+        self._say()
+        self.set_timer(_SETTLE, self._settled)
+
+    def _settled(self) -> None:
+        if self.is_attached:
+            self._look_closer()
+
+    @work(exclusive=True, group="curves")
+    async def _look_closer(self) -> None:
+        await self._read_curves()
+
+    def _chosen(self) -> list[Row]:
+        return self.listed.wanted[:_OVERLAID]
+
+    async def _read_curves(self) -> None:
+        """Read what is new of the chosen runs, and draw it."""
+        if self.pane == "charts" and self.query_one("#runs-below").display:
+            for row in self._chosen():
+                one = self._opened.setdefault(row.path, Opened(row.path))
+                try:
+                    await asyncio.to_thread(one.poll)
+                except UserError as error:
+                    self._complain(str(error))
+            wanted = {row.path for row in self._chosen()}
+            for path in [p for p in self._opened if p not in wanted][: max(0, len(self._opened) - _KEPT)]:
+                self._opened.pop(path).close()
+        self._draw_below()
+
+    def _draw_below(self) -> None:
+        if not self.is_attached or not self.query_one("#runs-below").display:
+            return
+        rows = self._chosen()
+        if self.pane == "charts":
+            self._draw_charts(rows)
+        elif self.pane == "differences":
+            self._draw_differences(rows)
+        elif self.pane == "parallel":
+            self.query_one(Parallel).show(self.listed.items, self.listed.current)
+        else:
+            self.query_one(Facts).show(facts(rows[0]) if rows else [])
+
+    def _draw_charts(self, rows: list[Row]) -> None:
+        charts = self.query_one("#runs-charts", Charts)
+        sources = [
+            Source(row.title or row.name, self._opened[row.path].history) for row in rows if row.path in self._opened
+        ]
+        charts.view = self.memory.chart_view(charts.view)
+        if len(sources) > 1:
+            charts.overlay(_short_labels(sources))
+        elif sources:
+            charts.show(sources[0].history)
+        if sources and not charts.available():
+            charts.say("this run has told nothing yet")
+
+    def _draw_differences(self, rows: list[Row]) -> None:
+        table = self.query_one("#runs-differences", Table)
+        if len(rows) < 2:
+            table.show((), (), lambda d: d.key)
+            return
+        found = [*differences(rows), Difference("best", tuple(f"{r.watched} {result_text(r)}" for r in rows)),
+                 Difference("status", tuple(r.status for r in rows))]  # fmt: skip
+        columns = [TableColumn("", lambda d: d.key, width=28)]
+        columns += [
+            TableColumn(row.title or row.name, partial(_difference, number), width=26)
+            for number, row in enumerate(rows)
+        ]
+        table.show(columns, found, lambda d: d.key)
+
+    def on_charts_view_changed(self, event: Charts.ViewChanged) -> None:
+        """Remember how charts are looked at."""
+        self.memory.remember_view(event.view)
+
+    # --- filter, sort, columns, marks --------------------------------------------------------------------------------
+
+    def action_filter(self) -> None:
+        """Type a filter."""
+        self.query_one("#runs-filter", Input).focus()
+
+    @on(Input.Changed, "#runs-filter")
+    def _typed(self, event: Input.Changed) -> None:
+        self._take_filter(event.value)
+
+    def _take_filter(self, text: str) -> None:
+        try:
+            wanted = Filter(text)
+            wanted.apply(self.rows)
+        except UserError as error:
+            self._complain(str(error))  # the list stays as it was until the filter is whole
+            return
+        self._filter = wanted
+        self._arrange()
+
+    @on(Input.Submitted, "#runs-filter")
+    def _filtered(self) -> None:
+        self.listed.focus()
+
+    def action_mark(self) -> None:
+        """Mark the run, or not."""
+        self.listed.toggle()
+        self._say()
+        self._settled()
+
+    def action_unmark(self) -> None:
+        """Unmark all."""
+        self.listed.marks = []
+        self.listed.draw()
+        self._say()
+        self._settled()
+
+    @work
+    async def action_sort(self) -> None:
+        """Choose what to sort by."""
+        from tui.screens.dialogs import Choice, Pick
+
+        names = dict.fromkeys((*DEFAULT, "created", *sorted({n for row in self.rows for n in row.names()})))
+        choices = [Choice(name, name) for name in names if name != "curve"]
+        picked = await self.app.push_screen_wait(
+            Pick("Sort by", choices, "O turns it round", value=self._sort.lstrip("-"))
+        )
+        if picked is not None:
+            self._sort = f"-{picked}" if self._sort.startswith("-") else picked
+            self._remember()
+            self._arrange()
+
+    def action_reverse(self) -> None:
+        """Sort the other way round."""
+        self._sort = self._sort[1:] if self._sort.startswith("-") else f"-{self._sort}"
+        self._remember()
+        self._arrange()
+
+    @work
+    async def action_columns(self) -> None:
+        """Choose columns."""
+        from tui.screens.dialogs import Choice, Pick
+
+        known = dict.fromkeys((*self._names, *DEFAULT, *sorted({n for row in self.rows for n in row.names()})))
+        choices = [Choice(name, name, marked=name in self._names) for name in known]
+        picked = await self.app.push_screen_wait(
+            Pick("Columns", choices, "space marks, enter takes them; none: as at first", many=True)
+        )
+        if picked is not None:
+            self._names = picked or list(DEFAULT)
+            self._remember()
+            self._arrange()
+
+    def _remember(self) -> None:
+        self.memory.runs = {"sort": self._sort, "columns": self._names}
+
+
+def _short_name(row: Row) -> str:
+    return printable(row.title or _STAMP.sub("", row.name))
+
+
+def _difference(number: int, difference: Difference) -> str:
+    return value_text(difference.key, difference.values[number]) or "-"
+
+
+def _short_labels(sources: list[Source]) -> list[Source]:
+    """Labels without the time that they all begin with, where they differ without it, too."""
+    short = [_STAMP.sub("", s.label) for s in sources]
+    labels = [s if short.count(s) == 1 else source.label[9:] if source.label[:8].isdigit() else source.label
+              for s, source in zip(short, sources, strict=True)]  # fmt: skip
+    return [
+        Source(label if len(label) <= _LABEL else label[: _LABEL - 1] + "…", source.history)
+        for label, source in zip(labels, sources, strict=True)
+    ]
+
+
+def facts(row: Row) -> list[tuple[str, str]]:
+    """What is known of a run, line by line."""
+    found = [
+        ("directory", str(row.path.absolute())), ("status", row.status), ("message", row.message), ("note", row.note),
+        ("tags", " ".join(row.tags)), ("begun", f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(row.created))} ({age(row)} ago)" if row.created else ""),
+        ("best", f"{row.watched} {result_text(row)}"), ("size", size(row.size)), ("device", row.device),
+    ]  # fmt: skip
+    for part, metrics in (("best", row.best), ("last", row.last), ("test", row.test), ("train", row.train)):
+        if metrics:
+            found.append(
+                (
+                    f"{part} epoch" if part in ("best", "last") else part,
+                    "  ".join(f"{k} {value_text(k, v)}" for k, v in metrics.items()),
+                )
+            )
+    found += [(key, value_text(key, value)) for key, value in row.hyperparameters.items()]
+    return [(key, text) for key, text in found if text.strip()]
