@@ -65,7 +65,7 @@ def read_info(path: Path) -> RunInfo:
         values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{str(path)!r} is not a run: it has no run.json.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{str(file)!r} can't be read: {error}.") from None
     if not isinstance(values, dict) or not isinstance(values.get("status"), str):
         raise UserError(f"{str(file)!r} does not tell of a run.")

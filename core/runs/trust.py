@@ -27,7 +27,7 @@ def new_id() -> str:
 def made_here(path: Path) -> bool:
     """Whether a run, or the run of a checkpoint, was made by this user."""
     for folder in (path, path.parent, path.parent.parent):
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
             number = json.loads((folder / "run.json").read_bytes())["id"]
             known = (state_folder() / _FILE).read_text(encoding="ascii").split("\n")
             return isinstance(number, str) and len(number) == 32 and number in known
