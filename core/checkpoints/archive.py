@@ -124,7 +124,7 @@ def look(path: Path) -> Stored:
 def _look(path: Path, file: BinaryIO, size: int) -> Stored:
     if path.name.endswith(".index.json"):
         return _sharded(path, size)
-    head = file.read(16)
+    head = file.read(64)
     file.seek(0)
     if not head:
         raise Unreadable("it is empty")
@@ -135,7 +135,7 @@ def _look(path: Path, file: BinaryIO, size: int) -> Stored:
     if head.startswith(b"\x93NUMPY"):
         tensor = _npy_header(file, path, path.stem, 0, size)
         return Stored(path, "npy", size, (tensor,), **_npy_calls([tensor]))
-    if len(head) >= 9 and (path.suffix == ".safetensors" or head[8:9] == b"{") and head[0:1] != b"\x80":
+    if len(head) >= 9 and head[4:8] == bytes(4) and (path.suffix == ".safetensors" or head[8:9] == b"{"):
         return _safetensors(path, file, size)
     for start, kind in ((b"\x89HDF", "HDF5 file (Keras)"), (b"\x1f\x8b", "gzip file"), (b"\xff\xd8", "JPEG image"),
                         (b"\x89PNG", "PNG image"), (b"BZh", "bzip2 file"), (b"\xfd7zXZ", "xz file"), (b"%PDF", "PDF"),
@@ -243,8 +243,10 @@ def _legacy(path: Path, file: BinaryIO, size: int) -> Stored:
         file.seek(at)
         count = file.read(8)
         width = sizes.get(str(key))
-        if len(count) < 8 or width is None:
-            break
+        if width is None:
+            raise Unreadable("it lists a storage that no tensor has")
+        if len(count) < 8:
+            raise Unreadable("it ends before its tensors do")
         length = struct.unpack("<q", count)[0] * width
         if length < 0 or at + 8 + length > size:
             raise Unreadable("it ends before its tensors do")
@@ -499,7 +501,8 @@ def _npy_calls(found: list[StoredTensor]) -> dict[str, Any]:
     objects = [t.name for t in found if t.dtype == "object"]
     if not objects:
         return {}
-    return {"calls": tuple(f"a pickle of Python objects in the array {name!r}" for name in objects)}
+    calls = tuple(f"a pickle of Python objects in the array {name!r}" for name in objects)
+    return {"calls": calls, "dangerous": ("a pickle of Python objects",)}
 
 
 def _sharded(path: Path, size: int) -> Stored:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-#: Operations of one pickle, at most: 10,000 tensors with their optimizer take one or two million, and five million
-#: take some seconds.
-_MOST = 5_000_000
+#: Operations of one pickle, at most: 10,000 tensors with their optimizer take one or two million, and three million
+#: take two or three seconds.
+_MOST = 3_000_000
 #: Characters of an argument that are shown, and arguments.
 _SHOWN, _ARGUMENTS = 60, 4
 
@@ -148,7 +148,7 @@ def read(file: BinaryIO) -> Pickle:
     try:
         for number, (opcode, argument, place) in enumerate(pickletools.genops(file)):
             if number > _MOST:
-                raise Unreadable("it has more than 5 million operations")
+                raise Unreadable("it has more than 3 million operations")
             if opcode.name == "STOP":
                 break
             try:

@@ -177,14 +177,16 @@ def figures(tensor: StoredTensor) -> Figures:
         return Figures(tensor.numel, math.nan, math.nan, math.nan, math.nan, 0, nans, infinities)
     mean, squares = total / good, 0.0
     counts = np.zeros(BINS, dtype=np.int64)
-    edges = (low, high) if high > low else (low - 0.5, high + 0.5)
+    # Halved, the span of two doubles can't overflow.
+    span = high / 2 - low / 2
     for values in _magnitudes(tensor):
         if nans or infinities:
             values = values[np.isfinite(values)]
-        difference = values.astype(np.float64) - mean
-        squares += float(difference @ difference)
-        with np.errstate(all="ignore"):
-            place = (values.astype(np.float64) - edges[0]) * (BINS / (edges[1] - edges[0]))
+        wide = values.astype(np.float64)
+        with np.errstate(over="ignore"):
+            difference = wide - mean
+            squares += float(difference @ difference)
+        place = (wide / 2 - low / 2) * (BINS / span) if span > 0 else np.full(len(wide), BINS / 2)
         counts += np.bincount(np.clip(place, 0, BINS - 1).astype(np.int64), minlength=BINS)
     return Figures(
         tensor.numel, low, high, mean, math.sqrt(squares / good), zeros, nans, infinities, tuple(counts.tolist())
