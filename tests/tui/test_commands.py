@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import signal
+import socket
+import time
+import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
-from conftest import command
+from conftest import Train, command, start
+
+from tui.__main__ import VERBS, main
 
 
 def test_catalog(tmp_path: Path) -> None:
@@ -54,9 +63,113 @@ def test_files_of_others_do_not_reach_the_terminal_raw(tmp_path: Path) -> None:
     assert "[red]m" in command("runs", cwd=tmp_path).stdout
 
 
-@pytest.mark.parametrize("verb", ["runs", "show", "export", "catalog", "doctor"])
-def test_every_verb_has_help(tmp_path: Path, verb: str) -> None:
-    done = command(verb, "--help", cwd=tmp_path)
-    assert done.returncode == 0
-    assert f"torchdeck {verb}" in done.stdout
-    assert verb in command("--help", cwd=tmp_path).stdout
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    assert ended.value.code == 0
+    assert VERBS[verb][1].partition(",")[0].partition(":")[0][:20] in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert f"torchdeck {verb}" in capsys.readouterr().out
+
+
+def test_runs_are_filtered_compared_drawn_labelled_deleted(train: Train, tmp_path: Path) -> None:
+    first, second = (train("trainer.epochs=2", f"optimizer.lr={lr}").path for lr in (0.01, 0.02))
+
+    def run(*words: str, code: int = 0) -> str:
+        done = command(*words, cwd=tmp_path)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+    [found] = json.loads(run("runs", "lr>0.015", "--json"))
+    assert found["name"] == second.name
+    assert found["hyperparameters"]["optimizer.lr"] == 0.02
+    rows = list(csv.DictReader(io.StringIO(run("runs", "--csv", "--sort", "lr", "-r"))))
+    assert [row["name"] for row in rows] == [second.name, first.name]
+    assert float(rows[0]["optimizer.lr"]) == 0.02
+    assert run("runs", "--columns", "name,lr", "--runs", "runs", "runs", "lr=0.01").splitlines()[1].split() == [
+        first.name,
+        "0.01",
+    ]
+    assert "did you mean" in run("runs", "val_acuracy>1", code=2)
+    differences = json.loads(run("diff", str(first), second.name, "--json"))
+    assert differences["differences"] == {"optimizer.lr": [0.01, 0.02]}
+    assert "val/loss" in run("plot", str(first), second.name)
+    run("plot", str(first), "-o", "a.png", "--metric", "accuracy")
+    run("plot", str(first), str(second), "-o", "a.svg", "--log", "--x", "epoch")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert second.name in (tmp_path / "a.svg").read_text() or "<svg" in (tmp_path / "a.svg").read_text()
+    assert "There is no metric 'los'" in run("plot", str(first), "--metric", "los", code=2)
+    assert "name a .png" in run("plot", str(first), "-o", "a.bmp", code=2)
+    run("label", str(first), "--tag", "paper", "--note", "good", "--title", "T")
+    assert json.loads(run("runs", "tag:paper", "note:good", "--json"))[0]["title"] == "T"
+    run("label", str(first), "--untag", "paper", "--archive")
+    assert json.loads(run("runs", "--json"))[0]["path"].endswith(second.name)
+    assert "say --yes" in run("delete", str(first), code=2)
+    run("delete", str(first), "--yes")
+    assert not first.exists()
+    assert first.name in run("trash")
+    run("trash", "--restore", first.name)
+    assert first.exists()
+    run("delete", first.name, "-y")
+    assert "freed" in run("trash", "--empty", "-y")
+    assert run("trash") == "the trash is empty\n"
+
+
+def test_tensorboard_serves_the_runs_and_says_how_to_reach_it(train: Train, tmp_path: Path) -> None:
+    run = train("trainer.epochs=1").path
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    server = start("tensorboard", "--port", str(port), cwd=tmp_path)
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline() == f"http://localhost:{port}/\n"
+        assert f"ssh -L {port}:localhost:{port}" in server.stdout.readline()
+        end = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://localhost:{port}/data/runs", timeout=5) as answer:
+                    if run.name in (found := json.load(answer)):
+                        break
+            except OSError:
+                found = []
+            assert time.monotonic() < end, found
+            time.sleep(0.3)
+        taken = command("tensorboard", "--port", str(port), cwd=tmp_path)
+        assert taken.returncode == 2
+        assert "is taken" in taken.stderr
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.kill()
+        for child in psutil.process_iter(["cmdline"]):
+            if "tensorboard.main" in (child.info["cmdline"] or []) and str(port) in child.info["cmdline"]:
+                child.kill()
+        server.communicate()
+
+
+def test_inspect_and_its_tables(train: Train, tmp_path: Path) -> None:
+    run = train("trainer.epochs=1", "trainer.keep=5", "trainer.checkpoint_steps=5").path
+    best = str(run / "checkpoints" / "best.pt")
+    told = json.loads(command("inspect", best, "--json", "--stats", cwd=tmp_path).stdout)
+    assert told["safe"] and told["tensors"]["model.1.weight"]["shape"] == [256, 64]
+    assert told["tensors"]["model.1.weight"]["std"] > 0
+    assert "histogram" in json.loads(
+        command("inspect", run.name, "--tensor", "model.1.bias", "--json", cwd=tmp_path).stdout
+    )
+    fits = json.loads(
+        command("inspect", best, "--fits", "digits", "--set", "data.name=iris", "--json", cwd=tmp_path).stdout
+    )
+    assert not fits["fits"]
+    assert {t["verdict"] for t in fits["tensors"]} == {"reshaped", "loads", "head"}
+    assert command("average", best, str(run / "checkpoints" / "last.pt"), "-o", "m.pth", cwd=tmp_path).returncode == 0
+    assert "0 of 6" not in command("diff", "m.pth", best, cwd=tmp_path).stderr
+    planned = json.loads(command("prune", "--keep-best", "1", "--json", cwd=tmp_path).stdout)[0]
+    assert planned["deleted"] and Path(tmp_path / planned["deleted"][0]).exists()
+    assert command("prune", "--keep-best", "1", "--yes", cwd=tmp_path).returncode == 0
+    assert not Path(tmp_path / planned["deleted"][0]).exists()
+    refused = command("inspect", best, "--run-code", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "RUNS" in refused.stdout + refused.stderr or "nothing in it was run" in refused.stderr

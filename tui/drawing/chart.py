@@ -322,21 +322,30 @@ class Painter:
         """The title, and each curve's mark and value: as much of it as there is room for."""
         style = self._style("title")
         title = Segment(f" {self.scalar.title} ", style + Style(reverse=True) if self.marked else style)
-        for names, best in ((True, True), (True, False), (False, False)):
+        # What there is room for: names, values and best values; then without; of several runs names go first.
+        share = (width - len(title.text)) // max(len(curves), 1)
+        for names, values, best in (
+            (99, True, True),
+            (99, True, False),
+            (max(share - 14, 4), True, False),
+            (max(share - 6, 0), False, False),
+        ):
             segments = [title]
             for one in curves:
                 style = self._style(f"curve-{one.colour % COLOURS + 1}")
-                segments.append(Segment(self._entry(one, one.colour, view, names, best), style))
+                segments.append(Segment(self._entry(one, view, names, values, best), style))
             line = Strip(segments)
             if line.cell_length <= width:
                 break
         return line.crop(0, width)
 
-    def _entry(self, one: Curve, number: int, view: View, name: bool, best: bool) -> str:
-        part = one.label or (one.name.partition("/")[0] if "/" in one.name else "")
-        part = part if name or one.label else ""
+    def _entry(self, one: Curve, view: View, room: int, with_value: bool, best: bool) -> str:
+        name = one.label or (one.name.partition("/")[0] if "/" in one.name else "")
+        if len(name) > room:
+            name = f"{name[: room - 1]}…" if room > 1 and one.label else ""
         value = _value_at(one, view.cursor) if view.cursor is not None else one.last
-        text = f"  {_LINES[number % 4]} {part + ' ' if part else ''}{reading(value, self.scalar.unit)}"
+        told = reading(value, self.scalar.unit) if with_value or not one.label else ""
+        text = f"  {_LINES[one.colour % 4]} {name}{' ' if name and told else ''}{told}"
         if best and view.cursor is None and math.isfinite(one.best) and one.name.startswith("val/"):
             text += f" (best {reading(one.best, self.scalar.unit)})"
         return text
