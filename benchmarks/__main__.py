@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import charts, kill, memory, speed, startup, workbench
+from benchmarks import charts, kill, memory, runs, speed, startup, workbench
 
 BENCHMARKS = {
     "speed": speed.against_others, "observation": speed.observation, "memory": memory.growth, "startup": startup.answers,
-    "charts": charts.million_points, "paint": workbench.first_paint, "keys": workbench.keys_and_traffic,
+    "charts": charts.million_points, "reader": runs.reader, "listing": runs.listing, "inspection": runs.inspection, "paint": workbench.first_paint, "keys": workbench.keys_and_traffic,
     "watching": workbench.training_speed, "long": workbench.long_run, "kill": kill.loop,
 }  # fmt: skip
 

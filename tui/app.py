@@ -20,6 +20,7 @@ from textual import events, work
 from textual._compositor import ChopsUpdate
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding
+from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.widgets import Static
 
@@ -156,6 +157,11 @@ class Workbench(App[int]):
         if waited > _TIDY_EVERY and (self.idle_for() > 1.0 or waited > 6 * _TIDY_EVERY):
             gc.collect()
             self._tidied = time.monotonic()
+
+    def notify(self, message: str, *, title: str = "", severity: SeverityLevel = "information", timeout: float | None = None,
+               markup: bool = False) -> None:  # fmt: skip
+        """Say something in a corner. Names of files and runs may hold brackets, so that nothing is taken for markup."""
+        super().notify(message, title=title, severity=severity, timeout=timeout, markup=False)
 
     # --- screens -----------------------------------------------------------------------------------------------------
 

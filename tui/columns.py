@@ -83,7 +83,7 @@ def age(row: Row, now: float | None = None) -> str:
 
 
 _COLUMNS = {
-    "status": Column("status", "status", lambda r: f"{SIGNS.get(r.status, '?')} {r.status}", width=9),
+    "status": Column("status", "status", lambda r: f"{SIGNS.get(r.status, '?')} {printable(r.status)}", width=9),
     "name": Column("name", "run", lambda r: printable(r.title or r.name), width=34),
     "data": Column("data", "data", lambda r: printable(r.data.rpartition(":")[2]), width=16),
     "model": Column("model", "model", lambda r: printable(r.model), width=14),

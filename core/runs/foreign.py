@@ -11,10 +11,8 @@ from core.runs import labels as labels_of
 from core.runs.names import canonical, higher_is_better
 from core.runs.rows import Row, size_of
 from core.runs.series import Series
-from core.tracking.reader import EventReader, event_files
-
-#: Folders that Keras and others write the parts of one run to.
-PARTS = {"train": "train", "training": "train", "validation": "val", "val": "val", "valid": "val", "eval": "val", "test": "test"}  # fmt: skip
+from core.tracking.files import parts_of
+from core.tracking.reader import EventReader
 
 #: What is watched where a run does not say: the first of these that it has.
 _WATCHED = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
@@ -55,19 +53,6 @@ class EventRun:
             for tag, series in reader.series.items():
                 found.setdefault(canonical(tag, part), series)
         return found
-
-
-def parts_of(path: Path) -> dict[str, str]:
-    """The folders of a run that hold events, and the part that each stands for: ``""`` for the run's own.
-
-    Raises OSError when it can't be read.
-    """
-    found = {"": ""} if event_files(path) else {}
-    if not found:
-        for entry in sorted(path.iterdir()):
-            if entry.name in PARTS and entry.is_dir() and event_files(entry):
-                found[entry.name] = PARTS[entry.name]
-    return found
 
 
 def row_of(path: Path) -> Row:

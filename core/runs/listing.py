@@ -19,10 +19,11 @@ from pydantic_core import from_json, to_json
 
 from core import files
 from core.errors import UserError
-from core.runs import foreign, labels, rows
+from core.runs import labels, rows
 from core.runs.directory import RunInfo, read_info
 from core.runs.process import alive
 from core.runs.rows import Row
+from core.tracking.files import PARTS, event_files, parts_of
 
 INDEX = ".index.json"
 _VERSION = 1
@@ -149,7 +150,7 @@ def _run_folders(root: Path, visited: set[tuple[int, int]], broken: list[str]) -
             yield folder
         if run:
             continue
-        parts = [name for name in inner if name in foreign.PARTS]
+        parts = [name for name in inner if name in PARTS]
         if parts and not events and any(_has_events(f"{folder}/{name}") for name in parts):
             yield folder
             inner = [name for name in inner if name not in parts]
@@ -173,8 +174,8 @@ def _signature(path: str) -> tuple[Any, ...]:
         return (stat.st_mtime_ns, stat.st_size, stat.st_ino, *label)
     except FileNotFoundError:
         pass
-    parts = foreign.parts_of(Path(path))
-    names = [f"{name}/{file}".lstrip("/") for name in parts for file in foreign.event_files(Path(path) / name)]
+    parts = parts_of(Path(path))
+    names = [f"{name}/{file}".lstrip("/") for name in parts for file in event_files(Path(path) / name)]
     return (*((name, *_stamp(f"{path}/{name}")) for name in names), *label)
 
 
@@ -188,6 +189,8 @@ def _stamp(path: str) -> tuple[int, ...]:
 
 def _read(path: Path, signature: tuple[Any, ...]) -> _Known:
     if isinstance(signature[0], tuple) or not (path / "run.json").exists():
+        from core.runs import foreign  # NumPy is imported for those alone
+
         return _Known(signature, foreign.row_of(path))
     info = read_info(path)
     who = info.get("process")

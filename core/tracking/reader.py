@@ -8,7 +8,6 @@ same layout, so that one of them is parsed and the others are read as columns of
 from __future__ import annotations
 
 import math
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.runs.series import Series
+from core.tracking.files import event_files
 from core.tracking.records import Bytes, Group, RecordFile
 
 Floats = NDArray[np.float64]
@@ -149,21 +149,6 @@ class EventReader:
         if len(series) and series.steps[-1] > steps[0]:
             series.drop_from(float(steps[0]))
         series.extend(steps, one.times[keep] - self.began, one.values[keep])
-
-
-def event_files(folder: Path) -> list[str]:
-    """Names of the event files in a folder, the oldest first.
-
-    Raises OSError when it can't be read.
-    """
-    with os.scandir(folder) as entries:
-        names = [e.name for e in entries if ".tfevents." in e.name and e.is_file()]
-    return sorted(names, key=_begun)
-
-
-def _begun(name: str) -> tuple[float, str]:
-    stamp = name.partition(".tfevents.")[2].partition(".")[0]
-    return (float(stamp) if stamp.isdigit() else 0.0, name)
 
 
 # --- records of one length -------------------------------------------------------------------------------------------

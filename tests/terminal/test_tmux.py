@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import Train
 from terminals import COMMAND, Tmux, environment, until
 
 from core.runs.directory import read_info, read_metrics
@@ -191,3 +192,39 @@ def test_without_a_terminal(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "--batch" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_last_weeks_runs_are_found_compared_and_looked_into(tmux: Start, train: Train, tmp_path: Path) -> None:
+    for rate in (0.01, 0.02):
+        train("trainer.epochs=3", f"optimizer.lr={rate}")
+    terminal = tmux(size=(80, 24))
+    terminal.until("idle")
+    terminal.keys("R")
+    terminal.until("R Runs", "2 runs", "digits-mlp", "✓ done")
+    terminal.keys("/")
+    terminal.type("val_acc > 0.5")
+    terminal.keys("Enter", "Space", "Space")
+    terminal.until("2 marked", "val/loss", "╍◆")
+    terminal.keys("3")
+    terminal.until("optimizer.lr", "0.01", "0.02")
+    terminal.keys("C")
+    terminal.until("C Checkpoints", "4 files", "(last)", "(best)", "model")
+    terminal.keys("Tab", "j")
+    terminal.until("module")
+    terminal.keys("x")
+    terminal.until("Export as")
+    terminal.keys("Enter")
+    terminal.until("Write to")
+    terminal.keys("Enter")
+    terminal.until("$ torchdeck export", "are identical", "done; esc closes")
+    assert [p.suffix for p in tmp_path.glob("*.pth")] == [".pth"]
+    terminal.keys("Enter")
+    terminal.gone("done; esc closes")
+    terminal.keys("?")
+    terminal.until("Checkpoints", "Fold")
+    terminal.keys("q")
+    terminal.gone("Scroll")
+    terminal.keys("T")
+    terminal.until("1 Experiment")
+    terminal.keys("q")
+    terminal.until("exit code 0")

@@ -47,7 +47,7 @@ def find_any(name: str, where: list[Path]) -> Path:
     Raises UserError when there is none, or several.
     """
     from core.runs.directory import find
-    from core.runs.foreign import parts_of
+    from core.tracking.files import parts_of
 
     path = Path(name).expanduser()
     for place in (path, *(root / name for root in where)):

@@ -250,3 +250,13 @@ class Pick(Dialog):
         listed = self.query_one(OptionList)
         if self._shown:
             listed.highlighted = max(0, min(len(self._shown) - 1, (listed.highlighted or 0) + by))
+
+
+def more_than(epochs: int) -> Callable[[str], None]:
+    """A check for a number of epochs beyond those done."""
+
+    def check(text: str) -> None:
+        if not text.isdigit() or int(text) <= epochs:
+            raise UserError(f"A whole number, more than {epochs}.")
+
+    return check

@@ -18,7 +18,7 @@ from core.runs.rows import Row
 from tui.columns import size
 from tui.link import Link
 from tui.memory import Memory
-from tui.screens.dialogs import Answer, Line, Question
+from tui.screens.dialogs import Answer, Line, Question, more_than
 from tui.widgets.table import Table
 
 
@@ -256,13 +256,3 @@ class RunActions(Screen):
         if row is not None:
             self.app.copy_to_clipboard(str(row.path.absolute()))
             self.notify(f"{row.path} copied", timeout=3)
-
-
-def more_than(epochs: int) -> Any:
-    """A check for a number of epochs beyond those done."""
-
-    def check(text: str) -> None:
-        if not text.isdigit() or int(text) <= epochs:
-            raise UserError(f"A whole number, more than {epochs}.")
-
-    return check

@@ -13,8 +13,7 @@ from core.errors import UserError
 from core.runs.listing import list_runs
 from tui.link import OVER
 from tui.screens.base import Workplace
-from tui.screens.dialogs import Answer, Choice, Line, Pick, Question
-from tui.screens.run_actions import more_than
+from tui.screens.dialogs import Answer, Choice, Line, Pick, Question, more_than
 from tui.widgets.form import Form
 from tui.widgets.queue import QueueList
 

@@ -11,6 +11,7 @@ from textual.binding import Binding
 from textual.events import Click, MouseScrollDown, MouseScrollUp, Resize
 from textual.message import Message
 
+from core.text import printable
 from tui.drawing.colours import colour, on
 from tui.widgets.lines import Lines
 from tui.widgets.vim import LIST_KEYS
@@ -175,7 +176,7 @@ class Table(Lines, can_focus=True):
                 continue
             if text.cell_len + min(width, 8) > self.size.width:
                 break
-            part = Text(cell, no_wrap=True)
+            part = Text(printable(cell), no_wrap=True)
             part.truncate(width, overflow="ellipsis")
             gap = " " * max(0, width - part.cell_len)
             text.append(gap + part.plain if column.right else part.plain + gap)
