@@ -208,7 +208,7 @@ def test_last_weeks_runs_are_found_compared_and_looked_into(tmux: Start, train: 
     terminal.keys("3")
     terminal.until("optimizer.lr", "0.01", "0.02")
     terminal.keys("C")
-    terminal.until("C Checkpoints", "4 files", "(last)", "(best)", "model")
+    terminal.until("C Checkpoints", "4 files", "last)", "model")
     terminal.keys("Tab", "j")
     terminal.until("module")
     terminal.keys("x")
@@ -217,7 +217,7 @@ def test_last_weeks_runs_are_found_compared_and_looked_into(tmux: Start, train: 
     terminal.until("Write to")
     terminal.keys("Enter")
     terminal.until("$ torchdeck export", "are identical", "done; esc closes")
-    assert [p.suffix for p in tmp_path.glob("*.pth")] == [".pth"]
+    assert [p.suffix for p in tmp_path.rglob("*.pth")] == [".pth"]
     terminal.keys("Enter")
     terminal.gone("done; esc closes")
     terminal.keys("?")
