@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,8 @@ def experiment_from(
     optimizer = raw.get("optimizer", {})
     raw["optimizer"] = {**optimizer, "body_lr": BODY_LR if body_lr is None else body_lr}
     if data is not None:
-        name = str(raw.get("tracking", {}).get("name") or path.parent.parent.name or path.stem)
+        run = path.parent.parent.name if path.parent.name == "checkpoints" else path.stem
+        name = str(raw.get("tracking", {}).get("name") or re.sub(r"^\d{8}-\d{6}-", "", run))
         raw["tracking"] = {**raw.get("tracking", {}), "name": f"finetune-{name}"[:60]}
     return raw
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from core.runs.names import HIGHER
 from core.runs.series import Floats, Series
 from tui.drawing.axes import Tick, log_ticks, reading, step_for, ticks
 from tui.drawing.canvas import Window, curve, points
+from tui.drawing.colours import colour
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -128,7 +129,7 @@ def curves_of(sources: Sequence[Source], scalar: Scalar, view: View) -> tuple[li
     return found, end
 
 
-def _curve(history: History, name: str, label: str, view: View, colour: int) -> Curve | None:
+def _curve(history: History, name: str, label: str, view: View, number: int) -> Curve | None:
     series = history.series(name)
     if series is None or not (len(series) or series.odd):
         return None
@@ -139,7 +140,7 @@ def _curve(history: History, name: str, label: str, view: View, colour: int) -> 
     odd = tuple((o[at] / scale, o[2]) for o in series.odd)
     dense = not name.startswith(("val/", "test/")) and name != "learning_rate"
     smooth = series.smoothed(view.smoothing) if dense else series.mean
-    return Curve(name, label, x, series.low, series.high, smooth, odd, series.last, _best(series, name), dense, colour)
+    return Curve(name, label, x, series.low, series.high, smooth, odd, series.last, _best(series, name), dense, number)
 
 
 def _best(series: Series, name: str) -> float:
@@ -153,6 +154,17 @@ def _best(series: Series, name: str) -> float:
 
 #: Curves of one chart that have a colour of their own; more begin again, with another pattern.
 COLOURS = 8
+
+#: The theme's colours of curves, in their order (see also the styles of ``Chart``).
+_THEME = ("primary", "warning", "success", "error", "accent", "", "", "foreground")
+
+
+def mark_of(number: int, theme: Mapping[str, str]) -> tuple[str, str]:
+    """The sign and style of a run's curves, to mark it elsewhere."""
+    plain = {5: "bright_cyan", 6: "bright_magenta"}
+    place = number % COLOURS
+    return _MARKS[number % 4], f"bold {plain.get(place) or colour(theme, _THEME[place])}".strip()
+
 
 #: Names of the styles that a painter asks for.
 STYLES = ("axis", "raw", "title", "cursor", "odd", *(f"curve-{number}" for number in range(1, COLOURS + 1)))
@@ -189,17 +201,17 @@ class Painter:
         runs = len({c.label for c in curves})
         for one in curves:
             number = one.colour
-            colour = _FIRST + number % COLOURS
+            tone = _FIRST + number % COLOURS
             pattern = number % 4 if len(curves) > 1 else 0
             if one.dense and view.smoothing > 0 and len(one.x) > 1:
                 if runs == 1:  # the raw values of several runs would hide each other
                     _lay(chars, paint, curve(one.x, one.low, one.high, window), _RAW)
-                _lay(chars, paint, curve(one.x, one.smooth, one.smooth, window, pattern), colour)
+                _lay(chars, paint, curve(one.x, one.smooth, one.smooth, window, pattern), tone)
             else:
-                _lay(chars, paint, curve(one.x, one.low, one.high, window, pattern), colour)
+                _lay(chars, paint, curve(one.x, one.low, one.high, window, pattern), tone)
             if len(one.x) <= max(columns // 3, 1) and (number or len(one.x) == 1):
                 for row, column in points(one.x, one.smooth, window):
-                    chars[row, column], paint[row, column] = _MARKS[number % 4], colour
+                    chars[row, column], paint[row, column] = _MARKS[number % 4], tone
         if view.cursor is not None and x0 <= view.cursor <= x1:
             column = window.column(view.cursor)
             blank = chars[:, column] == " "

@@ -100,7 +100,7 @@ class CheckpointsScreen(CheckpointActions):
     def on_mount(self) -> None:
         """Begin to look."""
         self.files.tint = lambda found: "error" if found.path in self._wrong else ""
-        self.files.focus()
+        self.set_focus(self.files)
         self.set_class(self.app.size.width < _WIDE, "-narrow")
         self._watch()
 
@@ -314,7 +314,7 @@ class CheckpointsScreen(CheckpointActions):
 
     def action_pane(self, name: str) -> None:
         """Go to a pane."""
-        self.query_one(f"#weights-{name}").focus()
+        self.set_focus(self.query_one(f"#weights-{name}"))
         if name == "files":
             self._show_file()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,12 +20,13 @@ from textual.widgets import Input, Static
 from core.errors import UserError, count
 from core.runs.compare import Difference, differences
 from core.runs.filter import Filter, sort
+from core.runs.history import History
 from core.runs.listing import RunList
 from core.runs.opened import Opened
 from core.runs.rows import Row
 from core.text import printable
 from tui.columns import DEFAULT, age, chosen, filled, result_text, size, value_text
-from tui.drawing.chart import Source
+from tui.drawing.chart import Source, mark_of
 from tui.link import Link
 from tui.memory import Memory
 from tui.screens.run_actions import RunActions
@@ -121,9 +123,10 @@ class RunsScreen(RunActions):
     def on_mount(self) -> None:
         """Begin to look."""
         self.listed.tint = lambda row: _TINTS.get(row.status, "")
+        self.listed.mark = lambda number: mark_of(number, self.app.theme_variables)
         self.query_one("#runs-charts", Charts).say("reading the run")
         self._show_pane("charts")
-        self.listed.focus()
+        self.set_focus(self.listed)
         self._watch()
 
     def on_screen_resume(self) -> None:
@@ -243,10 +246,10 @@ class RunsScreen(RunActions):
     def action_pane(self, name: str) -> None:
         """Go to the list, or to a view."""
         if name == "list":
-            self.listed.focus()
+            self.set_focus(self.listed)
         else:
             self._show_pane(name)
-            self.query_one(f"#runs-{name}").focus()
+            self.set_focus(self.query_one(f"#runs-{name}"))
         if self._alone:
             self._set_alone("list" if name == "list" else "below")
 
@@ -269,7 +272,7 @@ class RunsScreen(RunActions):
         if self._alone:
             self._set_alone("")
         elif not self.listed.has_focus:
-            self.listed.focus()
+            self.set_focus(self.listed)
         elif self._filter:
             self.query_one("#runs-filter", Input).value = ""
             self._take_filter("")
@@ -319,12 +322,11 @@ class RunsScreen(RunActions):
 
     def _draw_charts(self, rows: list[Row]) -> None:
         charts = self.query_one("#runs-charts", Charts)
-        sources = [
-            Source(row.title or row.name, self._opened[row.path].history) for row in rows if row.path in self._opened
-        ]
+        rows = [row for row in rows if row.path in self._opened]
+        sources = labelled(rows, [self._opened[row.path].history for row in rows])
         charts.view = self.memory.chart_view(charts.view)
         if len(sources) > 1:
-            charts.overlay(_short_labels(sources))
+            charts.overlay(sources)
         elif sources:
             charts.show(sources[0].history)
         if sources and not charts.available():
@@ -352,7 +354,7 @@ class RunsScreen(RunActions):
 
     def action_filter(self) -> None:
         """Type a filter."""
-        self.query_one("#runs-filter", Input).focus()
+        self.set_focus(self.query_one("#runs-filter", Input))
 
     @on(Input.Changed, "#runs-filter")
     def _typed(self, event: Input.Changed) -> None:
@@ -370,7 +372,7 @@ class RunsScreen(RunActions):
 
     @on(Input.Submitted, "#runs-filter")
     def _filtered(self) -> None:
-        self.listed.focus()
+        self.set_focus(self.listed)
 
     def action_mark(self) -> None:
         """Mark the run, or not."""
@@ -433,15 +435,26 @@ def _difference(number: int, difference: Difference) -> str:
     return value_text(difference.key, difference.values[number]) or "-"
 
 
-def _short_labels(sources: list[Source]) -> list[Source]:
-    """Labels without the time that they all begin with, where they differ without it, too."""
-    short = [_STAMP.sub("", s.label) for s in sources]
-    labels = [s if short.count(s) == 1 else source.label[9:] if source.label[:8].isdigit() else source.label
-              for s, source in zip(short, sources, strict=True)]  # fmt: skip
-    return [
-        Source(label if len(label) <= _LABEL else label[: _LABEL - 1] + "…", source.history)
-        for label, source in zip(labels, sources, strict=True)
-    ]
+def labelled(rows: Sequence[Row], histories: Sequence[History]) -> list[Source]:
+    """Runs with labels that tell them apart: their titles, what differs between them (``cnn 0.003``), or their names."""
+    names = [row.title or _STAMP.sub("", row.name) for row in rows]
+    if len(set(names)) < len(names):
+        names = [row.title or words for row, words in zip(rows, _differing(rows), strict=True)]
+    if len(set(names)) < len(names):
+        names = [row.name for row in rows]
+    return [Source(name if len(name) <= _LABEL else name[: _LABEL - 1] + "…", history)
+            for name, history in zip(names, histories, strict=True)]  # fmt: skip
+
+
+def _differing(rows: Sequence[Row]) -> list[str]:
+    """The values of the first few hyperparameters that together tell the runs apart."""
+    told: list[tuple[str, ...]] = [() for _ in rows]
+    for difference in differences(rows):
+        texts = [value_text(difference.key, value) for value in difference.values]
+        longer = [(*words, text) for words, text in zip(told, texts, strict=True)]
+        if max(map(len, texts)) <= 12 and len(set(longer)) > len(set(told)):
+            told = longer
+    return [" ".join(words) for words in told]
 
 
 def facts(row: Row) -> list[tuple[str, str]]:

@@ -156,7 +156,8 @@ class Charts(Grid, can_focus=True):
     def _arrange(self) -> None:
         """Make the charts that there is room for."""
         wanted = self.wanted()
-        columns, rows = max(1, self.size.width // _WIDE), max(1, self.size.height // _HIGH)
+        wide = _WIDE if len(self._sources) == 1 else _WIDE * 3 // 2  # names of runs want room
+        columns, rows = max(1, self.size.width // wide), max(1, self.size.height // _HIGH)
         self.chosen = min(self.chosen, max(len(wanted) - 1, 0))
         if self.single and wanted:
             wanted = [wanted[self.chosen]]

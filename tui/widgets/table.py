@@ -72,6 +72,8 @@ class Table(Lines, can_focus=True):
         self.empty = empty
         #: A theme colour for an item's line; empty: as it is.
         self.tint: Callable[[Any], str] = lambda item: ""
+        #: Sign and style of the mark of the first, second ... marked item.
+        self.mark: Callable[[int], tuple[str, str]] = lambda number: ("◉", "")
         self._key: Callable[[Any], Hashable] = lambda item: item
         self._top = 0
         self._first = 0
@@ -157,10 +159,12 @@ class Table(Lines, can_focus=True):
         lines = [self._line([c.title for c in self.columns], widths, f"bold {colour(theme, 'text-muted')}", "  ")]
         for number, (item, row) in enumerate(zip(shown, cells, strict=True)):
             place = self._top + number
-            mark = "◉ " if self._key(item) in self.marks else "  "
+            key = self._key(item)
+            mark = self.mark(self.marks.index(key)) if key in self.marks else (" ", "")
             tint = self.tint(item)
             style = colour(theme, tint) if tint else ""
-            line = self._line(row, widths, style, mark)
+            line = self._line(row, widths, style, f"{mark[0]} ")
+            line.stylize(mark[1], 0, 1)
             if place == self.cursor:
                 line.pad_right(max(0, width - line.cell_len))
                 line.stylize("reverse bold" if self.has_focus else f"bold{on(theme, 'surface-lighten-2')}")
