@@ -83,7 +83,17 @@ def restore(trashed: Trashed) -> None:
 
 
 def contents(root: Path) -> list[Trashed]:
-    """What is in the trash of a root, the newest last."""
+    """What is in the trash of a root, the newest last.
+
+    Raises UserError when it can't be read.
+    """
+    try:
+        return _contents(root)
+    except OSError as error:
+        raise UserError(f"The trash of {str(root)!r} can't be read: {error.strerror}.") from None
+
+
+def _contents(root: Path) -> list[Trashed]:
     found = []
     folder = root / FOLDER
     for stamp in sorted(folder.iterdir(), key=lambda p: p.name) if folder.is_dir() else ():

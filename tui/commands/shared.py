@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,10 +50,8 @@ def roots(options: argparse.Namespace) -> list[Path]:
     return [Path(root).expanduser() for root in options.runs or ["runs"]]
 
 
-def print_table(
-    titles: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool] = (), width: int = 200
-) -> None:
-    """A table of texts; where there is no terminal, as wide as it needs to be."""
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool] = ()) -> None:
+    """A table of texts; where there is no terminal, as wide as $COLUMNS says, or as it needs to be."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -64,7 +63,8 @@ def print_table(
         table.add_row(*(Text(printable(cell)) for cell in row))
     console = Console(highlight=False)
     if not sys.stdout.isatty():
-        console.width = width
+        given = os.environ.get("COLUMNS", "")
+        console.width = int(given) if given.isdigit() else 200
     console.print(table)
 
 

@@ -232,11 +232,11 @@ class RunActions(Screen):
 
     def action_restore(self) -> None:
         """Take back what was deleted last."""
-        found = sorted((one for root in self.roots for one in trash.contents(root)), key=lambda one: one.deleted)
-        if not found:
-            self.notify("The trash is empty.", timeout=3)
-            return
         try:
+            found = sorted((one for root in self.roots for one in trash.contents(root)), key=lambda one: one.deleted)
+            if not found:
+                self.notify("The trash is empty.", timeout=3)
+                return
             trash.restore(found[-1])
             self.notify(f"{found[-1].origin.name} is back", timeout=4)
         except UserError as error:
