@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from core import files
-from core.checkpoints.archive import Stored, look
+from core.checkpoints.archive import look
+from core.checkpoints.stored import Stored
 from core.checkpoints.tensors import StoredTensor
 from core.errors import UserError
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from core.checkpoints import load
-from core.checkpoints.archive import PREFIXES
+from core.checkpoints.stored import PREFIXES
 from core.errors import UserError
 
 #: Version of the checkpoint's layout; a reader refuses a later one.

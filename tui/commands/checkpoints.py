@@ -12,8 +12,8 @@ from core.text import printable
 from tui.commands.shared import add_runs, agreed, print_json, print_table, roots
 
 if TYPE_CHECKING:
-    from core.checkpoints.archive import Stored
     from core.checkpoints.compare import Matches
+    from core.checkpoints.stored import Stored
     from core.checkpoints.tensors import Figures
 
 # --- inspect ---------------------------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from textual.binding import Binding
 from textual.screen import Screen
 
 from core import toml
-from core.checkpoints.archive import Stored, look
+from core.checkpoints.archive import SUFFIXES, look
 from core.checkpoints.find import Found
+from core.checkpoints.stored import Stored
 from core.errors import UserError
 from core.evaluation.consent import code_named
 from tui.link import Link
@@ -81,12 +82,7 @@ class CheckpointActions(Screen):
     @work
     async def action_open(self) -> None:
         """Open any file."""
-        path = await self.app.push_screen_wait(
-            FilePick(
-                "A file of weights",
-                (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pt2", ".npz", ".npy", ".pkl", ".index.json"),
-            )
-        )
+        path = await self.app.push_screen_wait(FilePick("A file of weights", SUFFIXES))
         if path is not None:
             self.open_file(Path(path).expanduser())
 

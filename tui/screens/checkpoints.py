@@ -14,8 +14,9 @@ from textual.containers import Horizontal, Vertical
 from textual.events import Resize
 from textual.widgets import Static
 
-from core.checkpoints.archive import Stored, look
+from core.checkpoints.archive import look
 from core.checkpoints.find import Found, caches, find
+from core.checkpoints.stored import Stored
 from core.checkpoints.tensors import Figures, figures
 from core.errors import UserError, count
 from core.runs.listing import RunList

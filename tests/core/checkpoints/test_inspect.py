@@ -23,10 +23,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from core.checkpoints import load
-from core.checkpoints.archive import Stored, look
+from core.checkpoints.archive import look
 from core.checkpoints.compare import diff, match
 from core.checkpoints.find import caches, find
 from core.checkpoints.prune import carry_out, plan
+from core.checkpoints.stored import Stored
 from core.checkpoints.tensors import figures
 from core.errors import UserError
 
