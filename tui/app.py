@@ -379,7 +379,7 @@ _ACTING = ("form-fields", "charts", "model", "log", "queue", "runs-list", "runs-
 
 def _title(node: Any) -> str:
     name = {"_Fields": "Experiment", "ModelTree": "Model", "QueueList": "Queue", "DataPreview": "Data",
-            "TrainScreen": "Run and panes", "RunsScreen": "Runs", "CheckpointsScreen": "Checkpoints",
+            "TrainScreen": "Run and panes", "Table": "List", "RunsScreen": "Runs", "CheckpointsScreen": "Checkpoints",
             "Workbench": "Everywhere"}  # fmt: skip
     return name.get(type(node).__name__, type(node).__name__)
 

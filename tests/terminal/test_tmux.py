@@ -50,7 +50,7 @@ def test_start_pick_train_stop_resume(tmux: Start, tmp_path: Path) -> None:
     terminal.keys("C-u")
     terminal.type("3000")
     terminal.keys("Enter")
-    terminal.gone("Choices")
+    terminal.gone("esc Back")
     terminal.keys("s")
     terminal.until("running", "val accuracy", "⣀")
     first = accuracy(terminal.screen())

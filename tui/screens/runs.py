@@ -103,7 +103,9 @@ class RunsScreen(RunActions):
         self._leaving = False
         self._alone = ""
         self._scanned = False
-        self._drawn: tuple[object, ...] = ()
+        #: What is wrong with the filter, or why nothing can be read.
+        self._wrong = ""
+        self._unreadable = False
 
     def compose(self) -> ComposeResult:
         """Tabs, filter, list, view, keys."""
@@ -172,8 +174,11 @@ class RunsScreen(RunActions):
                 try:
                     self.rows = await asyncio.to_thread(self._runs.scan, lambda: self._leaving)
                     self._scanned = True
+                    self._wrong = "" if self._unreadable else self._wrong
+                    self._unreadable = False
                     self._arrange()
                 except UserError as error:
+                    self._unreadable = True
                     self._complain(str(error))
                 await self._read_curves()
             self._wake.clear()
@@ -215,9 +220,10 @@ class RunsScreen(RunActions):
             "runs", f"{words}, {size(total)}, by {self._sort.lstrip('-')} {'↓' if self._sort[0] == '-' else '↑'}"
         )
         broken = self._runs.broken
+        wrong = self._wrong or (f"{count(len(broken), 'run')} can't be read: {broken[0]}" if broken else "")
         line = self.query_one("#runs-words", Static)
-        line.set_class(bool(broken), "-wrong")
-        line.update(f"{count(len(broken), 'run')} can't be read: {broken[0]}" if broken else self._said_of_current())
+        line.set_class(bool(wrong), "-wrong")
+        line.update(wrong or self._said_of_current())
 
     def _said_of_current(self) -> str:
         row = self.listed.current
@@ -227,9 +233,9 @@ class RunsScreen(RunActions):
         return f"{value_text('name', row.name)}{note or ('  ' + value_text('message', row.message) if row.message else '')}"
 
     def _complain(self, sentence: str) -> None:
-        line = self.query_one("#runs-words", Static)
-        line.add_class("-wrong")
-        line.update(sentence)
+        """Say what is wrong, until it is put right."""
+        self._wrong = sentence
+        self._say()
 
     # --- what is below -----------------------------------------------------------------------------------------------
 
@@ -300,8 +306,8 @@ class RunsScreen(RunActions):
                 one = self._opened.setdefault(row.path, Opened(row.path))
                 try:
                     await asyncio.to_thread(one.poll)
-                except UserError as error:
-                    self._complain(str(error))
+                except UserError as error:  # it was deleted, for instance: the next look at the list takes it out
+                    self.query_one("#runs-words", Static).update(str(error))
             wanted = {row.path for row in self._chosen()}
             for path in [p for p in self._opened if p not in wanted][: max(0, len(self._opened) - _KEPT)]:
                 self._opened.pop(path).close()
@@ -367,7 +373,7 @@ class RunsScreen(RunActions):
         except UserError as error:
             self._complain(str(error))  # the list stays as it was until the filter is whole
             return
-        self._filter = wanted
+        self._filter, self._wrong = wanted, ""
         self._arrange()
 
     @on(Input.Submitted, "#runs-filter")

@@ -239,12 +239,13 @@ class TrainScreen(ExperimentKeys, RunKeys):
 
     @work(exclusive=True, group="machine")
     async def _read_machine(self) -> None:
-        while True:
+        while self.query(Device):  # on the way out the panes go before their screen
             active = self.snapshot is not None and self.snapshot.active
             if self.query_one(Panes).pane("device").display and (active or self.app.idle_for() < _REST_AFTER):  # type: ignore[attr-defined]
                 pid = self.snapshot.pid if self.snapshot else None
                 reading: Reading = await asyncio.to_thread(self._meter.read, pid)
-                self.query_one(Device).show(reading)
+                for device in self.query(Device):
+                    device.show(reading)
             await asyncio.sleep(_READ_EVERY)
 
     # --- the experiment ----------------------------------------------------------------------------------------------

@@ -34,12 +34,12 @@ class Table(Lines, can_focus=True):
 
     BINDINGS = [
         *LIST_KEYS,
-        Binding("down", "cursor_down", "Down", show=False, id="table.down", tooltip="One line down"),
-        Binding("up", "cursor_up", "Up", show=False, id="table.up", tooltip="One line up"),
-        Binding("pagedown", "page_down", "Page down", show=False, id="table.page-down", tooltip="A page down"),
-        Binding("pageup", "page_up", "Page up", show=False, id="table.page-up", tooltip="A page up"),
-        Binding("home", "first", "First", show=False, id="table.first", tooltip="To the first line"),
-        Binding("end", "last", "Last", show=False, id="table.last", tooltip="To the last line"),
+        Binding("down", "cursor_down", "Down", show=False, id="list.down", tooltip="One line down"),
+        Binding("up", "cursor_up", "Up", show=False, id="list.up", tooltip="One line up"),
+        Binding("pagedown", "page_down", "Page down", show=False, id="list.page-down", tooltip="A page down"),
+        Binding("pageup", "page_up", "Page up", show=False, id="list.page-up", tooltip="A page up"),
+        Binding("home", "first", "First", show=False, id="list.first", tooltip="To the first line"),
+        Binding("end", "last", "Last", show=False, id="list.last", tooltip="To the last line"),
         Binding("left,h", "scroll_columns(-1)", "Columns left", show=False, id="table.left", tooltip="Columns to the left"),
         Binding("right,l", "scroll_columns(1)", "Columns right", show=False, id="table.right", tooltip="Columns to the right"),
         Binding("enter", "choose", "Open", show=False, id="table.choose", tooltip="Open it"),
