@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from core import catalog
+from core.errors import UserError
 from core.experiment import Experiment
 from core.runs.trust import made_here
 
@@ -17,3 +18,12 @@ def code_named(experiment: Experiment, path: Path) -> str | None:
              *(t.name for t in (*(experiment.data.transforms or ()), *experiment.data.target_transforms)),
              *(str(t.args().get("function", "")) for t in (*(experiment.data.transforms or ()), *experiment.data.target_transforms))]  # fmt: skip
     return next((name for name in named if name and catalog.is_user_code(name)), None)
+
+
+def refuse_code(experiment: Experiment, path: Path) -> None:
+    """Raises UserError when using this run or checkpoint would run code that nobody vouched for."""
+    code = code_named(experiment, path)
+    if code is not None:
+        raise UserError(
+            f"{str(path)!r} was not made here and would run the code {code!r}; if you trust it, say --trust-code."
+        )

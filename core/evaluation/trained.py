@@ -13,7 +13,7 @@ from core import toml
 from core.checkpoints.read import load_checkpoint, strip_prefixes, weights_in
 from core.data.source import DataInfo
 from core.errors import UserError
-from core.evaluation.consent import code_named
+from core.evaluation.consent import refuse_code
 from core.experiment import Experiment, Transform
 from core.models.build import build
 
@@ -44,11 +44,8 @@ def load(path: Path, trust_code: bool) -> Trained:
     """
     state = load_checkpoint(path, "the checkpoint")
     experiment = toml.loads(state["experiment"], f"the experiment in {str(path)!r}")
-    code = None if trust_code else code_named(experiment, path)
-    if code is not None:
-        raise UserError(
-            f"{str(path)!r} was not made here and would run the code {code!r}; if you trust it, say --trust-code."
-        )
+    if not trust_code:
+        refuse_code(experiment, path)
     data = state["data"]
     info = DataInfo(
         experiment.data.name, data["task"], tuple(data["input_shape"]), data["outputs"], tuple(data["class_names"]),

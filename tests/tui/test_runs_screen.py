@@ -176,4 +176,15 @@ async def test_code_of_others_asks_before_it_is_trained(workbench: Open, train: 
         await pilot.press("n")
         await until(pilot, lambda: pilot.app.screen is screen)
         assert not screen.link.queue.waiting()
+        await pilot.press("E")  # the preview of the Train screen would build the model, too
+        await until(pilot, lambda: isinstance(pilot.app.screen, Question))
+        await pilot.press("n")
+        await until(pilot, lambda: pilot.app.screen is screen)
+        await pilot.press("enter")
+        await until(pilot, lambda: pilot.app.screen is train_of(pilot) and train_of(pilot).link.run == run)
+        await pilot.press("E")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Question))
+        await pilot.press("n")
+        await until(pilot, lambda: pilot.app.screen is train_of(pilot))
+        assert train_of(pilot).form.raw.get("model", {}).get("name") != "evil.py:Net"
         assert not (tmp_path / "canary").exists()

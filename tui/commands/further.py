@@ -315,6 +315,9 @@ def finetune_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FACTOR",
         help="learning rate of all but the last layer, as a factor on lr (default: 0.1)",
     )
+    parser.add_argument(
+        "--trust-code", action="store_true", help="let a checkpoint that was not made here run the code that it names"
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="write the experiment to a TOML file and train nothing")
     parser.add_argument("--json", action="store_true", help="one JSON object per event on stdout")
 
@@ -322,11 +325,15 @@ def finetune_arguments(parser: argparse.ArgumentParser) -> None:
 def finetune(options: argparse.Namespace) -> int:
     """Train a model further on other data: its weights, a new head where the classes differ."""
     from core import files, toml
+    from core.evaluation.consent import refuse_code
     from core.evaluation.finetune import experiment_from, fitted_to
 
     path = _locate(options)
     table = data_table(options.data) if options.data else None
     raw = experiment_from(path, table, options.freeze, options.body_lr)
+    if not options.trust_code:
+        # What the user names here is the user's own word; what the checkpoint names is its author's.
+        refuse_code(toml.build({key: value for key, value in raw.items() if key != "data" or table is None}), path)
     experiment = fitted_to(path, toml.build(toml.override(raw, options.overrides), "the experiment"))
     if options.output:
         output = Path(options.output).expanduser()

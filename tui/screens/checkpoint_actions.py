@@ -20,6 +20,7 @@ from core.errors import UserError
 from core.evaluation.consent import code_named
 from tui.link import Link
 from tui.memory import Memory
+from tui.screens.consent import agreed
 from tui.screens.console import Console
 from tui.screens.dialogs import Answer, Choice, Line, Pick, Question
 from tui.screens.files import FilePick
@@ -134,19 +135,19 @@ class CheckpointActions(Screen):
             stored = await asyncio.to_thread(look, current.path)
             if not stored.experiment:
                 raise UserError(
-                    f"{current.path.name} is no checkpoint of torchdeck: it tells neither model nor data. F makes an experiment of it."
+                    f"{current.path.name} is no checkpoint of torchdeck: it tells neither model nor data. F makes an "
+                    "experiment of it."
                 )
-            code = code_named(toml.loads(stored.experiment, current.path.name), current.path)
+            return await self._vouched(stored)
         except UserError as error:
             self.notify(str(error), severity="error", timeout=8)
             return None
-        if code is None:
-            return current.path, []
-        answer = await self.app.push_screen_wait(Question(
-            f"{current.path.name} was not made here, and would run the code {code!r}. Do you trust it?",
-            [Answer("n", "no", "No, leave it"), Answer("y", "yes", "Yes, run it")],
-        ))  # fmt: skip
-        return (current.path, ["--trust-code"]) if answer == "yes" else None
+
+    async def _vouched(self, stored: Stored) -> tuple[Path, list[str]] | None:
+        raw = toml.loads(stored.experiment, stored.path.name).model_dump(mode="json", exclude_none=True)
+        if code_named(toml.build(raw), stored.path) is None:
+            return stored.path, []
+        return (stored.path, ["--trust-code"]) if await agreed(self.app, raw, stored.path) else None
 
     @work
     async def action_evaluate(self) -> None:
@@ -214,6 +215,14 @@ class CheckpointActions(Screen):
         current = self._current()
         if current is None:
             return
+        try:
+            stored = await asyncio.to_thread(look, current.path)
+            vouched = await self._vouched(stored) if stored.experiment else (current.path, [])
+        except UserError as error:
+            self.notify(str(error), severity="error", timeout=8)
+            return
+        if vouched is None:
+            return
         data = await self.app.push_screen_wait(
             Line("Fine-tune on", "A data set, a folder of images by class, a table; empty: its own data.")
         )
@@ -240,6 +249,7 @@ class CheckpointActions(Screen):
                 rate,
                 *(["--data", data.strip()] if data.strip() else []),
             ]
+            words += vouched[1]
             words += [word for pattern in freeze.replace(",", " ").split() for word in ("--freeze", pattern)]
             if await self._run(*words) != 0:
                 return

@@ -12,12 +12,12 @@ from textual.screen import Screen
 
 from core import toml
 from core.errors import UserError, count
-from core.evaluation.consent import code_named
 from core.runs import labels, trash
 from core.runs.rows import Row
 from tui.columns import size
 from tui.link import Link
 from tui.memory import Memory
+from tui.screens.consent import agreed
 from tui.screens.dialogs import Answer, Line, Question, more_than
 from tui.widgets.table import Table
 
@@ -81,24 +81,13 @@ class RunActions(Screen):
             raise UserError(f"{row.name} was made by another tool; it has no experiment.")
         return toml.read(row.path / "experiment.toml")
 
-    async def _agreed(self, row: Row) -> bool:
-        """Whether code that a run from elsewhere names may run: its author's, so the user is asked."""
-        code = code_named(toml.build(self._experiment(row)), row.path)
-        if code is None:
-            return True
-        answer = await self.app.push_screen_wait(Question(
-            f"{row.name} was not made here, and would run the code {code!r}. Do you trust it?",
-            [Answer("n", "no", "No, leave it"), Answer("y", "yes", "Yes, run it")],
-        ))  # fmt: skip
-        return answer == "yes"
-
     @work
     async def action_rerun(self) -> None:
         """Train the experiments of the chosen runs again."""
         try:
             added = 0
             for row in self._wanted():
-                if await self._agreed(row):
+                if await agreed(self.app, self._experiment(row), row.path):
                     self.link.add(toml.dumps(toml.build(self._experiment(row))), f"{row.title or row.name} again")
                     added += 1
         except UserError as error:
@@ -107,7 +96,8 @@ class RunActions(Screen):
         if added:
             self.notify(f"{count(added, 'run')} started, or queued behind what goes on", timeout=4)
 
-    def action_change(self) -> None:
+    @work
+    async def action_change(self) -> None:
         """Take the experiment into the form of the Train screen."""
         row: Row | None = self.listed.current
         if row is None:
@@ -115,7 +105,8 @@ class RunActions(Screen):
         workbench: Any = self.app
         try:
             raw = self._experiment(row)
-            toml.build(raw)
+            if not await agreed(self.app, raw, row.path):
+                return
         except UserError as error:
             self._fail(error)
             return
@@ -133,7 +124,7 @@ class RunActions(Screen):
             raw = self._experiment(row)
             if row.status == "running":
                 raise UserError(f"{row.name} goes on already.")
-            if not await self._agreed(row):
+            if not await agreed(self.app, raw, row.path):
                 return
             if row.status == "done":
                 text = await self.app.push_screen_wait(

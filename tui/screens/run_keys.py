@@ -13,6 +13,7 @@ from core.errors import UserError
 from core.runs.listing import list_runs
 from tui.link import OVER
 from tui.screens.base import Workplace
+from tui.screens.consent import agreed
 from tui.screens.dialogs import Answer, Choice, Line, Pick, Question, more_than
 from tui.widgets.form import Form
 from tui.widgets.queue import QueueList
@@ -104,6 +105,8 @@ class RunKeys(Workplace):
             return
         try:
             raw = toml.read(snapshot.run / "experiment.toml")
+            if not await agreed(self.app, raw, snapshot.run):
+                return
             if snapshot.state == "done":
                 started = snapshot.history.started
                 now = started.epochs if started else 0
@@ -192,18 +195,21 @@ class RunKeys(Workplace):
         if path is not None:
             self.attach(path)
 
-    def action_load_run(self) -> None:
+    @work
+    async def action_load_run(self) -> None:
         """Take the run's experiment into the form."""
         if self.snapshot is None or self.snapshot.run is None:
             self.notify("There is no run yet.", severity="warning")
             return
         try:
-            raw = toml.read(self.snapshot.run / "experiment.toml")
-            toml.build(raw)
+            run = self.snapshot.run
+            raw = toml.read(run / "experiment.toml")
+            if not await agreed(self.app, raw, run):
+                return
         except UserError as error:
             self.notify(str(error), severity="error")
             return
-        self.load(raw, f"the experiment of {self.snapshot.run.name}")
+        self.load(raw, f"the experiment of {run.name}")
 
     def action_copy_run(self) -> None:
         """Copy the run's directory."""

@@ -283,6 +283,9 @@ def test_code_of_others_runs_only_when_the_user_says_so(
     done = command("export", "alone.pt", "--format", "onnx", cwd=tmp_path)
     assert done.returncode == 2
     assert "say --trust-code" in done.stderr
+    done = command("finetune", str(theirs), "--data", "digits", "-o", "ft.toml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "say --trust-code" in done.stderr
     assert not canary.exists()
     assert command("evaluate", str(theirs), "--trust-code", cwd=tmp_path).returncode == 0
     assert canary.exists()

@@ -1,0 +1,29 @@
+"""The question before code of others runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from textual.app import App
+
+from core import toml
+from core.evaluation.consent import code_named
+from tui.screens.dialogs import Answer, Question
+
+
+async def agreed(app: App[Any], raw: dict[str, Any], path: Path) -> bool:
+    """Whether the experiment of a run or checkpoint may be used: code that it names is its author's, so that the user
+    is asked, unless the run was made here. To build a model, or only to look at it, runs its code.
+
+    Raises UserError when the experiment is wrong.
+    """
+    code = code_named(toml.build(raw), path)
+    if code is None:
+        return True
+    name = path.parent.parent.name if path.is_file() and path.parent.name == "checkpoints" else path.name
+    answer = await app.push_screen_wait(Question(
+        f"{name} was not made here, and would run the code {code!r}. Do you trust it?",
+        [Answer("n", "no", "No, leave it"), Answer("y", "yes", "Yes, run it")],
+    ))  # fmt: skip
+    return bool(answer == "yes")
