@@ -199,6 +199,8 @@ class Link:
         self._pid = who.get("pid") if info.status == "running" and isinstance(who, dict) else None
         if info.status == "running":
             return "starting" if state == "starting" else state
+        if info.status == "failed":  # on a full disk run.json may be the only file that could still tell
+            self.history.fail(str(info.get("message") or "The run failed without a word."))
         return info.status
 
     def _someone_trains(self) -> bool:

@@ -204,6 +204,12 @@ class History:
         incoming.times.append(time)
         incoming.values.append(math.nan if value is None else value)
 
+    def fail(self, message: str) -> None:
+        """The run has failed, as its events could not tell any more."""
+        with self.lock:
+            self.state, self.message = "failed", message
+            self.version += 1
+
     def adopt(self, series: dict[str, Series]) -> None:
         """Take series that somebody else fills while ``lock`` is held."""
         self._series = dict(series)
