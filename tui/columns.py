@@ -71,11 +71,11 @@ def _epoch(row: Row) -> str:
     return f"{row.epoch}/{row.epochs}" if row.epochs else str(row.epoch)
 
 
-def age(row: Row, now: float | None = None) -> str:
-    """How long ago a run was begun."""
-    if not row.created:
+def ago(moment: float) -> str:
+    """How long ago that was (seconds since 1970), in one unit: 3d; empty for no moment at all."""
+    if not moment:
         return ""
-    seconds = (time.time() if now is None else now) - row.created
+    seconds = time.time() - moment
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= length:
             return f"{seconds / length:.0f}{unit}"
@@ -92,7 +92,7 @@ _COLUMNS = {
     "watched": Column("watched", "metric", lambda r: printable(r.watched), width=9),
     "curve": Column("curve", "curve", lambda r: sparkline(r.curve, SPARK), width=SPARK),
     "duration": Column("duration", "time", lambda r: duration(r.seconds) if r.seconds else "", right=True, width=9),
-    "created": Column("created", "age", age, right=True, width=5),
+    "created": Column("created", "age", lambda r: ago(r.created), right=True, width=5),
     "size": Column("size", "size", lambda r: size(r.size), right=True, width=9),
     "tags": Column("tags", "tags", lambda r: printable(" ".join(r.tags)), width=16),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,11 @@ def delete(run: Path, root: Path) -> Trashed:
     except OSError as error:
         raise UserError(f"The run {str(run)!r} can't be deleted: {error.strerror}.") from None
     return Trashed(target, run, now)
+
+
+def root_of(run: Path, roots: Sequence[Path]) -> Path:
+    """The root that a run is below, whose trash takes it; the folder that it lies in where it is below none."""
+    return next((root for root in roots if run.is_relative_to(root) and run != root), run.parent)
 
 
 def _refuse_running(run: Path) -> None:

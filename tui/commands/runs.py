@@ -369,8 +369,7 @@ def delete(options: argparse.Namespace) -> int:
     if not agreed(f"Move {count(len(paths), 'run')} ({total}) to the trash?", options.yes):
         raise UserError("Nothing was deleted; say --yes to delete without being asked.")
     for path in paths:
-        root = next((r for r in roots(options) if path.is_relative_to(r)), path.parent)
-        trash.delete(path, root)
+        trash.delete(path, trash.root_of(path, roots(options)))
         print(f"{path} is in the trash")
     return 0
 

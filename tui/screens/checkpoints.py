@@ -21,7 +21,7 @@ from core.checkpoints.tensors import Figures, figures
 from core.errors import UserError, count
 from core.runs.listing import RunList
 from core.text import printable
-from tui.columns import size
+from tui.columns import ago, size
 from tui.link import Link
 from tui.memory import Memory
 from tui.screens.checkpoint_actions import CheckpointActions
@@ -42,7 +42,7 @@ _WIDE = 110
 _FILES = (
     TableColumn("file", lambda f: printable(f.title), width=36),
     TableColumn("size", lambda f: size(f.size), right=True, width=9),
-    TableColumn("age", lambda f: _age(f.modified), right=True, width=5),
+    TableColumn("age", lambda f: ago(f.modified), right=True, width=5),
     TableColumn("run or folder", lambda f: printable(f.run.name if f.run else str(f.path.parent)), width=60),
 )
 
@@ -336,11 +336,3 @@ class CheckpointsScreen(CheckpointActions):
 def _found(path: Path) -> Found:
     stat = path.stat()
     return Found(path, (path.name,), None, stat.st_size, stat.st_mtime)
-
-
-def _age(moment: float) -> str:
-    seconds = time.time() - moment
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f}{unit}"
-    return f"{max(seconds, 0):.0f}s"

@@ -212,14 +212,11 @@ class RunActions(Screen):
             return
         try:
             for row in rows:
-                trash.delete(row.path, self._root_of(row.path))
+                trash.delete(row.path, trash.root_of(row.path, self.roots))
             self.notify(f"{what} is in the trash; U takes it back", timeout=5)
         except UserError as error:
             self._fail(error)
         self.look_now()
-
-    def _root_of(self, run: Path) -> Path:
-        return next((root for root in self.roots if run.is_relative_to(root) and run != root), run.parent)
 
     def action_restore(self) -> None:
         """Take back what was deleted last."""

@@ -25,7 +25,7 @@ from core.runs.listing import RunList
 from core.runs.opened import Opened
 from core.runs.rows import Row
 from core.text import printable
-from tui.columns import DEFAULT, age, chosen, filled, result_text, size, value_text
+from tui.columns import DEFAULT, ago, chosen, filled, result_text, size, value_text
 from tui.drawing.chart import Source, mark_of
 from tui.link import Link
 from tui.memory import Memory
@@ -176,7 +176,7 @@ class RunsScreen(RunActions):
                     self._scanned = True
                     self._wrong = "" if self._unreadable else self._wrong
                     self._unreadable = False
-                    self._arrange()
+                    self._list(self._filter)  # what is below is drawn once its curves are read
                 except UserError as error:
                     self._unreadable = True
                     self._complain(str(error))
@@ -192,19 +192,24 @@ class RunsScreen(RunActions):
         self._wake.set()
 
     def _arrange(self) -> None:
-        """Filter and sort what was found, and show it."""
+        """Show the runs that the filter lets through, sorted, and what is below."""
+        if self._list(self._filter):
+            self._draw_below()
+
+    def _list(self, wanted: Filter) -> bool:
+        """Show the runs that a filter lets through, sorted; what is wrong is told, and the list stays as it was."""
         try:
-            rows = sort(self._filter.apply(self.rows), self._sort)
+            rows = sort(wanted.apply(self.rows), self._sort)
             columns = filled(chosen(self._names, self.rows), rows)
             if self.size.width < _WIDE:  # the day is in the age, and the results are more than the name
                 columns = [replace(c, text=_short_name) if c.name == "name" else c for c in columns]
         except UserError as error:
             self._complain(str(error))
-            return
+            return False
         self.listed.empty = self._nothing()
         self.listed.show(columns, rows, lambda row: row.path)
         self._say()
-        self._draw_below()
+        return True
 
     def _nothing(self) -> str:
         where = ", ".join(str(root) for root in self.roots)
@@ -369,12 +374,13 @@ class RunsScreen(RunActions):
     def _take_filter(self, text: str) -> None:
         try:
             wanted = Filter(text)
-            wanted.apply(self.rows)
         except UserError as error:
-            self._complain(str(error))  # the list stays as it was until the filter is whole
+            self._complain(str(error))
             return
-        self._filter, self._wrong = wanted, ""
-        self._arrange()
+        if self._list(wanted):
+            self._filter, self._wrong = wanted, ""
+            self._say()
+            self._draw_below()
 
     @on(Input.Submitted, "#runs-filter")
     def _filtered(self) -> None:
@@ -467,7 +473,7 @@ def facts(row: Row) -> list[tuple[str, str]]:
     """What is known of a run, line by line."""
     found = [
         ("directory", str(row.path.absolute())), ("status", row.status), ("message", row.message), ("note", row.note),
-        ("tags", " ".join(row.tags)), ("begun", f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(row.created))} ({age(row)} ago)" if row.created else ""),
+        ("tags", " ".join(row.tags)), ("begun", f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(row.created))} ({ago(row.created)} ago)" if row.created else ""),
         ("best", f"{row.watched} {result_text(row)}"), ("size", size(row.size)), ("device", row.device),
     ]  # fmt: skip
     for part, metrics in (("best", row.best), ("last", row.last), ("test", row.test), ("train", row.train)):
