@@ -21,7 +21,7 @@ from core.training.session import Session
 DONE, FAILED, WRONG_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
-class _Signals:
+class Signals:
     """Flags that the handlers set, and nothing else: a checkpoint within a handler hangs or corrupts
     (lightning#21406)."""
 
@@ -42,8 +42,15 @@ class _Signals:
             self.checkpoint = True
 
 
+    @property
+    def ending(self) -> bool:
+        """Whether the process is to end."""
+        return self.interrupts > 0 or self.terminate
+
+
 @contextlib.contextmanager
-def _handling(signals: _Signals) -> Iterator[None]:
+def handling(signals: Signals) -> Iterator[None]:
+    """Note signals as long as this lasts."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
     before = {n: signal.signal(n, signals.note) for n in numbers}
     try:
@@ -53,15 +60,18 @@ def _handling(signals: _Signals) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run(session: Session, reporter: Reporter) -> int:
-    """Train to the end and return the exit code. Call it in the main thread: signals arrive there only."""
-    signals = _Signals()
+def run(session: Session, reporter: Reporter, signals: Signals | None = None) -> int:
+    """Train to the end and return the exit code. Call it in the main thread: signals arrive there only.
+
+    ``signals``: where they are noted, for a caller who trains several sessions.
+    """
+    signals = signals or Signals()
     if not world().first:
         reporter = Reporter()  # rank 0 tells, and is told; the others only say what went wrong with them
     subscription = session.subscribe()
     finished: Finished | None = None
     told: set[str] = set()
-    with _handling(signals):
+    with handling(signals):
         session.start()
         while True:
             over = subscription.closed
@@ -83,13 +93,13 @@ def run(session: Session, reporter: Reporter) -> int:
             reporter.report(session.failure)
         _say_how_to_go_on(session, reporter)
         return WRONG_INPUT if session.failure.user else FAILED
-    if finished is not None and finished.status != "done":
+    if finished is not None and finished.status not in ("done", "pruned"):
         _say_how_to_go_on(session, reporter)
         return TERMINATED if signals.terminate else INTERRUPTED
     return DONE
 
 
-def _obey(signals: _Signals, session: Session, reporter: Reporter, told: set[str]) -> None:
+def _obey(signals: Signals, session: Session, reporter: Reporter, told: set[str]) -> None:
     if signals.hang_up and "hang-up" not in told:
         told.add("hang-up")
         _leave_terminal()

@@ -10,7 +10,7 @@ from typing import Literal
 
 from core.errors import UserError
 
-Name = Literal["pause", "resume", "stop", "abort", "checkpoint", "evaluate", "set_learning_rate"]
+Name = Literal["pause", "resume", "stop", "prune", "abort", "checkpoint", "evaluate", "set_learning_rate"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,10 @@ class Control:
     def stop(self) -> None:
         """Write a checkpoint, then end."""
         self._give(Command("stop"))
+
+    def prune(self) -> None:
+        """Write a checkpoint, then end as a trial that was given up."""
+        self._give(Command("prune"))
 
     def abort(self) -> None:
         """End without a checkpoint."""

@@ -18,6 +18,10 @@ class TrainingError(Exception):
     """A run that had begun could not go on; its last checkpoint is intact (exit code 1)."""
 
 
+class Diverged(TrainingError):
+    """The settings themselves can't be trained: the loss or the weights became NaN or infinite."""
+
+
 def did_you_mean(wrong: str, choices: Iterable[str], limit: int = 12) -> str:
     """The end of a sentence: the nearest choice, or the list of them.
 

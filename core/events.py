@@ -144,12 +144,12 @@ class Failed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Finished(Event):
-    """The run is over: done or stopped."""
+    """The run is over: done, pruned or stopped."""
 
     name: ClassVar[str] = "finished"
     epoch: int
     step: int
-    #: done, stopped or aborted.
+    #: done, pruned, stopped or aborted.
     status: str
     val: Metrics = field(default_factory=dict)
     test: Metrics = field(default_factory=dict)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import types
 import typing
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from core import catalog
 from core.errors import UserError
+from core.search.dimension import Dimension, space_of
 
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -70,6 +71,18 @@ class Picked(Section):
             return raw
         entry = catalog.find(cls.kind(), name, where=f"{cls.kind()}.name")
         return raw | {"name": entry.name, "args": entry.check(args, f"{cls.kind()}.args")}
+
+
+P = TypeVar("P", bound=Picked)
+
+
+def _not_own(picked: P) -> P:
+    name: str | None = picked.name  # type: ignore[attr-defined]
+    if name is not None and catalog.is_user_code(name):
+        kind = picked.kind()
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise UserError(f"{kind}.name = {name!r}: {article} {kind} of your own is not supported.")
+    return picked
 
 
 class Transform(Section):
@@ -174,9 +187,7 @@ class Optimizer(Picked):
 
     @model_validator(mode="after")
     def _known(self) -> Optimizer:
-        if catalog.is_user_code(self.name):
-            raise UserError(f"optimizer.name = {self.name!r}: an optimizer of your own is not supported.")
-        return self
+        return _not_own(self)
 
     def learning_rate(self) -> float:
         """The learning rate: given, or the catalog's."""
@@ -245,7 +256,10 @@ class Trainer(Section):
     early_stopping: Annotated[int, Field(ge=0)] = 0
     """End when the watched metric has not improved for this many epochs; 0: never."""
     best: str = "auto"
-    """Metric of the best checkpoint: accuracy, loss, f1, rmse, ...; auto: accuracy, or loss for regression."""
+    """Metric of the best checkpoint: accuracy, loss, f1, rmse, maximize my_metric, ...; auto: accuracy, or loss for
+    regression."""
+    eval_steps: Annotated[int, Field(ge=0)] = 0
+    """Evaluate on the validation set every so many steps, too; 0: only at the end of epochs."""
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0
     """A checkpoint every so many steps; 0: only by time and at the end of epochs."""
     checkpoint_minutes: Annotated[float, Field(gt=0, le=1e5)] = 5.0
@@ -300,8 +314,80 @@ class Tracking(Section):
     """Histograms of all parameters in TensorBoard, once an epoch."""
 
 
+class Search(Section):
+    """What is searched, and for how long: `torchdeck --batch EXPERIMENT --trials N`."""
+
+    name: str | None = None
+    """Name of the study; default: made from the data set and the model."""
+    space: dict[str, Dimension] = {}
+    """The fields that are searched: '1e-4 .. 0.1 log', '32 .. 512 step 32', 'SGD | AdamW', with 'when KEY = VALUE'."""
+    objectives: tuple[str, ...] = ("auto",)
+    """What is sought, best epoch's validation: accuracy, loss, maximize my_metric, ..., parameters, latency (ms),
+    seconds; several: a Pareto front; auto: accuracy, or loss."""
+    function: str | None = None
+    """An objective of your own: path/to/file.py:objective, called with an Optuna trial and, where it takes it, train."""
+    trials: Annotated[int, Field(ge=1, le=10**6)] = 50
+    """Trials in all, also over several workers and starts."""
+    minutes: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """End after that many minutes; what then runs goes on the next time."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """End when the last so many trials were no better; 0: never."""
+    failures: Annotated[int, Field(ge=1)] = 5
+    """End when so many trials in a row have failed."""
+    keep: Annotated[int, Field(ge=0)] = 20
+    """Trials whose checkpoints stay on the disk, the best ones; 0: all."""
+    enqueue: tuple[dict[str, Any], ...] = ()
+    """Settings that are tried first, as tables of the searched fields."""
+    warm_start: tuple[str, ...] = ()
+    """Former runs and studies (directories) that the sampler learns from; they don't count as trials."""
+    storage: str = "auto"
+    """sqlite, journal (for network disks), or a URL such as postgresql://user@host/db; auto: sqlite, on network disks
+    journal."""
+    seed: Seed = 0
+    """Seed of the sampler."""
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _space(cls, raw: Any) -> Any:
+        return space_of(raw)
+
+    @field_validator("storage")
+    @classmethod
+    def _storage(cls, value: str) -> str:
+        if value not in ("auto", "sqlite", "journal") and "://" not in value:
+            raise UserError(f"search.storage = {value!r} is not known; choose from auto, sqlite, journal, or give a URL such as "
+                            "postgresql://user@host/db.")  # fmt: skip
+        return value
+
+
+class Sampler(Picked):
+    """How a search chooses the next trial."""
+
+    name: str = "TPE"
+    """Sampler of Optuna."""
+    args: dict[str, Any] = {}
+    """Parameters of the sampler."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Sampler:
+        return _not_own(self)
+
+
+class Pruner(Picked):
+    """How a search gives up trials early."""
+
+    name: str | None = None
+    """Pruner of Optuna; default: median after a fifth of the epochs, or none with several objectives."""
+    args: dict[str, Any] = {}
+    """Parameters of the pruner."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Pruner:
+        return _not_own(self)
+
+
 class Experiment(Section):
-    """The complete description of one training."""
+    """The complete description of one training, and of a search over its fields."""
 
     data: Data = Data()
     model: Model = Model()
@@ -310,6 +396,9 @@ class Experiment(Section):
     schedule: Schedule = Schedule()
     trainer: Trainer = Trainer()
     tracking: Tracking = Tracking()
+    search: Search = Search()
+    sampler: Sampler = Sampler()
+    pruner: Pruner = Pruner()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Experiment:

@@ -15,14 +15,17 @@ TEMPORARY = ".tmp-"
 
 
 @contextlib.contextmanager
-def replacing(path: Path, mode: str = "wb") -> Iterator[IO]:
+def replacing(path: Path, mode: str = "wb", private: bool = False) -> Iterator[IO]:
     """A file to write that takes ``path``'s place when the block ends well, and vanishes when it doesn't.
+
+    ``private``: nobody but the user may read it, at any moment.
 
     Raises OSError as the file system does; ``path`` is then as it was.
     """
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
     try:
-        with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if private else 0o666)
+        with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -33,9 +36,9 @@ def replacing(path: Path, mode: str = "wb") -> Iterator[IO]:
     sync_folder(path.parent)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Put ``text`` at ``path``, whole or not at all."""
-    with replacing(path, "w") as file:
+def write_text(path: Path, text: str, private: bool = False) -> None:
+    """Put ``text`` at ``path``, whole or not at all; ``private``: for nobody else to read."""
+    with replacing(path, "w", private) as file:
         file.write(text)
 
 

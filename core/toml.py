@@ -15,6 +15,9 @@ from core import catalog
 from core.errors import UserError, did_you_mean
 from core.experiment import Experiment, Picked
 
+#: The sections that describe a search, and nothing of a single training.
+SEARCHING = ("search", "sampler", "pruner")
+
 
 def presets() -> dict[str, Path]:
     """The experiments that ship with torchdeck, by name."""
@@ -68,8 +71,11 @@ def loads(text: str, where: str) -> Experiment:
 
 
 def dumps(experiment: Experiment) -> str:
-    """The experiment as TOML, every field written out; ``loads`` gives the same experiment back."""
-    return tomli_w.dumps(_without_none(experiment.model_dump(mode="json")))
+    """The experiment as TOML, every field written out (of a search only where there is one); ``loads`` gives the same
+    experiment back."""
+    unused = {name for name in SEARCHING if getattr(experiment, name) == Experiment.model_fields[name].default}
+    exclude = unused if unused == set(SEARCHING) else set()
+    return tomli_w.dumps(_without_none(experiment.model_dump(mode="json", exclude=exclude)))
 
 
 def build(raw: Mapping[str, Any], where: str = "the experiment") -> Experiment:
@@ -99,12 +105,18 @@ def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]
         key, sign, value = text.partition("=")
         if not sign or not key.strip():
             raise UserError(f"--set {text!r} is not of the form key.path=value.")
-        path = key.strip().split(".")
-        _check_path(path)
+        path = path_of(key.strip())
+        check_path(path)
         pairs.append((path, parse_value(value.strip())))
     for path, value in sorted(pairs, key=lambda pair: pair[0][1:] != ["name"]):
         result = put(result, path, value)
     return result
+
+
+def path_of(key: str) -> list[str]:
+    """The steps of a key: ``search.space.optimizer.lr`` is the key optimizer.lr of the table search.space."""
+    space = "search.space."
+    return ["search", "space", key.removeprefix(space)] if key.startswith(space) else key.split(".")
 
 
 def put(raw: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
@@ -152,13 +164,14 @@ def keys() -> list[str]:
     ]
 
 
-def _check_path(path: list[str]) -> None:
+def check_path(path: list[str]) -> None:
+    """Raises UserError, with the nearest names, for a key that an experiment does not have."""
     key = ".".join(path)
     if len(path) == 1:
         if path[0] in Experiment.model_fields:
             raise UserError(f"--set {key}: {key!r} is a table; name one of its fields, such as {key}.name=...")
         raise UserError(f"There is no key {key!r} in an experiment; {did_you_mean(key, keys())}")
-    if ".".join(path[:2]) not in keys() or (len(path) > 2 and path[1] != "args"):
+    if ".".join(path[:2]) not in keys() or (len(path) > 2 and path[1] not in ("args", "space")):
         raise UserError(f"There is no key {key!r} in an experiment; {_nearest(path)}")
 
 

@@ -16,7 +16,7 @@ from core.text import printable
 from tui.drawing.bars import sparkline
 
 #: A sign for each status: it tells it without colour.
-SIGNS = {"running": "●", "done": "✓", "stopped": "■", "failed": "✗", "dead": "✗", "events": "≈"}
+SIGNS = {"running": "●", "done": "✓", "pruned": "✂", "stopped": "■", "failed": "✗", "dead": "✗", "events": "≈"}
 
 SPARK = 12
 

@@ -25,7 +25,7 @@ from core.runs.queue import Item, Queue
 _ALIVE_EVERY = 2.0
 
 #: States in which a run is over.
-OVER = ("done", "stopped", "aborted", "failed", "dead")
+OVER = ("done", "pruned", "stopped", "aborted", "failed", "dead")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Snapshot:
     """What there is to show now."""
 
     history: History
-    #: idle, starting, running, paused, done, stopped, aborted, failed or dead.
+    #: idle, starting, running, paused, done, pruned, stopped, aborted, failed or dead.
     state: str
     run: Path | None
     #: The process that trains the run, as long as it does.
@@ -179,7 +179,7 @@ class Link:
             return self._state
         now = time.monotonic()
         state = self.history.state
-        if state in ("done", "stopped", "aborted", "failed"):
+        if state in OVER[:-1]:
             self._pid = None
         elif now - self._looked >= _ALIVE_EVERY:
             self._looked = now

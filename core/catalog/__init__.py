@@ -12,6 +12,7 @@ from core.catalog.losses import LOSSES
 from core.catalog.models import MODELS
 from core.catalog.optimizers import OPTIMIZERS
 from core.catalog.schedules import SCHEDULES
+from core.catalog.search import PRUNERS, SAMPLERS
 from core.catalog.transforms import TARGET_TRANSFORMS, TRANSFORMS
 from core.errors import UserError, did_you_mean
 
@@ -25,6 +26,8 @@ KINDS: dict[str, tuple[Entry, ...]] = {
     "loss": LOSSES,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
+    "sampler": SAMPLERS,
+    "pruner": PRUNERS,
 }
 
 
@@ -57,5 +60,5 @@ def find(kind: str, name: str, where: str | None = None) -> Entry:
             return entry
     names = [e.name for e in entries(kind)]
     hint = did_you_mean(name, names)
-    own = "" if kind == "schedule" else " (your own: path/to/file.py:Name)"
+    own = "" if kind in ("schedule", "sampler", "pruner") else " (your own: path/to/file.py:Name)"
     raise UserError(f"{where or kind} = {name!r} is not in the catalog; {hint}{own}")

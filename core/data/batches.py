@@ -5,23 +5,17 @@ Every feed can start at any batch of any epoch and gives the very batches that a
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from core.data.seeds import derive
 from core.data.source import Arrays
 from core.data.transforms import BatchOp
 
 Batch = tuple[Tensor, Tensor]
-
-
-def derive(seed: int, *parts: int | str) -> int:
-    """A seed of its own for each use: 63 bits of a hash of the run's seed and what it is for."""
-    text = ":".join(map(str, (seed, *parts)))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def order(count: int, seed: int, epoch: int) -> Tensor:

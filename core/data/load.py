@@ -12,8 +12,9 @@ from torch import Tensor
 
 from core import catalog, devices, usercode
 from core.data import samples, tables, transforms, vision
-from core.data.batches import Feed, FeedOptions, ResidentFeed, derive, evaluation_batch_size, resident_device
+from core.data.batches import Feed, FeedOptions, ResidentFeed, evaluation_batch_size, resident_device
 from core.data.loader import LoaderFeed, Reader, default_workers
+from core.data.seeds import derive
 from core.data.source import Arrays, DataInfo, Part, Source
 from core.data.split import hold_out
 from core.data.statistics import measure

@@ -22,8 +22,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from core import usercode
-from core.data.batches import Batch, Feed, FeedOptions, derive
+from core.data.batches import Batch, Feed, FeedOptions
 from core.data.samples import pair
+from core.data.seeds import derive
 from core.data.source import Samples
 from core.data.transforms import as_tensor
 from core.errors import TrainingError, UserCodeError, UserError

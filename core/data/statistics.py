@@ -10,7 +10,7 @@ from torch import Tensor
 
 from core import usercode
 from core.data import samples, transforms
-from core.data.batches import derive
+from core.data.seeds import derive
 from core.data.source import Arrays, Part, Source
 from core.experiment import Transform
 

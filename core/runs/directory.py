@@ -39,7 +39,7 @@ _CURVE = 64
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What run.json tells of a run; ``status``: running, done, stopped, failed, or dead."""
+    """What run.json tells of a run; ``status``: running, done, pruned, stopped, failed, or dead."""
 
     path: Path
     status: str
@@ -129,13 +129,15 @@ class RunDirectory:
         self._updating = threading.Lock()  # the training thread and the recorder both do
 
     @classmethod
-    def create(cls, root: Path, name: str, experiment_toml: str, facts: dict[str, Any]) -> RunDirectory:
-        """A new directory below ``root``, named after the time and ``name``.
+    def create(
+        cls, root: Path, name: str, experiment_toml: str, facts: dict[str, Any], exact: bool = False
+    ) -> RunDirectory:
+        """A new directory below ``root``, named after the time and ``name``; ``exact``: after ``name`` alone.
 
         Raises UserError when it can't be written.
         """
         check_root(root)
-        stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-.') or 'run'}"
+        stem = folder_name(name) if exact else f"{time.strftime('%Y%m%d-%H%M%S')}-{folder_name(name)}"
         try:
             for number in range(1, 1000):
                 path = root / (stem if number == 1 else f"{stem}-{number}")
@@ -219,6 +221,11 @@ class RunDirectory:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def folder_name(name: str) -> str:
+    """A name as a folder may have it."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
 
 
 def _begin() -> dict[str, Any]:

@@ -65,7 +65,7 @@ class History:
         self.log: deque[Line] = deque(maxlen=_LINES)
         #: Lines ever said: what a display compares to know whether there are new ones.
         self.lines = 0
-        #: starting, running, paused, done, stopped, aborted or failed.
+        #: starting, running, paused, done, pruned, stopped, aborted or failed.
         self.state = "starting"
         self.message = ""
         self.summary: StepSummary | None = None

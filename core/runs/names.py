@@ -48,6 +48,14 @@ def metric(name: str) -> tuple[str, str]:
     return (part, rest) if slash and part in ("train", "val", "test") else ("", _ALIASES.get(lower, name))
 
 
+def watched(text: str) -> tuple[str, bool]:
+    """A metric that decides, and whether more of it is better: told by its name, or by ``maximize my_metric``."""
+    direction, _, name = text.strip().rpartition(" ")
+    if direction.strip() in ("maximize", "minimize"):
+        return name, direction.strip() == "maximize"
+    return text.strip(), higher_is_better(text.strip())
+
+
 def higher_is_better(name: str) -> bool:
     """Whether more of a metric is better, told from its name."""
     last = re.split(r"[/]", name)[-1].lower()

@@ -21,7 +21,7 @@ class Row:
     """One run. Metrics that are not there are left out; times are seconds since 1970, durations seconds."""
 
     path: Path
-    #: running, done, stopped, failed, dead; events: another tool's.
+    #: running, done, pruned, stopped, failed, dead; events: another tool's.
     status: str
     title: str = ""
     data: str = ""

@@ -121,7 +121,7 @@ class TensorBoard(Listener):
         self._scalars({f"{name}/test": v for name, v in event.test.items()}, event.step, event.time)
         if event.confusion and self._experiment.tracking.images and len(event.class_names) <= 100:
             self._writer.add_image("confusion_matrix", confusion_matrix(event.confusion, event.class_names), event.step)
-        if event.status == "done":
+        if event.status in ("done", "pruned"):
             self._file.add_summary(_session_end(api_pb2.STATUS_SUCCESS))
 
     def end(self) -> None:

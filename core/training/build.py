@@ -11,8 +11,8 @@ import torch
 
 from core import devices, distributed
 from core.control import Control
-from core.data.batches import derive
 from core.data.load import LoadedData, load
+from core.data.seeds import derive
 from core.errors import UserError
 from core.events import Event
 from core.experiment import Experiment

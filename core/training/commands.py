@@ -60,8 +60,9 @@ def _do(trainer: Trainer, command: Command) -> None:
             trainer.paused = False
             trainer.skip_time(time.monotonic() - trainer.paused_at)
             _tell_state(trainer, "running")
-        case "stop":
+        case "stop" | "prune":
             trainer.stopping, trainer.paused = True, False
+            trainer.pruned = command.name == "prune"
             if trainer.last_saved_step != trainer.step:
                 trainer.write_checkpoint()
         case "abort":

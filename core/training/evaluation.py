@@ -31,9 +31,6 @@ from core.models.build import logits_of
 from core.training.losses import LossFunction, classes_of, predicted
 from core.training.random import unchanged_random_states
 
-#: Metrics of which more is better; of all others less is.
-HIGHER_IS_BETTER = {"accuracy", "top5", "f1", "r2"}
-
 
 @dataclass(frozen=True)
 class Report:

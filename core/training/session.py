@@ -11,12 +11,14 @@ import os
 import threading
 import time
 import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core import distributed, toml
 from core.control import Control
-from core.errors import TrainingError, UserError
+from core.errors import Diverged, TrainingError, UserError
 from core.events import Failed, Finished, LogLine, Publisher, Started, Subscription
 from core.experiment import Experiment
 from core.hyperparameters import flat
@@ -31,16 +33,38 @@ if TYPE_CHECKING:
     from core.training.evaluation import Report
 
 
+@dataclass(frozen=True)
+class TrialOf:
+    """The trial of a search that a session trains: its run's name, and who judges it after each evaluation.
+
+    The test set is not read: what is chosen by it could not be judged by it any more.
+    """
+
+    study: str
+    number: int
+    judge: Callable[[int, int, dict[str, float], bool], bool]
+
+    @property
+    def name(self) -> str:
+        """The name of its run directory."""
+        return f"{self.study}-{self.number:04d}"
+
+
 class Session:
     """One training in a background thread. ``start`` returns at once; ``join`` waits for the end."""
 
-    def __init__(self, experiment: Experiment, root: Path, resume: Path | None = None) -> None:
+    def __init__(self, experiment: Experiment, root: Path, resume: Path | None = None, trial: TrialOf | None = None) -> None:
         self.experiment = experiment
+        self.trial = trial
         self.control = Control()
         self.run: RunDirectory | None = None
-        #: done, stopped, aborted or failed, once it is over.
+        #: done, pruned, stopped, aborted or failed, once it is over.
         self.status: str | None = None
         self.failure: Failed | None = None
+        #: Whether the settings themselves were to blame: the loss diverged, or the memory did not suffice.
+        self.hopeless = False
+        #: Why the run can't be written any more; None while it can.
+        self.trouble: str | None = None
         self.failure_published = False
         self._root, self._resume = root, resume
         self._publisher = Publisher()
@@ -51,7 +75,6 @@ class Session:
         self._writer: CheckpointWriter | None = None
         self._train_seconds = 0.0
         self._finished: Finished | None = None
-        self._trouble: str | None = None
         self._thread = threading.Thread(target=self._main, name="torchdeck-training", daemon=True)
 
     def subscribe(self, readings: int = 1000) -> Subscription:
@@ -68,6 +91,11 @@ class Session:
         return not self._thread.is_alive()
 
     @property
+    def built(self) -> Built | None:
+        """What was built; None before."""
+        return self._built
+
+    @property
     def step(self) -> int:
         """Steps done; cheap to ask at any time, from any thread."""
         return self._built.trainer.step if self._built else 0
@@ -78,8 +106,10 @@ class Session:
         try:
             self._train()
         except (UserError, TrainingError) as error:
+            self.hopeless = isinstance(error, Diverged)
             self._fail(str(error), isinstance(error, UserError) and not self._has_trained())
         except MemoryError as error:
+            self.hopeless = True
             self._fail(f"Out of memory: {error}", False)
         except Exception as error:
             self._fail(self._explain(error), False, traceback.format_exc())
@@ -105,6 +135,8 @@ class Session:
             self._writer = self._start_writer()
             trainer.save = self._writer.submit
             trainer.profile_folder = self.run.path / "profile"
+        if self.trial is not None:
+            trainer.judge = self.trial.judge
         self._publisher.publish(self._started(built))
         began = time.monotonic()
         try:
@@ -113,8 +145,8 @@ class Session:
             self.status = "aborted"
         self._train_seconds = time.monotonic() - began
         self._close_writer()
-        if self._trouble:
-            raise TrainingError(self._trouble)
+        if self.trouble:
+            raise TrainingError(self.trouble)
         self._finish(built, self.status)
 
     def _checkpoint_to_resume(self) -> dict[str, Any]:
@@ -134,12 +166,16 @@ class Session:
             "tags": list(self.experiment.tracking.tags), "note": self.experiment.tracking.note,
             "device": str(built.device), "precision": built.trainer.precision.name, "threads": built.threads,
             "parameters": built.parameters, "epochs": built.trainer.total_epochs, "steps": built.trainer.total_steps,
-            "hyperparameters": flat(self.experiment), "higher_is_better": built.trainer.watched_name in _higher(), "best_metric": built.trainer.watched_name,
+            "hyperparameters": flat(self.experiment), "higher_is_better": built.trainer.watched_higher, "best_metric": built.trainer.watched_name,
             "slurm_job": os.environ.get("SLURM_JOB_ID"), **git_state(Path.cwd()),
         }  # fmt: skip
         if self.run is None:
             name = self.experiment.tracking.name or f"{_short(info.name)}-{_short(self.experiment.model.name)}"
-            self.run = RunDirectory.create(self._root, name, text, facts)
+            if self.trial is not None:
+                facts |= {"study": self.trial.study, "trial": self.trial.number}
+                self.run = RunDirectory.create(self._root, self.trial.name, text, facts, exact=True)
+            else:
+                self.run = RunDirectory.create(self._root, name, text, facts)
         else:
             self.run.begin(text, step, **facts)
             drop_after(self.run.path, step)
@@ -190,7 +226,7 @@ class Session:
         trainer = built.trainer
         val: Report | None = None
         test: Report | None = None
-        if status == "done":
+        if status == "done" and self.trial is None:
             self._load_best(built)
             val = trainer.evaluate()
             if built.data.test is not None:
@@ -228,6 +264,7 @@ class Session:
         from core.training.memory import explain
 
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            self.hopeless = True
             return explain(error, self.experiment, self._built)
         text = str(error).strip().splitlines()
         return f"{type(error).__name__}: {text[0] if text else 'no message'}"
@@ -281,10 +318,10 @@ class Session:
 
     def _tell_trouble(self, message: str) -> None:
         """From a listener or the writer: the run must not go on unrecorded."""
-        if self._trouble is None:
-            self._trouble = message
+        if self.trouble is None:
+            self.trouble = message
         if self._built is not None:
-            self._built.trainer.trouble = self._trouble
+            self._built.trainer.trouble = self.trouble
 
     def _warn(self, text: str) -> None:
         self._publisher.publish(LogLine(level="warning", message=text))
@@ -293,9 +330,3 @@ class Session:
 def _short(name: str) -> str:
     """A catalog name as it is; of the user's own only the class."""
     return name.rpartition(":")[2]
-
-
-def _higher() -> set[str]:
-    from core.training.evaluation import HIGHER_IS_BETTER
-
-    return HIGHER_IS_BETTER

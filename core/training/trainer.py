@@ -22,13 +22,14 @@ from core.control import Control
 from core.data.batches import Batch
 from core.data.load import LoadedData
 from core.data.transforms import resize
-from core.errors import TrainingError
-from core.events import EpochEnded, Event, LogLine, StepSummary
+from core.errors import Diverged, TrainingError
+from core.events import EpochEnded, Evaluated, Event, LogLine, StepSummary
 from core.experiment import Experiment
 from core.models.build import logits_of
+from core.runs.names import watched
 from core.training import commands
 from core.training.ema import build_ema
-from core.training.evaluation import HIGHER_IS_BETTER, Evaluator, Report
+from core.training.evaluation import Evaluator, Report
 from core.training.losses import LossFunction
 from core.training.optimizers import build_optimizer
 from core.training.schedules import Scheduler
@@ -83,10 +84,15 @@ class Trainer:
         self.best_epoch = 0
         self._bad_epochs = 0
         self.stopping = False
+        #: Whether a search has given this trial up.
+        self.pruned = False
         self.paused = False
         self.paused_at = 0.0
         self.trouble: str | None = None
         self.save: Callable[[dict[str, Any], bool], None] = lambda state, best: None
+        #: Asked after each evaluation, with (epoch, step, metrics of the validation set, whether they are the best so
+        #: far): whether the run ends here, as pruned.
+        self.judge: Callable[[int, int, dict[str, float], bool], bool] = lambda epoch, step, val, best: False
         #: Where the profiler's trace goes (trainer.profile).
         self.profile_folder: Path | None = None
         self._profiler: torch.profiler.profile | None = None
@@ -110,7 +116,7 @@ class Trainer:
     # --- run -------------------------------------------------------------------------------------------------------
 
     def run(self) -> str:
-        """Train until the end, a stop or early stopping; returns done or stopped.
+        """Train until the end, a stop or early stopping; returns done, stopped or pruned.
 
         Raises commands.Aborted on abort, TrainingError when the loss is no number or a file can't be written, and
         UserCodeError from the user's code.
@@ -127,7 +133,7 @@ class Trainer:
         self.window.restart()
         with usercode.user_errors(), self._profiling():
             engine.run(self._batches(), epoch_length=self.epoch_length)
-        return "stopped" if self.stopping else "done"
+        return "pruned" if self.pruned else "stopped" if self.stopping else "done"
 
     def skip_time(self, seconds: float) -> None:
         """A pause of that length is over: it counts neither for the rate nor for the epoch's duration."""
@@ -240,9 +246,9 @@ class Trainer:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, limit, norm)
         self._gradient_norm = norm
 
-    def _diverged(self, value: float) -> TrainingError:
+    def _diverged(self, value: float) -> Diverged:
         lr = self.scheduler.learning_rate()
-        return TrainingError(
+        return Diverged(
             f"The loss became {value} at step {self.step + 1} (epoch {self.step // self.epoch_length + 1}, learning rate "
             f"{lr:.3g}); the weights were left as they were. Try a smaller optimizer.lr or set trainer.clip_norm."
         )
@@ -260,10 +266,13 @@ class Trainer:
         if end_of_epoch:
             # Commands and due checkpoints wait for the end of the epoch, whose results belong into the checkpoint.
             self._end_epoch()
-        elif self._checkpoint_due():
-            self.write_checkpoint()
+        else:
+            if self._evaluation_due():
+                self._evaluate_between()
+            if self._checkpoint_due():
+                self.write_checkpoint()
         commands.obey(self)
-        if self.stopping or self.step == self.total_steps:
+        if self.stopping or self.pruned or self.step == self.total_steps:
             engine.terminate()
 
     def _summarize(self) -> None:
@@ -294,6 +303,16 @@ class Trainer:
             return True
         return time.monotonic() - self._wrote_at >= options.checkpoint_minutes * 60
 
+    def _evaluation_due(self) -> bool:
+        every = self.experiment.trainer.eval_steps
+        return every > 0 and self.step % every == 0
+
+    def _evaluate_between(self) -> None:
+        report = self.evaluate()
+        if report is not None:
+            self.publish(Evaluated(epoch=self.epoch, step=self.step, val=report.metrics))
+            self.pruned = distributed.share(self.judge(self.epoch, self.step, report.metrics, False))
+
     # --- end of an epoch -------------------------------------------------------------------------------------------
 
     def _end_epoch(self) -> None:
@@ -323,6 +342,7 @@ class Trainer:
         if self._stalled():
             self.publish(LogLine(level="info", message=f"no better for {self._bad_epochs} epochs: stopping early"))
             self.total_steps = self.step
+        self.pruned = self.pruned or distributed.share(self.judge(self.epoch, self.step, val, best))
         last = self.step == self.total_steps
         if best or last or self._checkpoint_due() or time.monotonic() - self._wrote_at >= _EPOCH_CHECKPOINT:
             self.write_checkpoint(best)
@@ -338,13 +358,19 @@ class Trainer:
         name = self.watched_name
         if name not in values:
             raise TrainingError(f"trainer.best = {name!r} is not measured; choose from {', '.join(values)}.")
-        return values[name], name in HIGHER_IS_BETTER
+        return values[name], self.watched_higher
 
     @property
     def watched_name(self) -> str:
         """Its name."""
-        name = self.experiment.trainer.best
+        name = watched(self.experiment.trainer.best)[0]
         return name if name != "auto" else "accuracy" if self._classification else "loss"
+
+    @property
+    def watched_higher(self) -> bool:
+        """Whether more of it is better."""
+        best = self.experiment.trainer.best
+        return watched(self.watched_name if best == "auto" else best)[1]
 
     def evaluate(self) -> Report | None:
         """Evaluate on the validation set, with the averaged weights where there are such; None without such a set."""
@@ -363,7 +389,7 @@ class Trainer:
         from core.training.state import capture, finite_weights
 
         if not finite_weights(self.net):
-            raise TrainingError(
+            raise Diverged(
                 f"The weights became NaN or infinite by step {self.step}; the last checkpoint before is kept. Try a "
                 "smaller optimizer.lr or set trainer.clip_norm."
             )

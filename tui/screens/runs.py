@@ -48,7 +48,7 @@ _LABEL = 20
 #: Seconds that the cursor rests on a run until its curves are read.
 _SETTLE = 0.15
 
-_TINTS = {"running": "success", "failed": "error", "dead": "error", "stopped": "warning"}
+_TINTS = {"running": "success", "pruned": "warning", "failed": "error", "dead": "error", "stopped": "warning"}
 
 _PANES = {
     "list": "List",

@@ -12,13 +12,13 @@ from core.runs.history import History
 from tui.drawing.axes import amount
 from tui.drawing.bars import bar, sparkline
 from tui.drawing.colours import colour, on
-from tui.link import Snapshot
+from tui.link import OVER, Snapshot
 from tui.widgets.lines import Lines
 
 #: A sign and a theme colour for each state; the sign tells it without colour.
 _SIGNS = {
     "idle": ("○", "text-muted"), "starting": ("◌", "warning"), "running": ("●", "success"), "paused": ("‖", "warning"),
-    "done": ("✓", "success"), "stopped": ("■", "warning"), "aborted": ("■", "warning"), "failed": ("✗", "error"),
+    "done": ("✓", "success"), "pruned": ("✂", "warning"), "stopped": ("■", "warning"), "aborted": ("■", "warning"), "failed": ("✗", "error"),
     "dead": ("✗", "error"),
 }  # fmt: skip
 
@@ -84,7 +84,7 @@ def progress_lines(snapshot: Snapshot, width: int, theme: dict[str, str]) -> lis
         first.append("  importing torch, reading data, building the model")
     elif snapshot.run is not None:
         first.append(f"  {run_name(snapshot.run.name, width)}")
-    if state in ("done", "stopped", "aborted", "failed", "dead", "idle") or started is None:
+    if state in (*OVER, "idle") or started is None:
         return [first, _ending(snapshot)]
     step, total = history.step, started.steps
     share = step / max(total, 1)

@@ -1,0 +1,34 @@
+"""Pictures of a trial for dashboards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core import files
+from core.runs.directory import read_metrics
+
+
+def curves(run: Path, path: Path) -> bool:
+    """Draw the run's loss, and its watched metric, into a PNG file; tells whether there was anything to draw.
+
+    Raises OSError when it can't be written.
+    """
+    from matplotlib.figure import Figure
+
+    epochs = [record for record in read_metrics(run) if record.get("event") == "epoch"]
+    if not epochs:
+        return False
+    names = [name for name in ("loss", "accuracy", "rmse") if name in epochs[0].get("val", {})]
+    figure = Figure(figsize=(5 * len(names), 3.2), layout="constrained")
+    for number, name in enumerate(names, 1):
+        axes = figure.add_subplot(1, len(names), number)
+        for part, style in (("train", "--"), ("val", "-")):
+            points = [(e["epoch"], e[part][name]) for e in epochs if isinstance(e.get(part, {}).get(name), int | float)]
+            if points:
+                axes.plot(*zip(*points, strict=True), style, label=part)
+        axes.set_title(name)
+        axes.set_xlabel("epoch")
+        axes.legend()
+    with files.replacing(path) as file:
+        figure.savefig(file, format="png", dpi=80)
+    return True

@@ -1,0 +1,74 @@
+"""What a search seeks: metrics of the validation set, and what a model costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.errors import UserError
+from core.experiment import Experiment
+from core.runs import names
+
+#: Measured on the trained model, not on data; of all less is better.
+COSTS = ("parameters", "latency", "seconds")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric of the best epoch's validation, or a cost; ``higher``: more of it is better."""
+
+    name: str
+    higher: bool
+
+    @property
+    def text(self) -> str:
+        """As it is written in an experiment, and in a trainer's ``best``."""
+        return f"{'maximize' if self.higher else 'minimize'} {self.name}"
+
+    @property
+    def cost(self) -> bool:
+        """Whether it is a cost of the model."""
+        return self.name in COSTS
+
+
+def objectives(experiment: Experiment) -> tuple[Objective, ...]:
+    """The objectives of an experiment's search.
+
+    Raises UserError for what can't be one.
+    """
+    found = tuple(_objective(text, experiment) for text in experiment.search.objectives)
+    if not found:
+        raise UserError("search.objectives is empty; name at least one metric.")
+    twice = next((one.name for one in found if sum(o.name == one.name for o in found) > 1), None)
+    if twice is not None:
+        raise UserError(f"search.objectives names {twice!r} twice.")
+    if found[0].cost and len(found) == 1 and experiment.search.function is None:
+        raise UserError(f"search.objectives = ['{found[0].name}'] alone seeks the least model, whatever it has learned; name a metric first.")
+    if len(found) > 1 and experiment.pruner.name not in (None, "none"):
+        raise UserError(
+            f"pruner.name = {experiment.pruner.name!r} with {len(found)} objectives: Optuna prunes by one objective only; "
+            "leave the pruner out, or name one objective."
+        )
+    return found
+
+
+def _objective(text: str, experiment: Experiment) -> Objective:
+    name, higher = names.watched(text)
+    direction = text.split()[0] if " " in text.strip() else ""
+    if name == "auto":
+        name, higher = _usual(experiment)
+    part, metric = names.metric(name)
+    if name not in COSTS and part in ("test", "train", "last"):
+        why = "the test set is read once, at the end" if part == "test" else "a model is chosen by its best validation"
+        raise UserError(f"search.objectives: {text!r} can't be sought: {why}; name the validation's metric, such as {metric!r}.")
+    if not direction and name not in COSTS:
+        higher = names.higher_is_better(metric)
+    if experiment.trainer.validation_share == 0 and name not in COSTS:
+        raise UserError("search.objectives needs a validation set; set trainer.validation_share above 0.")
+    return Objective(metric if name not in COSTS else name, higher)
+
+
+def _usual(experiment: Experiment) -> tuple[str, bool]:
+    entry = experiment.data.entry()
+    if experiment.trainer.best != "auto":
+        return names.watched(experiment.trainer.best)
+    return ("accuracy", True) if entry and entry.fact("task") == "classification" else ("loss", False)

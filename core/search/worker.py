@@ -1,0 +1,398 @@
+"""A worker: asks for trials and trains them, one after the other, until the study is over.
+
+A trial belongs to the process that trains it: process id, start time and boot (core.runs.process), and for workers on
+other machines a heartbeat, are kept with it. Whoever asks for a trial first looks for those whose process is gone, and
+lets them wait again: they keep their number and their values, and go on from their checkpoint. (Optuna's own heartbeat
+fails such a trial and copies it, and works with ``optimize()`` only, optuna#6283.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import inspect
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from core import batch, usercode
+from core.batch import Signals
+from core.errors import UserError
+from core.events import Event, Failed
+from core.experiment import Experiment
+from core.reporters import Reporter
+from core.runs import process
+from core.search import keep
+from core.search.study import Study
+from core.search.watch import PROCESS, Owners, Watch
+from core.training.session import Session, TrialOf
+
+#: How often a trial was begun, and after how many deaths of its process it counts as the cause.
+STARTS, _DEATHS = "torchdeck:starts", 3
+
+#: Seconds that a worker tries to tell a result while the storage fails.
+_PATIENCE = 60.0
+
+
+class Interrupted(Exception):
+    """The trial was stopped, and waits to go on."""
+
+
+class Worker:
+    """Trains trials in this process. ``told`` is called with each trial that is over."""
+
+    def __init__(self, study: Study, told: Callable[[FrozenTrial], None], note: Callable[[str], None]) -> None:
+        self.study = study
+        self._told, self._note = told, note
+        self._owners = Owners()
+        self._began = time.monotonic()
+        self._started_at = time.time()
+        #: Why the study ended before its time; None when it did not.
+        self.failure: str | None = None
+
+    def work(self) -> int:
+        """Until the study is over; returns the exit code. Call it in the main thread: signals arrive there only."""
+        signals = Signals()
+        with batch.handling(signals):
+            try:
+                while not signals.ending:
+                    trial = self._next()
+                    if trial is None:
+                        break
+                    self._train(trial, signals)
+                    # What one trial leaves behind must not add up (optuna#1224).
+                    gc.collect()
+            except UserError as error:
+                self.failure = str(error)
+                return batch.FAILED
+        if self.failure is not None:
+            return batch.FAILED
+        if signals.ending:
+            return batch.TERMINATED if signals.terminate else batch.INTERRUPTED
+        return batch.DONE
+
+    # --- asking ------------------------------------------------------------------------------------------------------
+
+    def _next(self) -> optuna.Trial | None:
+        study = self.study
+        with study.errors(), study.locked():
+            self._revive()
+            if study.stopped or study.exhausted:
+                return None
+            trials = study.trials()
+            limits = study.limits
+            self.failure = _all_failing(trials, limits.failures, self._started_at)
+            if self.failure is not None or self._out_of_time() or _stalled(study, limits.patience):
+                return None
+            began = [t for t in trials if t.state != TrialState.WAITING or STARTS in t.system_attrs]
+            again = any(t.state == TrialState.WAITING for t in began)
+            if len(began) >= limits.trials and not again:
+                return None
+            trial = study.ask()
+            set_attribute(study, trial._trial_id, PROCESS, process.identity())
+            starts = trial.storage.get_trial_system_attrs(trial._trial_id).get(STARTS, 0)
+            set_attribute(study, trial._trial_id, STARTS, starts + 1)
+            return trial
+
+    def _out_of_time(self) -> bool:
+        minutes = self.study.limits.minutes
+        return minutes is not None and time.monotonic() - self._began >= minutes * 60
+
+    def _revive(self) -> None:
+        """Trials whose process is gone wait again; the lock is held, so that nobody is between asking and signing."""
+        for trial in self.study.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if self._owners.alive(trial):
+                continue
+            if trial.system_attrs.get(STARTS, 0) >= _DEATHS:
+                reason = f"its process died {_DEATHS} times"
+                self.study.storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+                self.study.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+                self._note(f"trial {trial.number} has failed: {reason}")
+            else:
+                self.study.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+                self._note(f"trial {trial.number} was left by a process that is gone; it goes on")
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def _train(self, trial: optuna.Trial, signals: Signals) -> None:
+        one = _Attempt(self.study, trial, signals, self._out_of_time, self._note)
+        with one.watched():
+            try:
+                outcome = one.run()
+            except Interrupted:
+                outcome = None
+            except UserError as error:
+                outcome = TrialState.FAIL, None, str(error)
+        self._tell(trial, outcome)
+        if one.broken is not None:
+            raise UserError(one.broken)
+
+    def _tell(self, trial: optuna.Trial, outcome: tuple[TrialState, list[float] | None, str] | None) -> None:
+        """Write the outcome; a storage that fails for a moment must not lose it."""
+        study, end = self.study, time.monotonic() + _PATIENCE
+        while True:
+            try:
+                with study.errors():
+                    if outcome is None:
+                        study.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+                        # It was ended by its user, not by a death.
+                        set_attribute(study, trial._trial_id, STARTS, 1)
+                        return
+                    state, values, reason = outcome
+                    if reason:
+                        trial.set_user_attr("reason", reason)
+                    keep.publish(study, trial, values)
+                    study.optuna.tell(trial, values, state)
+                    break
+            except UserError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(1.0)
+            except ValueError:
+                self._note(f"trial {trial.number} was taken over by another worker; what was trained here is left out")
+                return
+        with study.errors():
+            keep.tidy(study)
+            self._told(study.storage.get_trial(trial._trial_id))
+
+
+def set_attribute(study: Study, trial_id: int, key: str, value: Any) -> None:
+    """One of a trial's own attributes."""
+    study.storage.set_trial_system_attr(trial_id, key, value)
+
+
+def _all_failing(trials: list[FrozenTrial], limit: int, since: float) -> str | None:
+    """The common reason when the last so many trials have all failed, as one sentence."""
+    over = [t for t in trials if t.state.is_finished() and t.datetime_complete and t.datetime_complete.timestamp() >= since]
+    over.sort(key=lambda t: t.datetime_complete.timestamp())  # type: ignore[union-attr]
+    last = over[-limit:]
+    if len(last) < limit or any(t.state != TrialState.FAIL for t in last):
+        return None
+    reasons = [str(t.user_attrs.get("reason", "no reason is known")) for t in last]
+    common = max(reasons, key=reasons.count)
+    rest = "" if reasons.count(common) == limit else f" ({reasons.count(common)} of them)"
+    return f"The last {limit} trials have all failed{rest}: {common}"
+
+
+def _stalled(study: Study, patience: int) -> bool:
+    if not patience or len(study.objectives) > 1:
+        return False
+    over = sorted((t for t in study.trials() if t.state in (TrialState.COMPLETE, TrialState.PRUNED)), key=lambda t: t.number)
+    best = study.best()
+    return bool(best) and sum(t.number > best[0].number for t in over) >= patience
+
+
+class _Quiet(Reporter):
+    """A trial's line tells how it went."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        super().__init__()
+        self._note = note
+
+    def handle(self, event: Event) -> None:
+        if not isinstance(event, Failed):
+            super().handle(event)
+
+    def note(self, text: str) -> None:
+        """Trials go on by themselves: how, need not be said."""
+        if not text.startswith("go on with"):
+            self._note(text)
+
+
+def _takes_train(function: Callable[..., Any]) -> bool:
+    """Whether an objective takes ``train`` beside the trial."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in kinds for p in inspect.signature(function).parameters.values()) > 1
+
+
+class _Attempt:
+    """One trial, trained from its beginning or its checkpoint."""
+
+    def __init__(self, study: Study, trial: optuna.Trial, signals: Signals, out_of_time: Callable[[], bool],
+                 note: Callable[[str], None]) -> None:  # fmt: skip
+        self._study, self._trial, self._signals, self._note = study, trial, signals, note
+        self._session: Session | None = None
+        self._watch = Watch(study, trial, self._obey, out_of_time)
+        #: What the watch has asked for: stop, prune, or pause (to go on another time).
+        self._wish = ""
+        #: Why nothing can be trained any more.
+        self.broken: str | None = None
+        self._told_trouble = False
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Beat the heart, and look for commands."""
+        self._watch.start()
+        try:
+            yield
+        finally:
+            self._watch.end()
+
+    def run(self) -> tuple[TrialState, list[float] | None, str]:
+        """State, values and reason of the trial.
+
+        Raises Interrupted when it is to go on another time, UserError for what is wrong with it.
+        """
+        study = self._study
+        if study.experiment.search.function is not None:
+            return self._run_function(study.experiment.search.function)
+        with study.errors():
+            values = study.space.suggest(self._trial)
+        return self._outcome(self._run_session(values))
+
+    # --- an ordinary trial -------------------------------------------------------------------------------------------
+
+    def _run_session(self, values: Mapping[str, Any]) -> Session:
+        experiment = self._study.experiment_of(values, self._trial.number)
+        run = self._study.run_of(self._trial.number)
+        resume = keep.resumable(run)
+        trial_of = TrialOf(self._study.name, self._trial.number, self._judge_of(experiment))
+        session = self._session = Session(experiment, self._study.folder, resume, trial_of)
+        with self._study.errors():
+            self._trial.set_user_attr("run", run.name)
+        batch.run(session, _Quiet(self._note), self._signals)
+        return session
+
+    def _judge_of(self, experiment: Experiment) -> Callable[[int, int, Mapping[str, float], bool], bool]:
+        objective = self._study.objectives[0]
+        by_steps = experiment.trainer.eval_steps > 0
+        single = len(self._study.objectives) == 1
+
+        def judge(epoch: int, step: int, val: Mapping[str, float], best: bool) -> bool:
+            value = val.get(objective.name)
+            if value is None or not single:
+                return False
+            try:
+                with self._study.errors():
+                    self._trial.report(value, step if by_steps else epoch)
+                    return self._study.prunes and self._trial.should_prune()
+            except UserError as error:  # the storage may be back at the next epoch
+                if not self._told_trouble:
+                    self._told_trouble = True
+                    self._note(str(error))
+                return False
+
+        return judge
+
+    def _outcome(self, session: Session) -> tuple[TrialState, list[float] | None, str]:
+        run = session.run
+        if session.trouble is not None:
+            self.broken = session.trouble
+            raise Interrupted
+        if session.status == "stopped" and (self._signals.ending or self._wish == "pause"):
+            raise Interrupted
+        if run is not None:
+            self._describe(session)
+        if session.status == "failed":
+            assert session.failure is not None
+            reason = session.failure.message.splitlines()[0]
+            # What can't be trained is as good as pruned: the sampler learns to keep away from it.
+            return (TrialState.PRUNED if session.hopeless else TrialState.FAIL), None, reason
+        if session.status == "pruned":
+            return TrialState.PRUNED, None, "by hand" if self._wish == "prune" else ""
+        values = self._values(session)
+        if values is None:
+            return TrialState.FAIL, None, "it was ended before its first evaluation"
+        return TrialState.COMPLETE, values, "stopped by hand" if session.status == "stopped" else ""
+
+    def _values(self, session: Session) -> list[float] | None:
+        """The values of the objectives at the best epoch; None when there was none.
+
+        Raises UserError for a metric that was never measured.
+        """
+        from core.search.costs import cost
+
+        best = session.run.get("best") if session.run is not None else None
+        if not best:
+            return None
+        found = []
+        for objective in self._study.objectives:
+            if objective.cost:
+                found.append(cost(objective.name, session))
+            elif best.get(objective.name) is None:
+                raise UserError(
+                    f"search.objectives: {objective.name!r} is not measured, or not a number; choose from {', '.join(best)}."
+                )
+            else:
+                found.append(float(best[objective.name]))
+        return found
+
+    def _describe(self, session: Session) -> None:
+        """What a dashboard shows of the trial beside its parameters and values."""
+        run = session.run
+        assert run is not None
+        told = {"epoch": run.get("epoch"), "best_epoch": run.get("best_epoch"), "seconds": run.get("seconds"),
+                "parameters": run.get("parameters"), "device": run.get("device"),
+                "host": process.identity()["host"]} | {f"val_{k}": v for k, v in (run.get("best") or {}).items()}  # fmt: skip
+        for key, value in told.items():
+            if value is not None:
+                with self._study.errors():
+                    self._trial.set_user_attr(key, round(value, 6) if isinstance(value, float) else value)
+
+    # --- the user's own objective --------------------------------------------------------------------------------------
+
+    def _run_function(self, reference: str) -> tuple[TrialState, list[float] | None, str]:
+        function = usercode.load(reference, "search.function")
+        if not callable(function):
+            raise UserError(f"search.function: {reference!r} can't be called.")
+        trained: list[Session] = []
+
+        def train(values: Mapping[str, Any]) -> dict[str, float]:
+            """Train the experiment with these values; gives the best epoch's metrics of the validation set."""
+            session = self._run_session(values)
+            trained[:] = [session]
+            state, _, reason = self._outcome(session)
+            if state == TrialState.PRUNED:
+                raise optuna.TrialPruned(reason)
+            if state == TrialState.FAIL:
+                raise UserError(reason)
+            assert session.run is not None
+            return dict(session.run.get("best") or {})
+
+        with _raising(self._signals):
+            try:
+                with usercode.user_errors():
+                    result = function(self._trial, train) if _takes_train(function) else function(self._trial)
+            except optuna.TrialPruned as pruned:
+                return TrialState.PRUNED, None, str(pruned)
+            except KeyboardInterrupt:
+                raise Interrupted from None
+        if result is None and trained:
+            return self._outcome(trained[0])
+        values = list(result) if isinstance(result, list | tuple) else [result]
+        if len(values) != len(self._study.objectives) or not all(isinstance(v, int | float) for v in values):
+            raise UserError(f"search.function: {reference!r} returned {result!r}, not {len(self._study.objectives)} numbers.")
+        return TrialState.COMPLETE, [float(v) for v in values], ""
+
+    # --- commands ------------------------------------------------------------------------------------------------------
+
+    def _obey(self, wish: str) -> bool:
+        """From the watch: stop, prune or pause. Gives whether it could be done yet."""
+        if self._session is None or self._session.run is None:
+            return False
+        self._wish = wish
+        if wish == "prune":
+            self._session.control.prune()
+        else:
+            self._session.control.stop()
+        return True
+
+
+@contextlib.contextmanager
+def _raising(signals: Signals) -> Iterator[None]:
+    """While the user's own code runs, Ctrl-C and SIGTERM end it; a session that it trains notes them as ever."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        signals.note(number, frame)
+        raise KeyboardInterrupt
+
+    before = {n: signal.signal(n, interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for n, handler in before.items():
+            signal.signal(n, handler)
