@@ -167,3 +167,11 @@ def in_words(error: Exception) -> str:
         if sign.lower() in text.lower():
             return word
     return text
+
+
+def assignable(nvidia: Nvidia | None = None) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES may be set to, to give a process one of the GPUs that this one may use."""
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if names is not None:
+        return [part.strip() for part in names.split(",") if part.strip() and part.strip() != "-1"]
+    return [gpu.uuid for gpu in (nvidia or Nvidia()).read() if gpu.uuid]

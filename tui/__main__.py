@@ -11,6 +11,7 @@ from typing import Any
 
 from core import __version__
 from core.errors import UserError
+from tui.commands import search
 from tui.commands.shared import add_runs, with_roots_apart
 from tui.commands.shared import roots as roots_of
 
@@ -60,6 +61,7 @@ def _main_parser() -> argparse.ArgumentParser:
     add_runs(parser)
     parser.add_argument("--resume", metavar="RUN", help="go on with a run: its name, or its directory")
     parser.add_argument("--dry-run", action="store_true", help="show what would be trained, and train nothing")
+    search.add_arguments(parser)
     parser.add_argument("--queue", action="store_true", help="train what waits in the queue below --runs, in turn")
     parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal (the workbench)")
     parser.add_argument("--json", action="store_true", help="one JSON object per event on stdout")
@@ -78,6 +80,10 @@ def _train(words: list[str]) -> int:
         from core.runs.queue import serve
 
         return serve(root)
+    if search.wanted(options):
+        if not options.batch:
+            raise UserError("--trials, --workers and --study need --batch; in the workbench search from the Search screen (S).")
+        return search.search(options, root)
     if not (options.batch or options.dry_run):
         return _open_workbench(options, roots)
     from core import toml

@@ -12,9 +12,12 @@ from core.runs.trust import made_here
 
 def code_named(experiment: Experiment, path: Path) -> str | None:
     """The code that using this run or checkpoint would run though nobody vouched for it; None when there is none."""
-    if made_here(path):
-        return None
-    named = [experiment.model.name, experiment.loss.name, experiment.data.name, *experiment.tracking.metrics,
+    return None if made_here(path) else code_in(experiment)
+
+
+def code_in(experiment: Experiment) -> str | None:
+    """The first of the user's own code that an experiment names; None when it names none."""
+    named = [experiment.search.function, experiment.model.name, experiment.loss.name, experiment.data.name, *experiment.tracking.metrics,
              *(t.name for t in (*(experiment.data.transforms or ()), *experiment.data.target_transforms)),
              *(str(t.args().get("function", "")) for t in (*(experiment.data.transforms or ()), *experiment.data.target_transforms))]  # fmt: skip
     return next((name for name in named if name and catalog.is_user_code(name)), None)

@@ -1,6 +1,6 @@
-"""Which runs were made by this user: their code may run again without a question, that of others' runs may not.
+"""Which runs and studies were made by this user: their code may run again without a question, that of others may not.
 
-Each run gets a random number when it is begun, which is kept in the run and in the user's state folder. Nobody else
+Each gets a random number when it is begun, which is kept in it and in the user's state folder. Nobody else
 can guess it, so a run directory from elsewhere can't pass for one of the user's own.
 """
 
@@ -10,6 +10,7 @@ import contextlib
 import json
 import secrets
 from pathlib import Path
+from typing import Any
 
 from core.home import private_folder, state_folder
 
@@ -28,7 +29,14 @@ def made_here(path: Path) -> bool:
     """Whether a run, or the run of a checkpoint, was made by this user."""
     for folder in (path, path.parent, path.parent.parent):
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
-            number = json.loads((folder / "run.json").read_bytes())["id"]
-            known = (state_folder() / _FILE).read_text(encoding="ascii").split("\n")
-            return isinstance(number, str) and len(number) == 32 and number in known
+            return known(json.loads((folder / "run.json").read_bytes())["id"])
+    return False
+
+
+def known(number: Any) -> bool:
+    """Whether this number was given by ``new_id`` to this user."""
+    if not isinstance(number, str) or len(number) != 32:
+        return False
+    with contextlib.suppress(OSError, ValueError):
+        return number in (state_folder() / _FILE).read_text(encoding="ascii").split("\n")
     return False

@@ -1,0 +1,101 @@
+"""``torchdeck --batch`` with --trials, --workers or --study: a search."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.errors import UserError
+
+if TYPE_CHECKING:
+    from core.search.study import Study
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of a search."""
+    parser.add_argument("--trials", type=int, metavar="N", help="search [search.space] with N trials in all")
+    parser.add_argument("--workers", type=int, metavar="N", help="so many processes, each with its GPU or share of the cores")
+    parser.add_argument("--study", metavar="STUDY", help="the study to make or go on with: its name, directory, or URL#NAME")
+    parser.add_argument("--trust-code", action="store_true", help="run code that a study of somebody else names")
+
+
+def wanted(options: argparse.Namespace) -> bool:
+    """Whether a search is asked for."""
+    return options.trials is not None or options.workers is not None or options.study is not None
+
+
+def search(options: argparse.Namespace, root: Path) -> int:
+    """Search until the study is over; returns the exit code."""
+    from core.distributed import world
+    from core.search.report import TrialReporter
+
+    for name in ("trials", "workers"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} {value}: it must be at least 1.")
+    if world().size > 1:
+        raise UserError("A search does not run under torchrun; start workers with --workers, or one torchdeck for each GPU.")
+    study = _study(options, root)
+    with study.errors():
+        if options.trials is not None:
+            study.set_limits(trials=options.trials)
+        study.allow()
+    reporter = TrialReporter(study, "json" if options.json else "quiet" if options.quiet else "plain")
+    reporter.begin()
+    if (options.workers or 1) > 1:
+        from core.search.workers import Workers
+
+        workers = Workers(study, options.workers, reporter.told, reporter.note, options.trust_code)
+        code, failure = workers.work(), workers.failure
+    else:
+        from core.search.worker import Worker
+
+        worker = Worker(study, reporter.told, reporter.note)
+        code, failure = worker.work(), worker.failure
+    with study.errors():
+        reporter.end(failure)
+    return code
+
+
+def _study(options: argparse.Namespace, root: Path) -> Study:
+    from core import toml
+    from core.search import study as studies
+
+    if not options.experiment:
+        if options.study is None:
+            options.experiment = "digits"
+        elif options.overrides:
+            raise UserError("--set needs an experiment: a study keeps the one that it was made with; see torchdeck study edit.")
+    if options.experiment:
+        experiment = toml.load(options.experiment, options.overrides)
+        url, name = _place(options.study)
+        return studies.create(experiment, root, url, name)
+    study = studies.open_study(options.study, root)
+    _vouch(study, options.trust_code)
+    return study
+
+
+def _place(given: str | None) -> tuple[str | None, str | None]:
+    """The URL and the name of ``--study`` beside an experiment."""
+    if given is None:
+        return None, None
+    if "://" not in given:
+        return None, given
+    url, _, name = given.partition("#")
+    return url, name or None
+
+
+def _vouch(study: Study, trusted: bool) -> None:
+    """Raises UserError when the study would run code that nobody vouched for."""
+    from core.evaluation.consent import code_in
+    from core.runs.trust import known
+    from core.search.study import ID
+
+    if trusted or known(study.attribute(ID)):
+        return
+    code = code_in(study.experiment)
+    if code is None and study.experiment.sampler.name == "CMA-ES":
+        code = "a pickle, in which Optuna's CMA-ES keeps its state"
+    if code is not None:
+        raise UserError(f"The study {study.name!r} was not made here and would run the code {code!r}; if you trust it, say --trust-code.")
