@@ -31,8 +31,8 @@ from core.search.study import Study
 from core.search.watch import PROCESS, Owners, Watch
 from core.training.session import Session, TrialOf
 
-#: How often a trial was begun, and after how many deaths of its process it counts as the cause.
-STARTS, _DEATHS = "torchdeck:starts", 3
+#: That a trial was begun; how often its process died without having come further, and how often that may be.
+BEGUN, DEATHS, _MOST_DEATHS = "torchdeck:begun", "torchdeck:deaths", 3
 
 #: Seconds that a worker tries to tell a result while the storage fails.
 _PATIENCE = 60.0
@@ -88,14 +88,13 @@ class Worker:
             self.failure = _all_failing(trials, limits.failures, self._started_at)
             if self.failure is not None or self._out_of_time() or _stalled(study, limits.patience):
                 return None
-            began = [t for t in trials if t.state != TrialState.WAITING or STARTS in t.system_attrs]
+            began = [t for t in trials if t.state != TrialState.WAITING or BEGUN in t.system_attrs]
             again = any(t.state == TrialState.WAITING for t in began)
             if len(began) >= limits.trials and not again:
                 return None
             trial = study.ask()
             set_attribute(study, trial._trial_id, PROCESS, process.identity())
-            starts = trial.storage.get_trial_system_attrs(trial._trial_id).get(STARTS, 0)
-            set_attribute(study, trial._trial_id, STARTS, starts + 1)
+            set_attribute(study, trial._trial_id, BEGUN, True)
             return trial
 
     def _out_of_time(self) -> bool:
@@ -107,12 +106,16 @@ class Worker:
         for trial in self.study.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if self._owners.alive(trial):
                 continue
-            if trial.system_attrs.get(STARTS, 0) >= _DEATHS:
-                reason = f"its process died {_DEATHS} times"
+            deaths, came_to = trial.system_attrs.get(DEATHS, (0, 0))
+            comes_to = len(trial.intermediate_values)
+            deaths = 1 if comes_to > came_to else deaths + 1
+            if deaths >= _MOST_DEATHS:
+                reason = f"its process died {deaths} times in the same place"
                 self.study.storage.set_trial_user_attr(trial._trial_id, "reason", reason)
                 self.study.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
                 self._note(f"trial {trial.number} has failed: {reason}")
             else:
+                set_attribute(self.study, trial._trial_id, DEATHS, (deaths, comes_to))
                 self.study.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
                 self._note(f"trial {trial.number} was left by a process that is gone; it goes on")
 
@@ -139,8 +142,6 @@ class Worker:
                 with study.errors():
                     if outcome is None:
                         study.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-                        # It was ended by its user, not by a death.
-                        set_attribute(study, trial._trial_id, STARTS, 1)
                         return
                     state, values, reason = outcome
                     if reason:
