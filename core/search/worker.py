@@ -13,6 +13,7 @@ import gc
 import inspect
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -262,14 +263,17 @@ class _Attempt:
         objective = self._study.objectives[0]
         by_steps = experiment.trainer.eval_steps > 0
         single = len(self._study.objectives) == 1
+        # What was told before a death is told again by the checkpoint's successor: it is judged where it was judged.
+        told = max(self._study.storage.get_trial(self._trial._trial_id).intermediate_values, default=0)
 
         def judge(epoch: int, step: int, val: Mapping[str, float], best: bool) -> bool:
-            value = val.get(objective.name)
-            if value is None or not single:
+            value, at = val.get(objective.name), step if by_steps else epoch
+            if value is None or not single or at < told:
                 return False
             try:
-                with self._study.errors():
-                    self._trial.report(value, step if by_steps else epoch)
+                with self._study.errors(), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # the last one told before a death is told twice
+                    self._trial.report(value, at)
                     return self._study.prunes and self._trial.should_prune()
             except UserError as error:  # the storage may be back at the next epoch
                 if not self._told_trouble:
