@@ -34,7 +34,10 @@ def against_random(minutes: float = 8.0, seeds: int = 3) -> bool:
         for name, search in arms if seed % 2 == 0 else arms[::-1]:
             found[name, seed] = apart(search, minutes, seed, root)
             last = found[name, seed][-1]
-            print(f"seed {seed} {name:<10} {last[2]:>3} trials, best {max(v for _, v, _ in found[name, seed]):.2%}", flush=True)
+            print(
+                f"seed {seed} {name:<10} {last[2]:>3} trials, best {max(v for _, v, _ in found[name, seed]):.2%}",
+                flush=True,
+            )
     times = [minutes * share for share in (0.125, 0.25, 0.5, 0.75, 1.0)]
     print(f"\nbest validation accuracy after{'':<14}" + "".join(f"{t:>9.1f} min" for t in times) + "   trials")
     medians = {}
@@ -93,9 +96,16 @@ def by_hand(minutes: float, seed: int, root: Path) -> list[tuple[float, float, i
     info = DataInfo("FashionMNIST", "classification", (1, 28, 28), 10, tuple("0123456789"))
     points: list[tuple[float, float, int]] = []
     for trial in range(1, 1000):
-        lr, decay = (low * (high / low) ** draw.random() for low, high in (SPACE["optimizer.lr"], SPACE["optimizer.weight_decay"]))
-        batch_size, dropout, channels = (draw.choice(SPACE[k]) for k in ("trainer.batch_size", "model.args.dropout", "model.args.channels"))
-        net = build(toml.load("fashion-cnn", [f"model.args.dropout={dropout}", f"model.args.channels={channels}"]).model, info)
+        lr, decay = (
+            low * (high / low) ** draw.random()
+            for low, high in (SPACE["optimizer.lr"], SPACE["optimizer.weight_decay"])
+        )
+        batch_size, dropout, channels = (
+            draw.choice(SPACE[k]) for k in ("trainer.batch_size", "model.args.dropout", "model.args.channels")
+        )
+        net = build(
+            toml.load("fashion-cnn", [f"model.args.dropout={dropout}", f"model.args.channels={channels}"]).model, info
+        )
         optimizer, loss_function = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=decay), nn.CrossEntropyLoss()
         for _ in range(EPOCHS):
             net.train()
@@ -183,7 +193,9 @@ def killed(trials: int = 60, kills: int = 25, seed: int = 0) -> bool:
     distinct = len({json.dumps(t.params, sort_keys=True) for t in found})
     print(f"{dead} workers killed: {len(numbers)} trials ({', '.join(f'{n} {s.lower()}' for s, n in states.items())}), {distinct} distinct, "
           f"{survived} outlived their process, {wrong} with an epoch twice or missing")  # fmt: skip
-    return numbers == list(range(trials)) and distinct == trials and wrong == 0 and states.keys() <= {"COMPLETE", "PRUNED"}
+    return (
+        numbers == list(range(trials)) and distinct == trials and wrong == 0 and states.keys() <= {"COMPLETE", "PRUNED"}
+    )
 
 
 def _children(pid: int) -> list[psutil.Process]:

@@ -41,7 +41,6 @@ class Signals:
         else:
             self.checkpoint = True
 
-
     @property
     def ending(self) -> bool:
         """Whether the process is to end."""

@@ -40,6 +40,8 @@ VERBS = {
     "evaluate": ("further", "evaluate a model on any data set"),
     "predict": ("further", "predict for images, folders, tables or stdin"),
     "finetune": ("further", "train a model further on other data"),
+    "study": ("study", "studies: list, show, best, importance, export, plot, stop, enqueue, edit"),
+    "dashboard": ("study", "start optuna-dashboard on a study"),
     "catalog": ("machine", "what can be picked: data, models, optimizers, ..."),
     "doctor": ("machine", "what this machine has: devices, versions, data"),
 }
@@ -82,7 +84,9 @@ def _train(words: list[str]) -> int:
         return serve(root)
     if search.wanted(options):
         if not options.batch:
-            raise UserError("--trials, --workers and --study need --batch; in the workbench search from the Search screen (S).")
+            raise UserError(
+                "--trials, --workers and --study need --batch; in the workbench search from the Search screen (S)."
+            )
         return search.search(options, root)
     if not (options.batch or options.dry_run):
         return _open_workbench(options, roots)

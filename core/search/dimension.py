@@ -77,7 +77,9 @@ def read(key: str, raw: Any) -> Dimension:
     if isinstance(raw, list | tuple):
         raw = {"choices": list(raw)}
     if not isinstance(raw, Mapping):
-        raise UserError(f"{where} = {raw!r} is not a range, such as {{ low = 0.1, high = 1 }}, and not a list of choices.")
+        raise UserError(
+            f"{where} = {raw!r} is not a range, such as {{ low = 0.1, high = 1 }}, and not a list of choices."
+        )
     for name in raw:
         if name not in _KEYS:
             raise UserError(f"{where}.{name} is not known; {did_you_mean(name, _KEYS)}")
@@ -187,7 +189,9 @@ def parse(key: str, text: str) -> dict[str, Any]:
         elif word == "step" and words:
             raw["step"] = _value(words.pop(0))
         else:
-            raise UserError(f"search.space.{key}: {word!r} is not understood; a range is 'LOW .. HIGH log' or 'LOW .. HIGH step S'.")
+            raise UserError(
+                f"search.space.{key}: {word!r} is not understood; a range is 'LOW .. HIGH log' or 'LOW .. HIGH step S'."
+            )
     return raw
 
 

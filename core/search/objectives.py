@@ -42,7 +42,9 @@ def objectives(experiment: Experiment) -> tuple[Objective, ...]:
     if twice is not None:
         raise UserError(f"search.objectives names {twice!r} twice.")
     if found[0].cost and len(found) == 1 and experiment.search.function is None:
-        raise UserError(f"search.objectives = ['{found[0].name}'] alone seeks the least model, whatever it has learned; name a metric first.")
+        raise UserError(
+            f"search.objectives = ['{found[0].name}'] alone seeks the least model, whatever it has learned; name a metric first."
+        )
     if len(found) > 1 and experiment.pruner.name not in (None, "none"):
         raise UserError(
             f"pruner.name = {experiment.pruner.name!r} with {len(found)} objectives: Optuna prunes by one objective only; "
@@ -59,7 +61,9 @@ def _objective(text: str, experiment: Experiment) -> Objective:
     part, metric = names.metric(name)
     if name not in COSTS and part in ("test", "train", "last"):
         why = "the test set is read once, at the end" if part == "test" else "a model is chosen by its best validation"
-        raise UserError(f"search.objectives: {text!r} can't be sought: {why}; name the validation's metric, such as {metric!r}.")
+        raise UserError(
+            f"search.objectives: {text!r} can't be sought: {why}; name the validation's metric, such as {metric!r}."
+        )
     if not direction and name not in COSTS:
         higher = names.higher_is_better(metric)
     if experiment.trainer.validation_share == 0 and name not in COSTS:

@@ -31,11 +31,12 @@ class TrialReporter:
         done = sum(t.state.is_finished() for t in there)
         goes_on = f"; goes on after {done}" if done else ""
         self._print(f"study    {study.folder}")
-        self._print(f"seeks    {', '.join(one.text for one in study.objectives)}, {study.limits.trials} trials in all{goes_on}")
+        self._print(
+            f"seeks    {', '.join(one.text for one in study.objectives)}, {study.limits.trials} trials in all{goes_on}"
+        )
         for key, dimension in study.space.dimensions.items():
             self._print(f"search   {key}  {dimension.text}")
-        sampler, pruner = study.experiment.sampler.name, type(study.optuna.pruner).__name__.removesuffix("Pruner").lower()
-        self._print(f"by       {sampler}, pruner {pruner if study.prunes else 'none'}")
+        self._print(f"by       {study.experiment.sampler.name}, pruner {study.pruner_name}")
 
     def told(self, trial: FrozenTrial) -> None:
         """A trial is over."""
@@ -49,7 +50,9 @@ class TrialReporter:
         sign = "*" if trial.number in best else " "
         values = " ".join(number(v, o.name) for v, o in zip(row.values, self._study.objectives, strict=False)) or "-"
         reason = f"  {row.reason}" if row.reason else ""
-        self._print(f"trial {row.number:>4} {sign} {row.state:<8} {values:>9}  {duration(row.seconds()):>5}  {settings(row)}{reason}")
+        self._print(
+            f"trial {row.number:>4} {sign} {row.state:<8} {values:>9}  {duration(row.seconds()):>5}  {settings(row)}{reason}"
+        )
 
     def note(self, text: str) -> None:
         """Something beside the trials."""
@@ -62,13 +65,17 @@ class TrialReporter:
         if self._form == "plain":
             for trial in best:
                 row = row_of(trial, self._study)
-                told = " ".join(f"{o.name} {number(v, o.name)}" for v, o in zip(row.values, self._study.objectives, strict=True))
+                told = " ".join(
+                    f"{o.name} {number(v, o.name)}" for v, o in zip(row.values, self._study.objectives, strict=True)
+                )
                 self._print(f"best     trial {row.number}: {told}  {settings(row)}")
             if len(best) == 1:
                 self._print(f"         {self._study.run_of(best[0].number)}")
             waiting = sum(t.state.name in ("WAITING", "RUNNING") for t in self._study.trials())
             if waiting:
-                self.note(f"{waiting} trials wait or run elsewhere; go on with: torchdeck --batch --study {self._study.folder}")
+                self.note(
+                    f"{waiting} trials wait or run elsewhere; go on with: torchdeck --batch --study {self._study.folder}"
+                )
         if failure is not None:
             say(f"torchdeck: {failure}")
 

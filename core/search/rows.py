@@ -94,7 +94,11 @@ def short(key: str) -> str:
     for head in ("model.args.", "optimizer.args.", "trainer."):
         if key.startswith(head):
             return key.removeprefix(head)
-    return key.removeprefix("optimizer.") if key.startswith("optimizer.") and key != "optimizer.name" else key.removesuffix(".name")
+    return (
+        key.removeprefix("optimizer.")
+        if key.startswith("optimizer.") and key != "optimizer.name"
+        else key.removesuffix(".name")
+    )
 
 
 def settings(row: TrialRow) -> str:

@@ -172,7 +172,9 @@ class Space:
             return [label(choice) for choice in dimension.choices]
         step = dimension.step or (1 if self._types[key] is int and not dimension.log else None)
         if step is None or dimension.low is None or dimension.high is None:
-            raise UserError(f"search.space.{key} = {dimension.text!r} has no end of values; give it a step, or choices.")
+            raise UserError(
+                f"search.space.{key} = {dimension.text!r} has no end of values; give it a step, or choices."
+            )
         count = int((dimension.high - dimension.low) / step + 1e-9) + 1
         return [self._types[key](dimension.low + i * step) for i in range(count)]
 

@@ -171,7 +171,9 @@ def storage_errors(url: str) -> Iterator[None]:
     try:
         yield
     except (optuna.exceptions.StorageInternalError, sql.SQLAlchemyError) as error:
-        cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__ else error
+        cause = (
+            error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__ else error
+        )
         original = getattr(cause, "orig", None) or cause
         lines = str(original).strip().splitlines()
         said = lines[0] if lines else type(original).__name__
@@ -186,4 +188,6 @@ def storage_errors(url: str) -> Iterator[None]:
             f"installed; bring it up to date with: optuna storage upgrade --storage {hidden(url)}"
         ) from None
     except (sqlite3.Error, OSError) as error:
-        raise UserError(f"The study's storage {hidden(url)!r} fails: {getattr(error, 'strerror', None) or error}.") from None
+        raise UserError(
+            f"The study's storage {hidden(url)!r} fails: {getattr(error, 'strerror', None) or error}."
+        ) from None

@@ -61,10 +61,21 @@ class Study:
         # Samplers that have tried everything ask the study to stop, which Optuna allows within optimize() only.
         self.exhausted = False
         handle.stop = self._exhaust  # type: ignore[method-assign]
+        self._text = ""
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take over what others have changed of the space.
+
+        Raises UserError for a study that was not made by torchdeck.
+        """
         text = self.attribute(EXPERIMENT)
         if not isinstance(text, str):
-            raise UserError(f"The study {handle.study_name!r} in {storages.hidden(url)!r} was not made by torchdeck: it has no experiment.")
-        self.take(toml.loads(text, f"the study {handle.study_name!r}"))
+            where = storages.hidden(self.url)
+            raise UserError(f"The study {self.name!r} in {where!r} was not made by torchdeck: it has no experiment.")
+        if text != self._text:
+            self._text = text
+            self.take(toml.loads(text, f"the study {self.name!r}"))
 
     def take(self, experiment: Experiment) -> None:
         """Search this experiment from now on."""
@@ -72,6 +83,7 @@ class Study:
         self.space = Space(experiment)
         self.objectives: tuple[Objective, ...] = objectives(experiment)
         self.optuna.pruner = build_pruner(experiment)
+        self.pruner_name = self.experiment.pruner.name or ("none" if len(self.objectives) > 1 else "median")
         self.prunes = not isinstance(self.optuna.pruner, optuna.pruners.NopPruner)
 
     def _exhaust(self) -> None:
@@ -204,7 +216,9 @@ def create(experiment: Experiment, root: Path, url: str | None = None, name: str
     """
     name = name or default_name(experiment)
     if not experiment.search.space and experiment.search.function is None:
-        raise UserError("Nothing is searched: give [search.space], such as \"optimizer.lr\" = '1e-4 .. 0.1 log', or search.function.")
+        raise UserError(
+            "Nothing is searched: give [search.space], such as \"optimizer.lr\" = '1e-4 .. 0.1 log', or search.function."
+        )
     space, wanted = Space(experiment), objectives(experiment)
     check_sampler(experiment, space, len(wanted) > 1)
     build_pruner(experiment)
@@ -228,9 +242,15 @@ def create(experiment: Experiment, root: Path, url: str | None = None, name: str
     return study
 
 
-def _create(experiment: Experiment, folder: Path, url: str, storage: Any, name: str, wanted: Sequence[Objective]) -> Study:
+def _create(
+    experiment: Experiment, folder: Path, url: str, storage: Any, name: str, wanted: Sequence[Objective]
+) -> Study:
     directions = ["maximize" if one.higher else "minimize" for one in wanted]
-    with storages.locked_everywhere(url, storage, name, folder) if storages.file_of(url) is None else contextlib.nullcontext():
+    with (
+        storages.locked_everywhere(url, storage, name, folder)
+        if storages.file_of(url) is None
+        else contextlib.nullcontext()
+    ):
         handle = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
         attributes = handle._storage.get_study_system_attrs(handle._study_id)
         if EXPERIMENT in attributes:
@@ -239,7 +259,9 @@ def _create(experiment: Experiment, folder: Path, url: str, storage: Any, name: 
             # How it is searched may change from one start to the next.
             study.take(experiment)
         elif handle.get_trials(deepcopy=False):
-            raise UserError(f"The storage {storages.hidden(url)!r} holds a study {name!r} that was not made by torchdeck; choose another name.")
+            raise UserError(
+                f"The storage {storages.hidden(url)!r} holds a study {name!r} that was not made by torchdeck; choose another name."
+            )
         else:
             handle._storage.set_study_system_attr(handle._study_id, ID, new_id())
         text = toml.dumps(_without_password(experiment))

@@ -49,7 +49,9 @@ class Owners:
 class Watch(threading.Thread):
     """Beats the heart of a running trial, and looks what is asked of it, of the study, and by the clock."""
 
-    def __init__(self, study: Study, trial: optuna.Trial, obey: Callable[[str], bool], out_of_time: Callable[[], bool]) -> None:
+    def __init__(
+        self, study: Study, trial: optuna.Trial, obey: Callable[[str], bool], out_of_time: Callable[[], bool]
+    ) -> None:
         """``obey`` is called with stop, prune or pause until it says that it was done."""
         super().__init__(name="torchdeck-watch", daemon=True)
         self._study, self._trial = study, trial

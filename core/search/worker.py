@@ -82,6 +82,7 @@ class Worker:
         study = self.study
         with study.errors(), study.locked():
             self._revive()
+            study.refresh()
             if study.stopped or study.exhausted:
                 return None
             trials = study.trials()
@@ -169,7 +170,9 @@ def set_attribute(study: Study, trial_id: int, key: str, value: Any) -> None:
 
 def _all_failing(trials: list[FrozenTrial], limit: int, since: float) -> str | None:
     """The common reason when the last so many trials have all failed, as one sentence."""
-    over = [t for t in trials if t.state.is_finished() and t.datetime_complete and t.datetime_complete.timestamp() >= since]
+    over = [
+        t for t in trials if t.state.is_finished() and t.datetime_complete and t.datetime_complete.timestamp() >= since
+    ]
     over.sort(key=lambda t: t.datetime_complete.timestamp())  # type: ignore[union-attr]
     last = over[-limit:]
     if len(last) < limit or any(t.state != TrialState.FAIL for t in last):
@@ -183,7 +186,9 @@ def _all_failing(trials: list[FrozenTrial], limit: int, since: float) -> str | N
 def _stalled(study: Study, patience: int) -> bool:
     if not patience or len(study.objectives) > 1:
         return False
-    over = sorted((t for t in study.trials() if t.state in (TrialState.COMPLETE, TrialState.PRUNED)), key=lambda t: t.number)
+    over = sorted(
+        (t for t in study.trials() if t.state in (TrialState.COMPLETE, TrialState.PRUNED)), key=lambda t: t.number
+    )
     best = study.best()
     return bool(best) and sum(t.number > best[0].number for t in over) >= patience
 
@@ -370,7 +375,9 @@ class _Attempt:
             return self._outcome(trained[0])
         values = list(result) if isinstance(result, list | tuple) else [result]
         if len(values) != len(self._study.objectives) or not all(isinstance(v, int | float) for v in values):
-            raise UserError(f"search.function: {reference!r} returned {result!r}, not {len(self._study.objectives)} numbers.")
+            raise UserError(
+                f"search.function: {reference!r} returned {result!r}, not {len(self._study.objectives)} numbers."
+            )
         return TrialState.COMPLETE, [float(v) for v in values], ""
 
     # --- commands ------------------------------------------------------------------------------------------------------

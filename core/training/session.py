@@ -53,7 +53,9 @@ class TrialOf:
 class Session:
     """One training in a background thread. ``start`` returns at once; ``join`` waits for the end."""
 
-    def __init__(self, experiment: Experiment, root: Path, resume: Path | None = None, trial: TrialOf | None = None) -> None:
+    def __init__(
+        self, experiment: Experiment, root: Path, resume: Path | None = None, trial: TrialOf | None = None
+    ) -> None:
         self.experiment = experiment
         self.trial = trial
         self.control = Control()

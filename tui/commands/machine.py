@@ -15,7 +15,9 @@ from tui.commands.shared import add_runs, print_json, roots
 def catalog_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``torchdeck catalog``."""
     parser.add_argument(
-        "kind", nargs="?", help="data, transform, target_transform, model, loss, optimizer, schedule, preset"
+        "kind",
+        nargs="?",
+        help="data, transform, target_transform, model, loss, optimizer, schedule, sampler, pruner, preset",
     )
     parser.add_argument("name", nargs="?", help="one entry")
     parser.add_argument("--json", action="store_true", help="as JSON")

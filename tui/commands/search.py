@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of a search."""
     parser.add_argument("--trials", type=int, metavar="N", help="search [search.space] with N trials in all")
-    parser.add_argument("--workers", type=int, metavar="N", help="so many processes, each with its GPU or share of the cores")
-    parser.add_argument("--study", metavar="STUDY", help="the study to make or go on with: its name, directory, or URL#NAME")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="so many processes, each with its GPU or share of the cores"
+    )
+    parser.add_argument(
+        "--study", metavar="STUDY", help="the study to make or go on with: its name, directory, or URL#NAME"
+    )
     parser.add_argument("--trust-code", action="store_true", help="run code that a study of somebody else names")
 
 
@@ -35,7 +39,9 @@ def search(options: argparse.Namespace, root: Path) -> int:
         if value is not None and value < 1:
             raise UserError(f"--{name} {value}: it must be at least 1.")
     if world().size > 1:
-        raise UserError("A search does not run under torchrun; start workers with --workers, or one torchdeck for each GPU.")
+        raise UserError(
+            "A search does not run under torchrun; start workers with --workers, or one torchdeck for each GPU."
+        )
     study = _study(options, root)
     with study.errors():
         if options.trials is not None:
@@ -66,7 +72,9 @@ def _study(options: argparse.Namespace, root: Path) -> Study:
         if options.study is None:
             options.experiment = "digits"
         elif options.overrides:
-            raise UserError("--set needs an experiment: a study keeps the one that it was made with; see torchdeck study edit.")
+            raise UserError(
+                "--set needs an experiment: a study keeps the one that it was made with; see torchdeck study edit."
+            )
     if options.experiment:
         experiment = toml.load(options.experiment, options.overrides)
         url, name = _place(options.study)
@@ -98,4 +106,6 @@ def _vouch(study: Study, trusted: bool) -> None:
     if code is None and study.experiment.sampler.name == "CMA-ES":
         code = "a pickle, in which Optuna's CMA-ES keeps its state"
     if code is not None:
-        raise UserError(f"The study {study.name!r} was not made here and would run the code {code!r}; if you trust it, say --trust-code.")
+        raise UserError(
+            f"The study {study.name!r} was not made here and would run the code {code!r}; if you trust it, say --trust-code."
+        )

@@ -1,0 +1,37 @@
+"""Starting a search that outlives whoever started it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from core.errors import UserError
+from core.runs.queue import environment
+
+#: What its workers and their keeper say.
+OUTPUT = "output.log"
+
+
+def start(folder: Path, workers: int) -> subprocess.Popen[bytes]:
+    """Go on with the study in a process of its own, in a session of its own.
+
+    Raises UserError when it can't be started.
+    """
+    words = [sys.executable, "-P", "-m", "tui", "--batch", "--study", str(folder.absolute()), "--workers", str(workers)]
+    try:
+        with (folder / OUTPUT).open("wb") as output:
+            return subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=environment()
+            )
+    except OSError as error:
+        raise UserError(f"The search can't be started: {error.strerror}.") from None
+
+
+def said(folder: Path) -> str:
+    """The last line that it said."""
+    try:
+        lines = (folder / OUTPUT).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1] if lines else ""

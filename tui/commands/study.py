@@ -1,0 +1,463 @@
+"""``torchdeck study``: studies listed, shown, drawn, exported, steered; ``torchdeck dashboard``."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import UserError, did_you_mean
+from tui.commands.shared import add_runs, print_json, print_table, roots
+
+if TYPE_CHECKING:
+    from core.search.look import Look
+    from core.search.study import Study
+
+_VERBS: dict[str, str] = {
+    "list": "the studies below --runs",
+    "show": "a study's trials",
+    "best": "the best trial's experiment as TOML, which torchdeck --batch takes",
+    "importance": "which searched fields matter",
+    "export": "all trials as CSV or JSON",
+    "plot": "history, importance, slices, contour, parallel, pareto, intermediate, edf",
+    "stop": "stop all workers after a checkpoint, or one trial",
+    "prune": "give up a running trial",
+    "enqueue": "try these settings next",
+    "edit": "change the space, and go on with the trials that are there",
+}
+
+
+def study_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``torchdeck study``."""
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    made = {}
+    for name, words in _VERBS.items():
+        made[name] = verb = verbs.add_parser(name, help=words, description=words, allow_abbrev=False)
+        if name != "list":
+            verb.add_argument("study", metavar="STUDY", help="its name, its directory, or URL#NAME")
+        add_runs(verb)
+        if name in ("list", "show", "importance", "best"):
+            verb.add_argument("--json", action="store_true", help="as JSON")
+    made["show"].add_argument("--sort", choices=("number", "value"), default="number", help="in what order")
+    made["best"].add_argument("--trial", type=int, metavar="N", help="of this trial instead of the best one")
+    made["importance"].add_argument(
+        "--by", choices=("fanova", "ped-anova", "mdi"), default="fanova", help="the evaluator"
+    )
+    made["importance"].add_argument("--objective", metavar="NAME", help="of which objective (default: the first)")
+    form = made["export"].add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_true", help="as CSV (the default)")
+    form.add_argument("--json", action="store_true", help="as JSON")
+    made["export"].add_argument("-o", "--output", metavar="FILE", help="into this file")
+    made["plot"].add_argument("kind", nargs="*", metavar="KIND", help=f"{_VERBS['plot']} (default: history and slices)")
+    made["plot"].add_argument("-o", "--output", metavar="FILE", help="into a .png, .svg or .pdf file, of one KIND")
+    made["plot"].add_argument("--params", metavar="A,B", help="of a contour: which two parameters")
+    made["stop"].add_argument("--trial", type=int, metavar="N", help="only this trial; its value so far counts")
+    made["prune"].add_argument("trial", type=int, metavar="N", help="the trial's number")
+    made["enqueue"].add_argument(
+        "settings", nargs="+", metavar="KEY=VALUE", help="such as optimizer.lr=0.01; what is left out is sampled"
+    )
+    made["edit"].add_argument(
+        "settings", nargs="+", metavar="KEY=RANGE", help="such as 'optimizer.lr=1e-4 .. 0.01 log'; KEY= takes it out"
+    )
+
+
+def study(options: argparse.Namespace) -> int:
+    """One of the verbs."""
+    commands: dict[str, Callable[[argparse.Namespace], int]] = {
+        "list": _list, "show": _show, "best": _best, "importance": _importance, "export": _export, "plot": _plot,
+        "stop": _stop, "prune": _prune, "enqueue": _enqueue, "edit": _edit,
+    }  # fmt: skip
+    return commands[options.verb](options)
+
+
+def _open(options: argparse.Namespace) -> Study:
+    from core.search.study import open_study
+
+    error: UserError | None = None
+    for root in roots(options):
+        try:
+            return open_study(options.study, root)
+        except UserError as problem:
+            error = error or problem
+    assert error is not None
+    raise error
+
+
+def _look(options: argparse.Namespace) -> tuple[Study, Look]:
+    from core.search.look import Looker
+
+    opened = _open(options)
+    return opened, Looker(opened).look()
+
+
+# --- list, show ------------------------------------------------------------------------------------------------------
+
+
+def _list(options: argparse.Namespace) -> int:
+    from core.search.look import Looker
+    from core.search.rows import number
+    from core.search.study import folders, open_folder
+
+    looks = []
+    for root in roots(options):
+        for folder in folders(root):
+            try:
+                looks.append(Looker(open_folder(folder)).look())
+            except UserError as error:
+                print(f"warning: {error}", file=sys.stderr)
+    looks.sort(key=lambda look: look.begun)
+    if options.json:
+        print_json([_summary(look) for look in looks])
+        return 0
+    if not looks:
+        print(f"no studies in {', '.join(repr(str(root)) for root in roots(options))}")
+        return 0
+    rows = []
+    for look in looks:
+        best = look.row(look.best[0]) if look.best else None
+        told = number(best.value, look.objectives[0].name) if best else "-"
+        rows.append([look.name, f"{_over(look)}/{look.limits.trials}", ", ".join(o.text for o in look.objectives), told,
+                     str(look.working or ""), look.sampler, look.pruner, str(look.folder)])  # fmt: skip
+    print_table(["study", "trials", "seeks", "best", "running", "sampler", "pruner", "directory"], rows)
+    return 0
+
+
+def _over(look: Look) -> int:
+    return sum(n for state, n in look.counts.items() if state not in ("waiting", "running"))
+
+
+def _summary(look: Look) -> dict[str, Any]:
+    best = look.row(look.best[0]) if look.best else None
+    return {
+        "name": look.name, "directory": str(look.folder), "objectives": [o.text for o in look.objectives],
+        "trials": look.limits.trials, "states": dict(look.counts), "running": look.working, "best": list(look.best),
+        "best_value": best.value if best else None, "sampler": look.sampler, "pruner": look.pruner,
+        "space": {key: d.text for key, d in look.dimensions.items()},
+    }  # fmt: skip
+
+
+def _show(options: argparse.Namespace) -> int:
+    from core.reporters import duration
+    from core.search.report import as_json
+    from core.search.rows import number, short, shown
+    from tui.drawing.bars import sparkline
+
+    opened, look = _look(options)
+    found = list(look.rows)
+    if options.sort == "value":
+        sign = -1 if look.objectives[0].higher else 1
+        found.sort(key=lambda row: (not row.values, row.state != "complete", sign * row.value if row.values else 0))
+    if options.json:
+        print_json(_summary(look) | {"list": [as_json(row, opened) for row in found]})
+        return 0
+    states = ", ".join(f"{n} {state}" for state, n in look.counts.items())
+    print(
+        f"{look.name}: {', '.join(o.text for o in look.objectives)}; {states or 'no trials yet'}; {look.limits.trials} in all; {look.folder}"
+    )
+    keys = list(look.dimensions)
+    rows = []
+    for row in found:
+        sign = "*" if row.number in look.best else "<" if row.former else " "
+        values = [number(row.values[i], o.name) if i < len(row.values) else "-" for i, o in enumerate(look.objectives)]
+        took = row.seconds()
+        rows.append([f"{row.number}{sign}", row.state, *values, duration(took) if took is not None else "-",
+                     sparkline([v for _, v in row.curve], 10), *(shown(row.fields[k]) if k in row.fields else "-" for k in keys), row.reason])  # fmt: skip
+    titles = ["trial", "state", *(o.name for o in look.objectives), "time", "curve", *(short(k) for k in keys), ""]
+    print_table(titles, rows, [True, False, *(True for _ in look.objectives), True])
+    return 0
+
+
+# --- best, importance, export ------------------------------------------------------------------------------------------
+
+
+def _best(options: argparse.Namespace) -> int:
+    from core import toml
+    from core.search.rows import number, row_of, settings
+
+    opened, look = _look(options)
+    wanted = options.trial if options.trial is not None else (look.best[0] if look.best else None)
+    if wanted is None:
+        raise UserError(f"No trial of {look.name!r} is complete yet.")
+    row = look.row(wanted)
+    if row is None:
+        raise UserError(f"There is no trial {wanted} in {look.name!r}.")
+    if options.json:
+        print_json({"trial": row.number, "fields": dict(row.fields), "values": list(row.values), "run": row.run})
+        return 0
+    text = toml.dumps(opened.experiment_of(row.fields))
+    told = ", ".join(f"{o.name} {number(v, o.name)}" for o, v in zip(look.objectives, row.values, strict=False))
+    print(f"# Trial {row.number} of the study {look.name}: {told or row.state}")
+    print(
+        f"# {settings(row_of(next(t for t in opened.optuna.get_trials(deepcopy=False) if t.number == wanted), opened))}"
+    )
+    if len(look.best) > 1 and options.trial is None:
+        print(f"# The Pareto front has {len(look.best)} trials, this is the first: {', '.join(map(str, look.best))}")
+    print(text, end="")
+    return 0
+
+
+def _importance(options: argparse.Namespace) -> int:
+    from core.search.importance import importances
+
+    found = importances(_open(options), options.by, options.objective)
+    if options.json:
+        print_json(found)
+        return 0
+    from tui.drawing.bars import bar
+
+    room = max(len(key) for key in found)
+    for key, share in found.items():
+        print(f"{key:<{room}} {share:>6.1%} {bar(share, 40).rstrip()}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from core import files
+    from core.search.report import as_json
+
+    opened, look = _look(options)
+    found = [as_json(row, opened) for row in look.rows]
+
+    def write(out: Any) -> None:
+        if options.json:
+            json.dump(found, out, indent=1, default=str)
+            out.write("\n")
+            return
+        params = list(dict.fromkeys(name for row in look.rows for name in row.params))
+        names = [o.name for o in look.objectives]
+        attributes = list(
+            dict.fromkeys(name for row in look.rows for name in row.attributes if name not in ("run", "reason"))
+        )
+        writer = csv.writer(out)
+        writer.writerow(["number", "state", *names, "started", "ended", "seconds", *params, "run", "reason", "former",
+                         *(f"attribute_{name}" for name in attributes)])  # fmt: skip
+        for one in found:
+            writer.writerow([one["number"], one["state"], *(one["values"].get(n) for n in names), one["started"], one["ended"],
+                             one["seconds"], *(one["params"].get(p) for p in params), one["run"], one["reason"], one["former"],
+                             *(one["attributes"].get(a) for a in attributes)])  # fmt: skip
+
+    if options.output is None:
+        write(sys.stdout)
+        return 0
+    try:
+        with files.replacing(Path(options.output).expanduser(), "w") as out:
+            write(out)
+    except OSError as error:
+        raise UserError(f"{options.output!r} can't be written: {error.strerror}.") from None
+    print(options.output)
+    return 0
+
+
+# --- plot ------------------------------------------------------------------------------------------------------------
+
+_STYLES = {"axis": "bright_black", "title": "bold", "point": "blue", "pruned": "bright_black", "best": "bold green",
+           "line": "green", "chosen": "bold magenta", "bad": "red", "middle": "yellow", "good": "green"}  # fmt: skip
+
+
+def _plot(options: argparse.Namespace) -> int:
+    from tui.drawing.study import PICTURES
+
+    names = [*PICTURES, "importance"]
+    kinds = options.kind or ["history", "slices"]
+    for kind in kinds:
+        if kind not in names:
+            raise UserError(f"There is no picture {kind!r} of a study; {did_you_mean(kind, names)}")
+    opened, look = _look(options)
+    pair = tuple(options.params.split(",")) if options.params else None
+    if pair is not None:
+        from tui.drawing.study import parameters
+
+        for name in pair:
+            if name not in parameters(look):
+                raise UserError(f"--params: there is no parameter {name!r}; {did_you_mean(name, parameters(look))}")
+        if len(pair) != 2:
+            raise UserError("--params takes two parameters, with a comma between them.")
+    if options.output is not None:
+        if len(kinds) != 1:
+            raise UserError("-o takes one picture; name its KIND.")
+        _plot_to_file(opened, kinds[0], Path(options.output).expanduser(), pair)
+        print(options.output)
+        return 0
+    from rich.console import Console
+
+    from tui.drawing.study import contour, importance
+
+    console = Console(highlight=False)
+    width = shutil.get_terminal_size((100, 40)).columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else 100
+    for kind in kinds:
+        if kind == "importance":
+            from core.search.importance import importances
+
+            lines = importance(importances(opened), "importance (fANOVA)", width, 20, _STYLES)
+        elif kind == "contour":
+            lines = contour(look, None, width, 20, _STYLES, pair)  # type: ignore[arg-type]
+        else:
+            lines = PICTURES[kind][0](look, None, width, 20, _STYLES)
+        for line in lines:
+            console.print(line, soft_wrap=True)
+    return 0
+
+
+def _plot_to_file(opened: Study, kind: str, path: Path, pair: Any) -> None:
+    """With Optuna's own pictures."""
+    import warnings
+
+    from core import files
+
+    form = path.suffix.lower().lstrip(".")
+    if form not in ("png", "svg", "pdf"):
+        raise UserError(f"-o {str(path)!r}: name a .png, .svg or .pdf file.")
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import optuna.visualization.matplotlib as pictures
+
+    name = {"history": "optimization_history", "slices": "slice", "contour": "contour", "parallel": "parallel_coordinate",
+            "pareto": "pareto_front", "intermediate": "intermediate_values", "edf": "edf", "importance": "param_importances"}[kind]  # fmt: skip
+    several = len(opened.objectives) > 1 and kind not in ("pareto", "intermediate")
+    options: dict[str, Any] = (
+        {"target": lambda t: t.values[0], "target_name": opened.objectives[0].name} if several else {}
+    )
+    if kind == "contour" and pair:
+        options["params"] = list(pair)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            axes = getattr(pictures, f"plot_{name}")(opened.optuna, **options)
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{kind} can't be drawn: {str(error).splitlines()[0]}") from None
+        first = axes if hasattr(axes, "figure") else axes.flat[0]
+        try:
+            with files.replacing(path) as file:
+                first.figure.savefig(file, format=form, dpi=120, bbox_inches="tight")
+        except OSError as error:
+            raise UserError(f"{str(path)!r} can't be written: {error.strerror}.") from None
+
+
+# --- steering --------------------------------------------------------------------------------------------------------
+
+
+def _stop(options: argparse.Namespace) -> int:
+    from core.search.watch import ask_of
+
+    opened = _open(options)
+    with opened.errors():
+        if options.trial is not None:
+            ask_of(opened, options.trial, "stop")
+            print(f"trial {options.trial} is asked to stop; its value so far counts")
+            return 0
+        opened.stop()
+    print(
+        f"the workers of {opened.name} are asked to stop after a checkpoint; go on with: torchdeck --batch --study {opened.folder}"
+    )
+    return 0
+
+
+def _prune(options: argparse.Namespace) -> int:
+    from core.search.watch import ask_of
+
+    opened = _open(options)
+    with opened.errors():
+        ask_of(opened, options.trial, "prune")
+    print(f"trial {options.trial} is asked to give up")
+    return 0
+
+
+def _enqueue(options: argparse.Namespace) -> int:
+    opened = _open(options)
+    values = settings_of(opened, options.settings)
+    with opened.errors(), opened.locked():
+        opened.enqueue(values)
+    print(f"waits in {opened.name}: {' '.join(options.settings)}")
+    return 0
+
+
+def settings_of(opened: Study, words: list[str]) -> dict[str, Any]:
+    """Values by key from ``key=value`` texts; a key may be cut to its end where that is clear (``lr=0.01``).
+
+    Raises UserError for anything else.
+    """
+    from core import toml
+    from core.search.rows import short
+
+    values = {}
+    for word in words:
+        key, sign, text = word.partition("=")
+        if not sign:
+            raise UserError(f"{word!r} is not of the form KEY=VALUE.")
+        matching = [k for k in opened.space.dimensions if key in (k, short(k))]
+        values[matching[0] if len(matching) == 1 else key] = toml.parse_value(text.strip())
+    opened.space.encode(values)
+    return values
+
+
+def _edit(options: argparse.Namespace) -> int:
+    from core.search.study import edit
+
+    opened = _open(options)
+    changes: dict[str, Any] = {}
+    for word in options.settings:
+        key, sign, text = word.partition("=")
+        if not sign:
+            raise UserError(f"{word!r} is not of the form KEY=RANGE.")
+        changes[key.strip()] = text.strip() or None
+    with opened.errors(), opened.locked():
+        edit(opened, changes)
+    for key, dimension in opened.space.dimensions.items():
+        print(f"{key}  {dimension.text}")
+    return 0
+
+
+# --- dashboard -------------------------------------------------------------------------------------------------------
+
+
+def dashboard_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``torchdeck dashboard``."""
+    parser.add_argument("study", metavar="STUDY", help="its name, its directory, or URL#NAME")
+    add_runs(parser)
+    parser.add_argument("--port", type=int, default=8080, help="where it listens, on this machine only (default: 8080)")
+
+
+def dashboard(options: argparse.Namespace) -> int:
+    """Start optuna-dashboard on the study's storage."""
+    import getpass
+    import socket
+    import subprocess
+    from importlib import util
+
+    from core.search.keep import store
+    from core.search.storage import file_of
+
+    opened = _open(options)
+    if util.find_spec("optuna_dashboard") is None:
+        raise UserError("torchdeck dashboard needs the package optuna-dashboard: pip install 'torchdeck[dashboard]'.")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", options.port))
+        except OSError as error:
+            raise UserError(f"--port {options.port}: {error.strerror}; choose another one.") from None
+    store(opened)  # makes the folder
+    file = file_of(opened.url)
+    place = str(file) if file is not None and opened.url.startswith("journal") else opened.url
+    server = "gunicorn" if util.find_spec("gunicorn") is not None else "auto"
+    program = [sys.executable, "-c", "from optuna_dashboard._cli import main; main()", place, "--host", "127.0.0.1", "--port", str(options.port),
+               "--artifact-dir", str(opened.folder / "artifacts"), "--server", server]  # fmt: skip
+    print(f"optuna-dashboard on {opened.name}: http://127.0.0.1:{options.port}")
+    print(
+        f"from your own machine: ssh -L {options.port}:127.0.0.1:{options.port} {getpass.getuser()}@{socket.gethostname()}",
+        flush=True,
+    )
+    process = subprocess.Popen(program)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        return 0
