@@ -6,6 +6,7 @@ Everything comes from the Experiment's own definition and the catalog; nothing i
 from __future__ import annotations
 
 import ast
+import contextlib
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,8 @@ from pydantic.fields import FieldInfo
 from core import catalog, toml
 from core.errors import UserError
 from core.experiment import Experiment, Picked, Transform
+from core.search import dimension
+from core.search.space import Space
 from core.usercode_scan import parameters_of
 
 #: What most people set; all else is folded away.
@@ -65,6 +68,8 @@ def fields(raw: Mapping[str, Any]) -> Iterator[Field]:
         for name, field in model.model_fields.items():
             if name == "args":
                 yield from _arguments(section, model, table)
+            elif (section, name) == ("search", "space"):
+                yield from _dimensions(table.get(name, {}))
             else:
                 yield _field(section, name, field, model, table.get(name), table)
 
@@ -85,6 +90,39 @@ def _field(
     if key == "trainer.device":
         choices = ("auto", "cuda", "mps", "cpu")
     return Field((section, name), kind, info.description or "", limits, default, given, choices, key in _COMMON)
+
+
+def _dimensions(space: Any) -> Iterator[Field]:
+    for key, given in dimension.leaves(space) if isinstance(space, Mapping) else ():
+        yield searched(key, given)
+
+
+def searched(key: str, given: Any = None) -> Field:
+    """The field of a dimension of the search space."""
+    with contextlib.suppress(UserError):
+        given = dimension.read(key, given).text if given is not None else None
+    return Field(("search", "space", key), "dimension", f"Searched values of {key}.",
+                 "a range such as '1e-4 .. 0.1 log' or '16 .. 512 step 16', choices such as 'SGD | AdamW'; with "
+                 "'when KEY = VALUE'; nothing: not searched", None, given, common=True)  # fmt: skip
+
+
+def suggestion(item: Field) -> str:
+    """A range for a field to begin with: around the value that holds."""
+    value = item.value
+    if item.kind == "bool":
+        return "true | false"
+    if item.kind == "choice" or (item.kind == "pick" and item.choices):
+        others = [c for c in item.choices if c != value]
+        return " | ".join(
+            map(str, ([value] if value is not None else []) + others[: len(others) if item.kind == "choice" else 1])
+        )
+    numbers = value if isinstance(value, list | tuple) else [value]
+    if numbers and all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers):
+        low, high = min(numbers), max(numbers)
+        words = f"{max(1, low // 4)} .. {max(high * 2, 4)} log" if isinstance(low, int) else (
+            f"{low / 10:.3g} .. {high * 10:.3g} log" if 0 < low < 0.1 else "0 .. 0.5")  # fmt: skip
+        return words + (f" length 1 .. {len(numbers) + 1}" if isinstance(value, list | tuple) else "")
+    return f"{show(value)} | " if value is not None else ""
 
 
 def _of_optimizer(table: Mapping[str, Any], name: str) -> float | None:
@@ -186,6 +224,8 @@ def typed(field: Field, text: str) -> Any:
     Raises UserError where it can't be understood; ``toml.build`` checks what it means.
     """
     text = text.strip()
+    if field.kind == "dimension":
+        return text or None
     if text == "" or (text.lower() == "none" and field.kind != "text"):
         return None
     if field.kind == "transforms":
@@ -236,7 +276,9 @@ def change(raw: Mapping[str, Any], field: Field, text: str) -> dict[str, Any]:
     """
     changed = toml.put(raw, field.path, typed(field, text))
     try:
-        toml.build(changed)
+        experiment = toml.build(changed)
+        if field.kind == "dimension":
+            Space(experiment)
     except UserError as error:
         mine = [line for line in str(error).splitlines() if field.key in line]
         if mine:

@@ -164,6 +164,11 @@ def keys() -> list[str]:
     ]
 
 
+def check_key(key: str) -> None:
+    """Raises UserError, with the nearest names, for a key that an experiment does not have."""
+    check_path(path_of(key))
+
+
 def check_path(path: list[str]) -> None:
     """Raises UserError, with the nearest names, for a key that an experiment does not have."""
     key = ".".join(path)

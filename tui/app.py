@@ -57,6 +57,7 @@ class Workbench(App[int]):
         Binding("question_mark", "help", "Keys", key_display="?", id="app.help", tooltip="The keys of where you are"),
         Binding("ctrl+p", "command_palette", "Palette", show=False, id="app.palette", tooltip="Every action by name"),
         Binding("T", "screen('train')", "Train", show=False, id="app.train", tooltip="The Train screen"),
+        Binding("S", "screen('search')", "Search", id="app.search", tooltip="The Search screen: studies, from one key to many workers"),
         Binding("R", "screen('runs')", "Runs", id="app.runs", tooltip="The Runs screen: every run, found, compared, labelled"),
         Binding("C", "screen('checkpoints')", "Checkpoints", id="app.checkpoints", tooltip="The Checkpoints screen: files of weights, looked into and taken further"),
         Binding("q", "quit", "Quit", id="app.quit", tooltip="Leave the workbench; a run may go on without it"),
@@ -141,7 +142,7 @@ class Workbench(App[int]):
             more = f"; A shows {len(others) - 1} more" if len(others) > 1 else ""
             self.notify(f"{run.name} goes on; this is it{more}.", title="attached again", timeout=8)
         elif snapshot.waiting:
-            self.notify(f"{len(snapshot.waiting)} wait in the queue; S starts them.", timeout=8)
+            self.notify(f"{len(snapshot.waiting)} wait in the queue; W starts them.", timeout=8)
 
     def _tidy_at_quiet_moments(self) -> None:
         """Collect garbage when nobody types: a collection over all widgets takes 90 ms, and would come at any key."""
@@ -180,6 +181,10 @@ class Workbench(App[int]):
                 from tui.screens.runs import RunsScreen
 
                 made = RunsScreen(self.link, self.memory, self.roots)
+            elif name == "search":
+                from tui.screens.search import SearchScreen
+
+                made = SearchScreen(self.link, self.memory, self.roots)
             else:
                 from tui.screens.checkpoints import CheckpointsScreen
 
@@ -248,7 +253,7 @@ class Workbench(App[int]):
         """Remember the theme; what is coloured by hand is coloured anew."""
         self.memory.theme = theme
         if self.is_screen_installed("train"):
-            for name in ("train", "runs", "checkpoints"):
+            for name in ("train", "runs", "search", "checkpoints"):
                 if self.is_screen_installed(name):
                     screen: Any = self.get_screen(name)
                     self.call_after_refresh(screen.recolour)
@@ -374,12 +379,23 @@ class Workbench(App[int]):
 
 
 #: Panes whose actions are in the palette.
-_ACTING = ("form-fields", "charts", "model", "log", "queue", "runs-list", "runs-charts", "weights-tensors")
+_ACTING = (
+    "form-fields",
+    "charts",
+    "model",
+    "log",
+    "queue",
+    "runs-list",
+    "runs-charts",
+    "search-list",
+    "search-picture",
+    "weights-tensors",
+)
 
 
 def _title(node: Any) -> str:
     name = {"_Fields": "Experiment", "ModelTree": "Model", "QueueList": "Queue", "DataPreview": "Data",
-            "TrainScreen": "Run and panes", "Table": "List", "RunsScreen": "Runs", "CheckpointsScreen": "Checkpoints",
+            "TrainScreen": "Run and panes", "Table": "List", "RunsScreen": "Runs", "SearchScreen": "Search", "Picture": "Picture", "CheckpointsScreen": "Checkpoints",
             "Workbench": "Everywhere"}  # fmt: skip
     return name.get(type(node).__name__, type(node).__name__)
 

@@ -87,7 +87,7 @@ def read(key: str, raw: Any) -> Dimension:
     when = values.get("when", {})
     if not isinstance(when, Mapping):
         raise UserError(f"{where}.when = {when!r} is not a table, such as {{ 'optimizer.name' = 'SGD' }}.")
-    values["when"] = {k: tuple(v) if isinstance(v, list | tuple) else (v,) for k, v in _leaves(when)}
+    values["when"] = {k: tuple(v) if isinstance(v, list | tuple) else (v,) for k, v in leaves(when)}
     values["length"] = _length(where, values.get("length"))
     choices = values.get("choices")
     if choices is not None:
@@ -147,15 +147,16 @@ def space_of(raw: Any) -> dict[str, Dimension]:
     """
     if not isinstance(raw, Mapping):
         raise UserError(f"search.space = {raw!r} is not a table of fields.")
-    return {key: read(key, value) for key, value in _leaves(raw)}
+    return {key: read(key, value) for key, value in leaves(raw)}
 
 
-def _leaves(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys, with tables in tables joined by dots, and what each holds."""
     for key, value in raw.items():
         name = f"{prefix}{key}"
         # A table of tables is a part of a key; a table with one of a dimension's words is the dimension.
         if isinstance(value, Mapping) and value and not set(value) & set(_KEYS):
-            yield from _leaves(value, f"{name}.")
+            yield from leaves(value, f"{name}.")
         else:
             yield name, value
 

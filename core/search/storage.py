@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError
 
@@ -98,7 +98,7 @@ def open_storage(url: str, create: bool = False) -> BaseStorage:
             if create:
                 with contextlib.closing(sqlite3.connect(file, timeout=_BUSY)) as connection:
                     connection.execute("PRAGMA journal_mode=WAL")
-            engine = {"connect_args": {"timeout": _BUSY}}
+            engine: dict[str, Any] = {"connect_args": {"timeout": _BUSY}}
         else:
             _check_driver(url)
             engine = {"pool_pre_ping": True}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from core import files, toml
@@ -245,7 +246,7 @@ def create(experiment: Experiment, root: Path, url: str | None = None, name: str
 def _create(
     experiment: Experiment, folder: Path, url: str, storage: Any, name: str, wanted: Sequence[Objective]
 ) -> Study:
-    directions = ["maximize" if one.higher else "minimize" for one in wanted]
+    directions = [StudyDirection.MAXIMIZE if one.higher else StudyDirection.MINIMIZE for one in wanted]
     with (
         storages.locked_everywhere(url, storage, name, folder)
         if storages.file_of(url) is None

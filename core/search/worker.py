@@ -59,6 +59,10 @@ class Worker:
         """Until the study is over; returns the exit code. Call it in the main thread: signals arrive there only."""
         signals = Signals()
         with batch.handling(signals):
+            # Before a trial is asked for, which a death in these seconds would else be counted against.
+            import core.tracking.tensorboard
+            import core.training.build  # noqa: F401
+
             try:
                 while not signals.ending:
                     trial = self._next()

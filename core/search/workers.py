@@ -104,7 +104,7 @@ class Workers:
         """Tell of trials that were finished since the last look, and whether there were any."""
         with self._study.errors():
             fresh = [t for t in self._study.trials() if t.state.is_finished() and t.number not in self._seen]
-        fresh.sort(key=lambda t: t.datetime_complete or t.datetime_start or 0)  # type: ignore[arg-type,return-value]
+        fresh.sort(key=lambda t: t.datetime_complete or t.datetime_start or 0)
         for trial in fresh:
             self._seen.add(trial.number)
             self._told(trial)

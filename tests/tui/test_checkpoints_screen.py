@@ -69,7 +69,7 @@ async def test_resnet_fits_one_screen_and_tells_its_numbers(workbench: Open, tmp
         before = len(tree.items)
         await pilot.press("l")
         assert len(tree.items) > before
-        await pilot.press("S")
+        await pilot.press("i")
         await until(pilot, lambda: len(screen._figures) == 122)
 
 

@@ -148,7 +148,7 @@ async def test_experiments_wait_in_the_queue_and_start_in_turn(workbench: Open) 
         RemoteControl(first).stop()  # held: a run that is stopped by hand does not start the next
         await until(pilot, lambda: screen.snapshot and screen.snapshot.state == "stopped")
         assert len(screen.snapshot.waiting) == 1
-        await pilot.press("S")
+        await pilot.press("W")
         await until(pilot, lambda: screen.snapshot and screen.snapshot.run != first and screen.snapshot.state == "done")
         assert screen.snapshot.run is not None
         assert screen.snapshot.run.name.endswith("second")

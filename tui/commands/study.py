@@ -151,8 +151,8 @@ def _show(options: argparse.Namespace) -> int:
     opened, look = _look(options)
     found = list(look.rows)
     if options.sort == "value":
-        sign = -1 if look.objectives[0].higher else 1
-        found.sort(key=lambda row: (not row.values, row.state != "complete", sign * row.value if row.values else 0))
+        turn = -1 if look.objectives[0].higher else 1
+        found.sort(key=lambda row: (not row.values, row.state != "complete", turn * row.value if row.values else 0))
     if options.json:
         print_json(_summary(look) | {"list": [as_json(row, opened) for row in found]})
         return 0
@@ -163,10 +163,10 @@ def _show(options: argparse.Namespace) -> int:
     keys = list(look.dimensions)
     rows = []
     for row in found:
-        sign = "*" if row.number in look.best else "<" if row.former else " "
+        mark = "*" if row.number in look.best else "<" if row.former else " "
         values = [number(row.values[i], o.name) if i < len(row.values) else "-" for i, o in enumerate(look.objectives)]
         took = row.seconds()
-        rows.append([f"{row.number}{sign}", row.state, *values, duration(took) if took is not None else "-",
+        rows.append([f"{row.number}{mark}", row.state, *values, duration(took) if took is not None else "-",
                      sparkline([v for _, v in row.curve], 10), *(shown(row.fields[k]) if k in row.fields else "-" for k in keys), row.reason])  # fmt: skip
     titles = ["trial", "state", *(o.name for o in look.objectives), "time", "curve", *(short(k) for k in keys), ""]
     print_table(titles, rows, [True, False, *(True for _ in look.objectives), True])
@@ -296,7 +296,7 @@ def _plot(options: argparse.Namespace) -> int:
 
             lines = importance(importances(opened), "importance (fANOVA)", width, 20, _STYLES)
         elif kind == "contour":
-            lines = contour(look, None, width, 20, _STYLES, pair)  # type: ignore[arg-type]
+            lines = contour(look, None, width, 20, _STYLES, pair)
         else:
             lines = PICTURES[kind][0](look, None, width, 20, _STYLES)
         for line in lines:

@@ -148,8 +148,8 @@ def pareto(look: Look, chosen: int | None, width: int, height: int, styles: Styl
 
     def layer(some: Sequence[TrialRow], style: str, mark: str, line: bool = False) -> Layer:
         some = sorted(some, key=lambda row: row.values[1])
-        points = (np.array([row.values[i] for row in some], dtype=float) for i in (1, 0))
-        return Layer(*(_inside(scale, part) for scale, part in zip((x, y), points, strict=True)), style, mark, line)
+        across, up = (np.array([row.values[i] for row in some], dtype=float) for i in (1, 0))
+        return Layer(_inside(x, across), _inside(y, up), style, mark, line)
 
     front = [row for row in rows if row.number in look.best]
     layers = [layer(rows, "point", "•"), layer(front, "line", "", line=True), layer(front, "best", "★"),
@@ -166,12 +166,9 @@ def parameters(look: Look) -> list[str]:
     """The parameters that trials have, by Optuna's names, in the order of the space."""
     there = {name for row in look.rows for name in row.params}
     order = []
-    for key in look.dimensions:
-        order += [
-            key,
-            f"{key}.length",
-            *(f"{key}[{i}]" for i in range(look.dimensions[key].length[1] if look.dimensions[key].length else 0)),
-        ]
+    for key, dimension in look.dimensions.items():
+        most = dimension.length[1] if dimension.length is not None else 0
+        order += [key, f"{key}.length", *(f"{key}[{i}]" for i in range(most))]
     return [name for name in order if name in there]
 
 
@@ -256,7 +253,7 @@ def contour(
         [x.place([_plain(r.params[pair[0]]) for r in rows]), y.place([_plain(r.params[pair[1]]) for r in rows])], axis=1
     )
     values = np.array([row.value for row in rows])
-    good = np.isfinite(at).all(axis=1)
+    good = [bool(np.isfinite(place).all()) for place in at]
     at, values, rows = at[good], values[good], [row for row, there in zip(rows, good, strict=True) if there]
     if len(rows) < 3 or columns < 6 or lines < 2:
         return _too_few("three complete trials or more are needed", styles)

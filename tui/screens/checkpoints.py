@@ -58,7 +58,7 @@ class CheckpointsScreen(CheckpointActions):
         Binding("shift+tab", "next_pane(-1)", "Pane before", show=False, id="weights.before", tooltip="To the pane before"),
         Binding("z", "fold_all", "Fold", show=False, id="weights.fold-all", tooltip="Fold all, or unfold all"),
         Binding("escape", "back", "Back", show=False, id="weights.back", tooltip="Back to the files; then all files again"),
-        Binding("S", "statistics", "Figures", id="weights.statistics", tooltip="Read the numbers of every tensor: min, max, mean, std, zeros, NaN, inf"),
+        Binding("i", "statistics", "Figures", id="weights.statistics", tooltip="Read the numbers of every tensor: min, max, mean, std, zeros, NaN, inf"),
     ]  # fmt: skip
     DEFAULT_CSS = """
     CheckpointsScreen {

@@ -32,7 +32,7 @@ class RunKeys(Workplace):
         Binding("e", "evaluate", "Evaluate", show=False, id="run.evaluate", tooltip="Evaluate on the validation set now"),
         Binding("t", "learning_rate", "Learning rate", show=False, id="run.learning-rate", tooltip="Change the learning rate now"),
         Binding("a", "enqueue", "Queue", show=False, id="run.queue", tooltip="Put the experiment into the queue"),
-        Binding("S", "serve", "Start queue", show=False, id="run.serve", tooltip="Start what waits in the queue"),
+        Binding("W", "serve", "Start queue", show=False, id="run.serve", tooltip="Start what waits in the queue"),
         Binding("A", "attach", "Runs", id="run.attach", tooltip="Attach to a run that goes on, or look at one that is over"),
         Binding("E", "load_run", "Load", show=False, id="run.load", tooltip="Take the run's experiment into the form"),
         Binding("Y", "copy_run", "Copy", show=False, id="run.copy", tooltip="Copy the run's directory (OSC 52)"),

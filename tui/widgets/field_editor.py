@@ -57,13 +57,13 @@ class FieldEditor(Vertical):
         """A cursor that blinks would send something all the time."""
         self.query_one(Input).cursor_blink = False
 
-    def open(self, field: Field) -> None:
-        """Edit a field."""
+    def open(self, field: Field, text: str | None = None) -> None:
+        """Edit a field, beginning with its value or another text."""
         self.field = field
         box = self.query_one(Input)
         box.suggester = SuggestFromList(field.choices, case_sensitive=False) if field.choices else None
         with self.prevent(Input.Changed):
-            box.value = show(field.value)
+            box.value = show(field.value) if text is None else text
         box.placeholder = show(field.default) or "not set"
         self.add_class("-open")
         self._judge(box.value)

@@ -28,6 +28,7 @@ class _Fields(VimTree):
         Binding("enter", "edit", "Edit", id="form.edit", tooltip="Edit the field, or fold and unfold"),
         Binding("space", "cycle(1)", "Next choice", show=False, id="form.next", tooltip="The next choice of the field"),
         Binding("backspace,delete", "clear_field", "Default", id="form.default", tooltip="Back to the default"),
+        Binding("m", "search", "Search", id="form.search", tooltip="Search this field: give a range, or choices"),
         Binding("f", "file", "Own code", id="form.file", tooltip="Pick your own model, data set or loss from a file"),
         Binding("slash", "find", "Find", key_display="/", id="form.find", tooltip="Find a field by name"),
         Binding("n", "find_next", "Next found", show=False, id="form.find-next", tooltip="The next field found"),
@@ -51,6 +52,10 @@ class _Fields(VimTree):
     def action_clear_field(self) -> None:
         """Back to the default."""
         self._form.clear_field()
+
+    def action_search(self) -> None:
+        """Search the field."""
+        self._form.search()
 
     def action_file(self) -> None:
         """Code of one's own."""
@@ -76,11 +81,14 @@ class _Fields(VimTree):
         width = max(self.size.width - 2 * depth - 3, 16)
         name = item.path[-1]
         value = fields.show(item.value) or ("required" if item.required else "-")
+        searched = self._form.searched.get(item.key)
+        if searched is not None:
+            value = f"⌕ {searched}"
         room = max(width - 19, 6)
         if len(value) > room:
             value = value[: room - 1] + "…"
         text = Text(f"{name:<18.18} ", style=style, no_wrap=True)
-        if item.given is None:
+        if item.given is None and searched is None:
             text.append(value, style=Style(dim=True))
         else:
             text.append(value, style=Style(bold=True))
@@ -124,6 +132,8 @@ class Form(Vertical):
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
         self.raw: dict[str, Any] = {}
+        #: The ranges of the fields that are searched, by key.
+        self.searched: dict[str, str] = {}
         self._found = ""
 
     def compose(self) -> ComposeResult:
@@ -160,10 +170,14 @@ class Form(Vertical):
         sections: dict[str, TreeNode] = {}
         folded: dict[str, TreeNode] = {}
         rest: dict[str, list[Field]] = {}
-        for item in fields.fields(raw):
+        items_of = list(fields.fields(raw))
+        self.searched = {item.path[-1]: str(item.given) for item in items_of if item.kind == "dimension"}
+        for item in items_of:
             section = item.path[0]
             if section not in sections:
-                sections[section] = tree.root.add(section, data=section, expand=first or section in unfolded)
+                sections[section] = tree.root.add(
+                    section, data=section, expand=(first and section not in toml.SEARCHING) or section in unfolded
+                )
             if item.common or item.given is not None:
                 sections[section].add_leaf(item.path[-1], data=item)
             else:
@@ -218,13 +232,27 @@ class Form(Vertical):
     def _check(self, item: Field, text: str) -> None:
         fields.change(self.raw, item, text)
 
+    def search(self) -> None:
+        """Give the field under the cursor a range to be searched, or change the one that it has."""
+        item = self.current
+        if item is None:
+            return
+        if item.path[0] in (*toml.SEARCHING, "tracking") and item.kind != "dimension":
+            self.notify(
+                f"{item.key} says nothing about the model: it can't be searched.", severity="warning", timeout=4
+            )
+            return
+        given = item.given if item.kind == "dimension" else self.searched.get(item.key)
+        key = item.path[-1] if item.kind == "dimension" else item.key
+        self.edit(fields.searched(key, given or None), fields.suggestion(item) if given is None else None)
+
     # --- keys --------------------------------------------------------------------------------------------------------
 
-    def edit(self, item: Field) -> None:
-        """Open the editor over the field."""
+    def edit(self, item: Field, text: str | None = None) -> None:
+        """Open the editor over the field; ``text``: with that instead of its value."""
         line = self.lines.cursor_line - self.lines.scroll_offset.y
         self.editor.styles.offset = (0, max(0, min(line, self.size.height - 4)))
-        self.editor.open(item)
+        self.editor.open(item, text)
 
     @on(Tree.NodeHighlighted)
     def _highlighted(self, event: Tree.NodeHighlighted) -> None:

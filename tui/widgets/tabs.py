@@ -8,7 +8,12 @@ from tui.drawing.colours import colour
 from tui.widgets.lines import Lines
 
 #: Screens by name: key and title.
-SCREENS = {"train": ("T", "Train"), "runs": ("R", "Runs"), "checkpoints": ("C", "Checkpoints")}
+SCREENS = {
+    "train": ("T", "Train"),
+    "runs": ("R", "Runs"),
+    "search": ("S", "Search"),
+    "checkpoints": ("C", "Checkpoints"),
+}
 
 
 class Tabs(Lines):

@@ -1,0 +1,402 @@
+"""The Search screen: a study as it goes on: its trials, and pictures of what they tell."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.events import Resize
+from textual.widgets import Static
+
+from core.errors import UserError
+from core.reporters import duration
+from core.runs.queue import environment
+from core.text import printable
+from tui.link import Link
+from tui.memory import Memory
+from tui.screens.search_actions import SearchActions
+from tui.widgets.facts import Facts
+from tui.widgets.keybar import KeyBar
+from tui.widgets.picture import Picture
+from tui.widgets.table import Table, TableColumn
+from tui.widgets.tabs import Tabs
+
+# Optuna and what draws its trials are imported when the first study is opened, in a thread.
+if TYPE_CHECKING:
+    from core.search.look import Look
+    from core.search.rows import TrialRow
+
+#: Seconds between two looks while trials run, and while none does; more where a look takes long.
+_PACE, _IDLE_PACE = 1.0, 3.0
+#: Seconds between two computations of importances, at least.
+_IMPORTANCE_EVERY = 10.0
+
+_PANES = {"list": "Trials", "history": "History", "intermediate": "Curves", "importance": "Importance", "slices": "Slices",
+          "contour": "Contour", "parallel": "Parallel", "pareto": "Pareto", "edf": "Distribution", "details": "Details"}  # fmt: skip
+_TINTS = {"running": "success", "failed": "error", "pruned": "text-muted", "waiting": "warning"}
+_EVALUATORS = {"fanova": "fANOVA", "ped-anova": "PED-ANOVA"}
+
+
+class SearchScreen(SearchActions):
+    """Trials above, one of nine views below."""
+
+    BINDINGS = [
+        *(Binding(str(number % 10), f"pane('{name}')", title, show=False, id=f"search.pane-{name}", tooltip=f"Go to {title}")
+          for number, (name, title) in enumerate(_PANES.items(), 1)),
+        Binding("tab", "next_pane", "Next pane", show=False, id="search.next", tooltip="From the trials to what is below, and back"),
+        Binding("O", "order", "Order", show=False, id="search.order", tooltip="Trials by number, or the best first"),
+        Binding("i", "evaluator", "Evaluator", show=False, id="search.evaluator", tooltip="Importance by fANOVA or by PED-ANOVA"),
+        Binding("Z", "alone", "One pane", show=False, id="search.alone", tooltip="This pane alone, or both again"),
+        Binding("escape", "back", "Back", show=False, id="search.back", tooltip="Back to the trials"),
+    ]  # fmt: skip
+    DEFAULT_CSS = """
+    SearchScreen {
+        & #search-head { height: 1; padding: 0 1; background: $surface; }
+        & #search-words { height: 1; padding: 0 1; color: $text-muted; background: $surface; }
+        & #search-words.-wrong { color: $text-error; }
+        & #search-list { height: 2fr; min-height: 3; }
+        & #search-below { height: 3fr; border-top: solid $foreground 30%; border-title-color: $text-muted; }
+        & #search-below > * { display: none; }
+        & #search-below > .-shown { display: block; }
+    }
+    """
+
+    def __init__(self, link: Link, memory: Memory, roots: list[Path]) -> None:
+        super().__init__(link, memory, roots)
+        self.pane = "history"
+        self._by_value = False
+        self._evaluator = "fanova"
+        self._importance: tuple[str, Mapping[str, float]] = ("", {})
+        self._importance_of: tuple[Any, ...] = ()
+        self._importance_at = 0.0
+        self._first, self._second = 0, 1
+        self._alone = ""
+        self._wake = asyncio.Event()
+
+    def compose(self) -> ComposeResult:
+        """Tabs, where the study stands, trials, view, keys."""
+        yield Tabs(id="search-tabs")
+        yield Static("", id="search-head", markup=False)
+        yield Table(id="search-list", empty="looking for studies")
+        with Vertical(id="search-below"):
+            yield Picture(id="search-picture")
+            yield Facts(id="search-details")
+        yield Static("", id="search-words", markup=False)
+        yield KeyBar(id="keys")
+
+    def on_mount(self) -> None:
+        """Begin to look."""
+        self.listed.tint = lambda row: (
+            _TINTS.get(row.state, "") if row.number not in self._best_numbers() else "success"
+        )
+        self._show_pane("history")
+        self.set_focus(self.listed)
+        self._watch()
+
+    def on_screen_resume(self) -> None:
+        """Look at once."""
+        self._wake.set()
+
+    def on_resize(self, event: Resize) -> None:
+        """Draw anew."""
+        self.call_after_refresh(self.recolour)
+
+    @property
+    def listed(self) -> Table:
+        """The trials."""
+        return self.query_one("#search-list", Table)
+
+    @property
+    def current(self) -> TrialRow | None:
+        """The trial under the cursor."""
+        row: TrialRow | None = self.listed.current
+        return row
+
+    def _best_numbers(self) -> tuple[int, ...]:
+        return self.seen.best if self.seen is not None else ()
+
+    def recolour(self) -> None:
+        """Another theme, or size."""
+        self._say()
+        self.listed.draw()
+        self._draw_below()
+
+    def look_now(self) -> None:
+        """Look again at once."""
+        self._wake.set()
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    @work(exclusive=True, group="look")
+    async def _watch(self) -> None:
+        while True:
+            began = time.monotonic()
+            if self.is_current or self.seen is None:
+                try:
+                    await self.open_latest()
+                    if self.looker is not None:
+                        looker = self.looker
+                        seen = await asyncio.to_thread(looker.look)
+                        if looker is self.looker:  # another study may have been opened meanwhile
+                            self.seen = seen
+                    self.wrong = ""
+                    self._mind_process()
+                    self._list()
+                    self._draw_below()
+                except UserError as error:
+                    self.wrong = str(error).splitlines()[0]
+                    self._say()
+            self._wake.clear()
+            busy = self.seen is not None and self.seen.working
+            pace = _PACE if busy or self.starting else _IDLE_PACE
+            try:
+                await asyncio.wait_for(self._wake.wait(), max(pace, 10 * (time.monotonic() - began)))
+            except TimeoutError:
+                continue
+
+    def _list(self) -> None:
+        look = self.seen
+        if look is None:
+            self.listed.empty = self.nothing()
+            self.listed.show((), (), lambda row: row.number)
+            self._say()
+            return
+        rows = list(look.rows)
+        if self._by_value:
+            turn = -1 if look.objectives[0].higher else 1
+            rows.sort(
+                key=lambda r: (r.state != "complete", not r.values, turn * r.value if r.values else 0.0, r.number)
+            )
+        else:
+            rows.reverse()  # the newest on top, where the eye is
+        self.listed.empty = f"no trials yet; s starts {look.limits.trials}"
+        self.listed.show(_columns(look), rows, lambda row: row.number)
+        self._say()
+
+    def _say(self) -> None:
+        look = self.seen
+        self.query_one(Tabs).show("search", printable(look.name) if look is not None else "")
+        self.query_one("#search-head", Static).update(self._head())
+        line = self.query_one("#search-words", Static)
+        line.set_class(bool(self.wrong), "-wrong")
+        row = self.current
+        said = ""
+        if row is not None and look is not None:
+            from core.search.rows import settings
+
+            said = f"trial {row.number}: {settings(row)}{'  ' + row.reason if row.reason else ''}"
+        line.update(self.wrong or printable(said))
+
+    def _head(self) -> Text:
+        look = self.seen
+        if look is None:
+            return Text("")
+        from core.search.look import finishing
+        from core.search.rows import number
+
+        counts = look.counts
+        over = sum(n for state, n in counts.items() if state not in ("running", "waiting"))
+        state = "starting" if self.starting and not look.working else f"{look.working} running" if look.working else \
+            "stopped" if look.stopped else "over" if over >= look.limits.trials else "at rest"  # fmt: skip
+        words = [state, f"{over}/{look.limits.trials} trials"]
+        words += [f"{counts[name]} {name}" for name in ("pruned", "failed", "waiting") if counts.get(name)]
+        best = look.row(look.best[0]) if look.best else None
+        if best is not None and len(look.best) == 1:
+            words.append(
+                f"best {look.objectives[0].name} {number(best.value, look.objectives[0].name)} (trial {best.number})"
+            )
+        elif len(look.best) > 1:
+            words.append(f"{len(look.best)} on the Pareto front")
+        left = finishing(look) if look.working else None
+        if left is not None:
+            words.append(f"ETA {duration(left)}")
+        words.append(f"{look.sampler}, pruner {look.pruner}")
+        return Text("  ".join(words), no_wrap=True, overflow="ellipsis")
+
+    # --- what is below -----------------------------------------------------------------------------------------------
+
+    def _show_pane(self, name: str) -> None:
+        self.pane = name
+        self.query_one(Picture).set_class(name != "details", "-shown")
+        self.query_one(Facts).set_class(name == "details", "-shown")
+        below = self.query_one("#search-below", Vertical)
+        wide = self.size.width >= 118
+        below.border_title = " ".join(
+            f"{n % 10}{' [b]' + t + '[/b]' if o == name else ' ' + t if wide else ''}"
+            for n, (o, t) in enumerate(_PANES.items(), 1)
+            if n > 1
+        )
+        self.call_after_refresh(self._draw_below)
+
+    def action_pane(self, name: str) -> None:
+        """Go to the trials, or to a view."""
+        if name == "list":
+            self.set_focus(self.listed)
+        else:
+            self._show_pane(name)
+            self.set_focus(self.query_one("#search-details" if name == "details" else "#search-picture"))
+        if self._alone:
+            self._set_alone("list" if name == "list" else "below")
+
+    def action_next_pane(self) -> None:
+        """From the trials to the view, and back."""
+        self.action_pane(self.pane if self.listed.has_focus else "list")
+
+    def action_alone(self) -> None:
+        """The pane with the focus alone, or both."""
+        self._set_alone("" if self._alone else "list" if self.listed.has_focus else "below")
+
+    def _set_alone(self, which: str) -> None:
+        self._alone = which
+        self.listed.display = which != "below"
+        self.query_one("#search-below").display = which != "list"
+        self.call_after_refresh(self.recolour)
+
+    def action_back(self) -> None:
+        """One step back."""
+        if self._alone:
+            self._set_alone("")
+        else:
+            self.set_focus(self.listed)
+
+    def action_order(self) -> None:
+        """The newest first, or the best."""
+        self._by_value = not self._by_value
+        self._list()
+
+    @on(Table.Moved, "#search-list")
+    def _moved(self) -> None:
+        self._say()
+        self._draw_below()
+
+    def on_picture_turned(self, event: Picture.Turned) -> None:
+        """Other parameters."""
+        self._first += event.first
+        self._second += event.second
+        self._draw_below()
+
+    def _draw_below(self) -> None:
+        look = self.seen
+        if not self.is_attached or not self.query_one("#search-below").display:
+            return
+        if look is None:
+            self.query_one(Picture).show(lambda width, height, styles: [Text("")])
+            return
+        chosen = self.current.number if self.current is not None else None
+        if self.pane == "details":
+            self.query_one(Facts).show(self.facts(self.current))
+        elif self.pane == "importance":
+            self._draw_importance(look)
+        else:
+            self.query_one(Picture).show(self._picture(look, chosen))
+
+    def _picture(self, look: Look, chosen: int | None) -> Any:
+        from tui.drawing import study as pictures
+
+        if self.pane == "slices":
+            return partial(_drawn, pictures.slices, look, chosen, first=self._first)
+        if self.pane == "contour":
+            names = pictures.parameters(look)
+            pair = None
+            if len(names) > 1:
+                first, second = self._first % len(names), self._second % len(names)
+                second = second if second != first else (second + 1) % len(names)
+                pair = (names[first], names[second])
+            return partial(_drawn, pictures.contour, look, chosen, pair=pair)
+        return partial(_drawn, pictures.PICTURES[self.pane][0], look, chosen)
+
+    # --- importance --------------------------------------------------------------------------------------------------
+
+    def action_evaluator(self) -> None:
+        """The other evaluator."""
+        names = list(_EVALUATORS)
+        self._evaluator = names[(names.index(self._evaluator) + 1) % len(names)]
+        self._importance_at = 0.0
+        self.action_pane("importance")
+
+    def _draw_importance(self, look: Look) -> None:
+        state = (look.name, look.counts.get("complete", 0), self._evaluator)
+        if state != self._importance_of and time.monotonic() - self._importance_at >= _IMPORTANCE_EVERY:
+            self._importance_of, self._importance_at = state, time.monotonic()
+            self._compute_importance(look.folder)
+        words, found = self._importance
+
+        def draw(width: int, height: int, styles: Mapping[str, str]) -> list[Text]:
+            from tui.drawing.study import importance
+
+            if not found:
+                return [Text(words or "computing", style=styles["axis"], no_wrap=True, overflow="ellipsis")]
+            return importance(found, words, width, height, styles)
+
+        self.query_one(Picture).show(draw)
+
+    @work(exclusive=True, group="importance")
+    async def _compute_importance(self, folder: Path) -> None:
+        """In a process of its own: forests over hundreds of trials would hold up the keys."""
+        evaluator = self._evaluator
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", "tui", "study", "importance", str(folder), "--by", evaluator, "--json",
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment(),
+        )  # fmt: skip
+        out, wrong = await process.communicate()
+        if process.returncode == 0:
+            name = self.seen.objectives[0].name if self.seen is not None else ""
+            self._importance = (f"importance for {name} by {_EVALUATORS[evaluator]}", json.loads(out))
+        else:
+            lines = wrong.decode(errors="replace").strip().splitlines()
+            self._importance = (printable(lines[-1].removeprefix("torchdeck: ")) if lines else "it failed", {})
+        if self.pane == "importance":
+            self._draw_below()
+
+
+def _drawn(
+    function: Any, look: Look, chosen: int | None, width: int, height: int, styles: Mapping[str, str], **more: Any
+) -> list[Text]:
+    lines: list[Text] = function(look, chosen, width, height, styles, **more)
+    return lines
+
+
+def _columns(look: Look) -> list[TableColumn]:
+    from core.search.rows import number, short, shown
+    from tui.drawing.bars import sparkline
+
+    def mark(row: TrialRow) -> str:
+        return f"{row.number}{'★' if row.number in look.best else '‹' if row.former else ' '}"
+
+    def took(row: TrialRow) -> str:
+        seconds = row.seconds()
+        return duration(seconds) if seconds is not None else ""
+
+    columns = [TableColumn("trial", mark, right=True), TableColumn("state", lambda row: row.state)]
+    for place, objective in enumerate(look.objectives):
+        columns.append(TableColumn(objective.name, partial(_value, place, objective.name, number), right=True))
+    columns += [
+        TableColumn("curve", lambda row: sparkline([v for _, v in row.curve], 10), width=10),
+        TableColumn("time", took, right=True),
+    ]
+    for key in look.dimensions:
+        columns.append(TableColumn(short(key), partial(_field, key, shown)))
+    if any(row.reason for row in look.rows):
+        columns.append(TableColumn("reason", lambda row: row.reason, width=60))
+    return columns
+
+
+def _value(place: int, name: str, number: Any, row: TrialRow) -> str:
+    if place < len(row.values):
+        return str(number(row.values[place], name))
+    return str(number(row.curve[-1][1], name)) if place == 0 and row.curve and row.state == "running" else ""
+
+
+def _field(key: str, shown: Any, row: TrialRow) -> str:
+    return str(shown(row.fields[key])) if key in row.fields else ""

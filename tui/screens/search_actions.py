@@ -1,0 +1,472 @@
+"""What is done with a study: begun, gone on with, stopped; its trials stopped, pruned, added, taken further."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from textual import work
+from textual.binding import Binding
+from textual.screen import Screen
+
+from core import toml
+from core.errors import UserError
+from tui.link import Link
+from tui.memory import Memory
+from tui.screens.dialogs import Answer, Choice, Line, Pick, Question
+
+if TYPE_CHECKING:
+    from core.experiment import Experiment
+    from core.search.look import Look, Looker
+    from core.search.rows import TrialRow
+    from core.search.study import Study
+
+
+class SearchActions(Screen):
+    """Part of the Search screen."""
+
+    BINDINGS = [
+        Binding("n", "new", "New", id="search.new", tooltip="Begin a study: search the form's experiment (m on the form marks fields)"),
+        Binding("o", "open", "Open", id="search.open", tooltip="Another study"),
+        Binding("s", "go_on", "Start", id="search.start", tooltip="Start, or go on: how many trials in all, and workers"),
+        Binding("x", "stop", "Stop", id="search.stop", tooltip="Stop all workers after a checkpoint"),
+        Binding("X", "stop_trial", "Stop trial", show=False, id="search.stop-trial", tooltip="Stop the trial; its best value so far counts"),
+        Binding("p", "prune", "Prune", id="search.prune", tooltip="Give the trial up"),
+        Binding("a", "add", "Add", id="search.add", tooltip="Add a trial by hand: what to try next"),
+        Binding("e", "edit", "Space", id="search.edit", tooltip="Change the space, and go on with the trials that are there"),
+        Binding("enter", "run", "Run", show=False, id="search.run", tooltip="Look at the trial's run on the Train screen"),
+        Binding("E", "experiment", "To the form", id="search.experiment", tooltip="Take the trial's experiment into the form of the Train screen"),
+        Binding("c", "checkpoints", "Weights", show=False, id="search.checkpoints", tooltip="The trial's checkpoints"),
+        Binding("Y", "copy", "Copy", show=False, id="search.copy", tooltip="Copy the study's directory (OSC 52)"),
+    ]  # fmt: skip
+
+    def __init__(self, link: Link, memory: Memory, roots: list[Path]) -> None:
+        super().__init__()
+        self.link, self.memory, self.roots = link, memory, roots
+        self.looker: Looker | None = None
+        #: What was seen last.
+        self.seen: Look | None = None
+        #: Why nothing can be seen.
+        self.wrong = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+
+    @property
+    def current(self) -> TrialRow | None:
+        """The trial under the cursor."""
+        raise NotImplementedError
+
+    def look_now(self) -> None:
+        """Look again at once."""
+        raise NotImplementedError
+
+    @property
+    def study(self) -> Study | None:
+        """The study that is shown."""
+        return self.looker.study if self.looker is not None else None
+
+    def _fail(self, error: UserError) -> None:
+        self.notify(str(error), severity="error", timeout=10)
+
+    def _needs_study(self) -> bool:
+        if self.study is None:
+            self.notify(
+                "There is no study yet: m on the form marks fields, then S n begins one.", severity="warning", timeout=5
+            )
+        return self.study is not None
+
+    # --- opening -----------------------------------------------------------------------------------------------------
+
+    def nothing(self) -> str:
+        """What is said when there is no study."""
+        where = ", ".join(str(root) for root in self.roots)
+        return f"no studies in {where}: m on a field of the form (T) gives it a range, then S n begins a study"
+
+    async def open_latest(self) -> None:
+        """Open the study that was begun or worked on last, where none is open."""
+        if self.looker is None:
+            folders = await asyncio.to_thread(self._folders)
+            if folders:
+                await self._open(folders[0])
+
+    def _folders(self) -> list[Path]:
+        """Folders of studies, the newest first."""
+        if not any(next(root.glob("*/study.json"), None) for root in self.roots if root.is_dir()):
+            return []
+        from core.search.study import folders
+
+        found = [folder for root in self.roots for folder in folders(root)]
+        return sorted(found, key=_touched, reverse=True)
+
+    async def _open(self, folder: Path) -> None:
+        from core.search.look import Looker
+        from core.search.study import open_folder
+
+        study = await asyncio.to_thread(open_folder, folder)
+        self.looker, self.seen = Looker(study), None
+
+    @work
+    async def action_open(self) -> None:
+        """Choose a study."""
+        folders = await asyncio.to_thread(self._folders)
+        if not folders:
+            self._needs_study()
+            return
+        choices = [Choice(folder, folder.name, str(folder)) for folder in folders]
+        chosen = await self.app.push_screen_wait(
+            Pick("Open a study", choices, value=self.study.folder if self.study else None)
+        )
+        if chosen is not None:
+            try:
+                await self._open(chosen)
+            except UserError as error:
+                self._fail(error)
+            self.look_now()
+
+    # --- beginning, going on, stopping ---------------------------------------------------------------------------------
+
+    @work
+    async def action_new(self) -> None:
+        """Begin a study of the form's experiment."""
+        workbench: Any = self.app
+        try:
+            experiment = toml.build(workbench.train.form.raw)
+            if not experiment.search.space and experiment.search.function is None:
+                raise UserError("Nothing is searched yet: on the Train screen, m on a field gives it a range.")
+            from core.search.study import default_name
+
+            name = await self.app.push_screen_wait(
+                Line("Name of the study", "Its directory below the runs.", default_name(experiment), _name)
+            )
+            if name is None:
+                return
+            study = await self._create(experiment, name.strip())
+        except UserError as error:
+            self._fail(error)
+            return
+        if study is None:
+            return
+        from core.search.look import Looker
+
+        self.looker, self.seen = Looker(study), None
+        self.look_now()
+        await self._ask_and_start()
+
+    async def _create(self, experiment: Experiment, name: str) -> Study | None:
+        """Make it; where another one has the name, ask what is meant."""
+        from core.search.study import create, find
+
+        experiment = experiment.model_copy(update={"search": experiment.search.model_copy(update={"name": None})})
+        try:
+            return await asyncio.to_thread(create, experiment, self.link.root, None, name)
+        except UserError as error:
+            if "searches something else" not in str(error):
+                raise
+            answer = await self.app.push_screen_wait(Question(f"{str(error).partition(chr(10) + 'Start another')[0]}", [
+                Answer("c", "cancel", "Change nothing"),
+                Answer("l", "learn", "Begin another study that learns from its trials"),
+                Answer("b", "begin", "Begin another study from nothing"),
+            ]))  # fmt: skip
+        if answer not in ("learn", "begin"):
+            return None
+        former = find(name, self.link.root)
+        number = next(n for n in range(2, 1000) if not (self.link.root / f"{name}-{n}").exists())
+        if answer == "learn":
+            search = experiment.search.model_copy(update={"warm_start": (*experiment.search.warm_start, str(former))})
+            experiment = experiment.model_copy(update={"search": search})
+        return await asyncio.to_thread(create, experiment, self.link.root, None, f"{name}-{number}")
+
+    @work
+    async def action_go_on(self) -> None:
+        """Start workers."""
+        if self._needs_study():
+            await self._ask_and_start()
+
+    async def _ask_and_start(self) -> None:
+        study = self.study
+        assert study is not None
+        try:
+            if not await self._trusted(study):
+                return
+            limits = await asyncio.to_thread(lambda: study.limits)
+            text = await self.app.push_screen_wait(
+                Line(
+                    "Trials in all, and workers",
+                    "Such as: 50, or 50 2 for two processes.",
+                    f"{limits.trials} 1",
+                    _two_numbers,
+                )
+            )
+            if text is None:
+                return
+            trials, workers = _two_numbers(text)
+            await asyncio.to_thread(self._start, study, trials, workers)
+        except UserError as error:
+            self._fail(error)
+            return
+        self.look_now()
+
+    async def _trusted(self, study: Study) -> bool:
+        from core.evaluation.consent import code_in
+        from core.runs.trust import known
+        from core.search.study import ID
+
+        code = None if known(study.attribute(ID)) else code_in(study.experiment)
+        if code is None:
+            return True
+        answer = await self.app.push_screen_wait(Question(
+            f"{study.name} was not made here, and would run the code {code!r}. Do you trust it?",
+            [Answer("n", "no", "No, leave it"), Answer("y", "yes", "Yes, run it")],
+        ))  # fmt: skip
+        return bool(answer == "yes")
+
+    def _start(self, study: Study, trials: int, workers: int) -> None:
+        from core.search.start import start
+
+        with study.errors():
+            study.set_limits(trials=trials)
+            study.allow()
+        self._process, self._started_at = start(study.folder, workers), time.monotonic()
+
+    @property
+    def starting(self) -> bool:
+        """Whether workers were started here and have not taken a trial yet."""
+        return self._process is not None and self._process.poll() is None and time.monotonic() - self._started_at < 60
+
+    def _mind_process(self) -> None:
+        """Tell why the process that was started here ended, where it failed."""
+        if self._process is not None and self._process.poll() is not None:
+            code, self._process = self._process.returncode, None
+            if code not in (0, 130, 143) and self.study is not None:
+                from core.search.start import said
+
+                self.notify(
+                    said(self.study.folder) or f"the search ended with exit code {code}", severity="error", timeout=12
+                )
+            elif code == 0 and self.seen is not None:
+                self.app.bell()
+                self.notify(f"{self.seen.name}: the search is over", timeout=8)
+
+    @work
+    async def action_stop(self) -> None:
+        """Have all workers stop."""
+        if self._needs_study():
+            await self._do(lambda study: study.stop(), "all workers stop after a checkpoint; s goes on")
+
+    async def _do(self, what: Callable[[Study], Any], said: str) -> None:
+        """Do something with the study, in a thread; tell what happened."""
+        study = self.study
+        assert study is not None
+
+        def locked() -> None:
+            with study.errors():
+                what(study)
+
+        try:
+            await asyncio.to_thread(locked)
+        except UserError as error:
+            self._fail(error)
+            return
+        self.notify(said, timeout=4)
+        self.look_now()
+
+    # --- trials --------------------------------------------------------------------------------------------------------
+
+    def _needs_trial(self) -> TrialRow | None:
+        if self.current is None:
+            self.notify("There is no trial.", severity="warning", timeout=3)
+        return self.current
+
+    @work
+    async def action_stop_trial(self) -> None:
+        """Stop the trial under the cursor."""
+        await self._ask_of("stop", "stops; its best value so far counts")
+
+    @work
+    async def action_prune(self) -> None:
+        """Give up the trial under the cursor."""
+        await self._ask_of("prune", "is given up")
+
+    async def _ask_of(self, command: str, said: str) -> None:
+        row = self._needs_trial()
+        if row is None:
+            return
+        from core.search.watch import ask_of
+
+        await self._do(lambda study: ask_of(study, row.number, command), f"trial {row.number} {said}")
+
+    @work
+    async def action_add(self) -> None:
+        """Add a trial by hand, beginning with the values of the one under the cursor."""
+        study = self.study
+        if study is None:
+            self._needs_study()
+            return
+        from core.search.rows import settings
+        from tui.commands.study import settings_of
+
+        def parse(text: str) -> dict[str, Any]:
+            words = _words(text)
+            if not words:
+                raise UserError("Give at least one value.")
+            return settings_of(study, words)
+
+        text = await self.app.push_screen_wait(
+            Line(
+                "Try next",
+                "KEY=VALUE ...; what is left out is sampled.",
+                settings(self.current) if self.current else "",
+                parse,
+            )
+        )
+        if text is not None:
+
+            def add(study: Study) -> None:
+                with study.locked():
+                    study.enqueue(parse(text))
+
+            await self._do(add, "it is tried next")
+
+    @work
+    async def action_edit(self) -> None:
+        """Change the range of a field, take one out, or add one."""
+        study = self.study
+        if study is None:
+            self._needs_study()
+            return
+        choices = [Choice(key, key, d.text) for key, d in study.space.dimensions.items()]
+        choices.append(Choice("", "another field…", "search one more"))
+        key = await self.app.push_screen_wait(Pick("Change the space", choices))
+        if key is None:
+            return
+        if key == "":
+            key = await self.app.push_screen_wait(Line("Which field?", "Such as trainer.batch_size.", "", _key))
+            if not key:
+                return
+        from core.search.dimension import read
+        from core.search.study import edit
+
+        before = study.space.dimensions[key].text if key in study.space.dimensions else ""
+        text = await self.app.push_screen_wait(
+            Line(f"Searched values of {key}", "1e-4 .. 0.1 log, 16 .. 512 step 16, SGD | AdamW; nothing: not searched any more.", before,
+                 lambda text: read(key, text) if text.strip() else None)
+        )  # fmt: skip
+        if text is None or text.strip() == before:
+            return
+
+        def change(study: Study) -> None:
+            with study.locked():
+                edit(study, {key: text.strip() or None})
+
+        await self._do(change, f"{key}: {text.strip() or 'not searched any more'}")
+
+    # --- taking it further -----------------------------------------------------------------------------------------------
+
+    def _run(self) -> Path | None:
+        row = self._needs_trial()
+        if row is None or self.study is None:
+            return None
+        run = self.study.folder / row.run if row.run and not row.former else None
+        if run is None or not run.is_dir():
+            self.notify(f"The run of trial {row.number} is not on this machine.", severity="warning", timeout=4)
+            return None
+        return run
+
+    def on_table_chosen(self) -> None:
+        """Enter on a trial."""
+        run = self._run()
+        if run is not None:
+            workbench: Any = self.app
+            workbench.open_screen("train")
+            workbench.train.attach(run)
+            workbench.train.choose("charts")
+
+    def action_checkpoints(self) -> None:
+        """The trial's checkpoints."""
+        run = self._run()
+        if run is not None:
+            workbench: Any = self.app
+            workbench.open_screen("checkpoints", run)
+
+    @work
+    async def action_experiment(self) -> None:
+        """Take the trial's experiment into the form."""
+        row, study = self._needs_trial(), self.study
+        if row is None or study is None:
+            return
+        try:
+            if not await self._trusted(study):
+                return
+            raw = study.experiment_of(row.fields).model_dump(mode="json", exclude_unset=True)
+        except UserError as error:
+            self._fail(error)
+            return
+        workbench: Any = self.app
+        workbench.open_screen("train")
+        workbench.train.load(raw, f"the experiment of trial {row.number} of {study.name}")
+        workbench.train.choose("experiment")
+
+    def action_copy(self) -> None:
+        """Copy the study's directory."""
+        if self.study is not None:
+            self.app.copy_to_clipboard(str(self.study.folder.absolute()))
+            self.notify(f"{self.study.folder} copied", timeout=3)
+
+    def facts(self, row: TrialRow | None) -> Sequence[tuple[str, str]]:
+        """What is known of the study, and of a trial."""
+        from core.search.rows import number, shown
+
+        look = self.seen
+        if look is None:
+            return ()
+        found = [("study", str(look.folder.absolute())), ("seeks", ", ".join(o.text for o in look.objectives)),
+                 ("limits", f"{look.limits.trials} trials" + (f", {look.limits.minutes:g} minutes" if look.limits.minutes else "")
+                  + (f", no better for {look.limits.patience}" if look.limits.patience else ""))]  # fmt: skip
+        found += [(f"⌕ {key}", d.text) for key, d in look.dimensions.items()]
+        if row is not None:
+            found += [("", ""), (f"trial {row.number}", row.state + (f": {row.reason}" if row.reason else ""))]
+            found += [(o.name, number(v, o.name)) for o, v in zip(look.objectives, row.values, strict=False)]
+            found += [(key, shown(value)) for key, value in row.fields.items()]
+            found += [(key, shown(value)) for key, value in row.attributes.items() if key != "reason"]
+        return found
+
+
+def _touched(folder: Path) -> float:
+    try:
+        return max(path.stat().st_mtime for path in (folder, *folder.glob("optuna.*")))
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _name(text: str) -> None:
+    from core.runs.directory import folder_name
+
+    if not text.strip() or folder_name(text.strip()) != text.strip():
+        raise UserError("A name of letters, digits, '.', '-' and '_'.")
+
+
+def _key(text: str) -> None:
+    if text.strip():
+        toml.check_key(text.strip())
+
+
+def _two_numbers(text: str) -> tuple[int, int]:
+    words = text.split()
+    if not 1 <= len(words) <= 2 or not all(word.isdigit() and int(word) > 0 for word in words):
+        raise UserError("One or two whole numbers above 0: trials in all, and workers.")
+    return int(words[0]), int(words[1]) if len(words) == 2 else 1
+
+
+def _words(text: str) -> list[str]:
+    """``KEY=VALUE`` texts with spaces between; values may be lists, with spaces in them."""
+    found: list[str] = []
+    for word in text.split():
+        if "=" in word or not found:
+            found.append(word)
+        else:
+            found[-1] += f" {word}"
+    return found
