@@ -20,7 +20,7 @@ from benchmarks.loops import apart, torchvision_folder
 #: The space of both searches: low, high (logarithmic) or choices.
 SPACE: dict[str, Any] = {
     "optimizer.lr": (3e-4, 1e-1), "optimizer.weight_decay": (1e-5, 1e-1), "trainer.batch_size": [64, 128, 256, 512],
-    "model.args.dropout": [0.0, 0.1, 0.2, 0.3, 0.5], "model.args.channels": [[8, 16], [16, 32], [32, 64]],
+    "model.args.dropout": [0.0, 0.1, 0.2, 0.3, 0.5], "model.args.channels": [[8, 16], [16, 32], [24, 48]],
 }  # fmt: skip
 EPOCHS = 4
 

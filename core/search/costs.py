@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from core.training.session import Session
+
+#: Calls before the latency is measured, and for how many seconds and calls it is, at least.
+_WARM, _SECONDS, _CALLS = 5, 0.2, 20
 
 
 def cost(name: str, session: Session) -> float:
@@ -17,16 +23,24 @@ def cost(name: str, session: Session) -> float:
 
 
 def latency(session: Session) -> float:
-    """Milliseconds that the model takes for one sample on the device it was trained on: the median of many calls
-    (torch.utils.benchmark: docs.pytorch.org/docs/stable/benchmark_utils.html)."""
+    """Milliseconds that the model takes for one sample on the device it was trained on: the median of many calls."""
     import torch
-    from torch.utils.benchmark import Timer
 
     from core.training.evaluation import evaluating
 
     assert session.built is not None
     net, device = session.built.trainer.trained_net, session.built.device
     sample = session.built.data.sample[:1].to(device)
+    wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    times: list[float] = []
     with torch.inference_mode(), evaluating(net):
-        timer = Timer("net(x)", globals={"net": net, "x": sample}, num_threads=torch.get_num_threads())
-        return timer.blocked_autorange(min_run_time=0.2).median * 1e3
+        for _ in range(_WARM):
+            net(sample)
+        wait()
+        end = time.perf_counter() + _SECONDS
+        while len(times) < _CALLS or time.perf_counter() < end:
+            began = time.perf_counter()
+            net(sample)
+            wait()
+            times.append(time.perf_counter() - began)
+    return median(times) * 1e3

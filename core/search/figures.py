@@ -19,7 +19,7 @@ def curves(run: Path, path: Path) -> bool:
     if not epochs:
         return False
     names = [name for name in ("loss", "accuracy", "rmse") if name in epochs[0].get("val", {})]
-    figure = Figure(figsize=(5 * len(names), 3.2), layout="constrained")
+    figure = Figure(figsize=(5 * len(names), 3.2), dpi=80)
     for number, name in enumerate(names, 1):
         axes = figure.add_subplot(1, len(names), number)
         for part, style in (("train", "--"), ("val", "-")):
@@ -29,6 +29,7 @@ def curves(run: Path, path: Path) -> bool:
         axes.set_title(name)
         axes.set_xlabel("epoch")
         axes.legend()
+    figure.subplots_adjust(left=0.08, right=0.98, top=0.9, bottom=0.16)  # a computed layout draws everything twice
     with files.replacing(path) as file:
-        figure.savefig(file, format="png", dpi=80)
+        figure.savefig(file, format="png")
     return True

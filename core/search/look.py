@@ -46,6 +46,11 @@ class Look:
         """When its first trial began; 0 before."""
         return min((row.started for row in self.rows if row.started and not row.former), default=0.0)
 
+    @property
+    def keys(self) -> list[str]:
+        """The fields that are searched, and those that trials had besides (or a function of the user's own drew)."""
+        return list(dict.fromkeys([*self.dimensions, *(key for row in self.rows for key in row.fields)]))
+
     def row(self, number: int) -> TrialRow | None:
         """One trial by its number."""
         return next((row for row in self.rows if row.number == number), None)

@@ -49,9 +49,9 @@ class TrialReporter:
             return
         sign = "*" if trial.number in best else " "
         values = " ".join(number(v, o.name) for v, o in zip(row.values, self._study.objectives, strict=False)) or "-"
-        reason = f"  {row.reason}" if row.reason else ""
+        reason = f"  {row.reason.splitlines()[0]}" if row.reason else ""
         self._print(
-            f"trial {row.number:>4} {sign} {row.state:<8} {values:>9}  {duration(row.seconds()):>5}  {settings(row)}{reason}"
+            f"trial {row.number:>4} {sign} {row.state:<8}  {values:>9}  {duration(row.seconds()):>5}  {settings(row)}{reason}"
         )
 
     def note(self, text: str) -> None:
@@ -69,7 +69,7 @@ class TrialReporter:
                     f"{o.name} {number(v, o.name)}" for v, o in zip(row.values, self._study.objectives, strict=True)
                 )
                 self._print(f"best     trial {row.number}: {told}  {settings(row)}")
-            if len(best) == 1:
+            if len(best) == 1 and self._study.run_of(best[0].number).exists():
                 self._print(f"         {self._study.run_of(best[0].number)}")
             waiting = sum(t.state.name in ("WAITING", "RUNNING") for t in self._study.trials())
             if waiting:

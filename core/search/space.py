@@ -59,17 +59,24 @@ class Space:
         return _choice(dimension, value) if dimension.choices is not None else value
 
     def values_of(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The values by key that Optuna's parameters of a trial stand for; those of other spaces are left out."""
+        """The values by key that Optuna's parameters of a trial stand for; those that are not searched (any more, or by
+        a function of the user's own) come last, by their own names."""
         values: dict[str, Any] = {}
-        for key, dimension in self.dimensions.items():
-            if dimension.length is None:
-                if key in params:
-                    values[key] = _choice(dimension, params[key])
-            elif f"{key}.length" in params:
-                names = [f"{key}[{i}]" for i in range(params[f"{key}.length"])]
-                if all(name in params for name in names):
-                    values[key] = [_choice(dimension, params[name]) for name in names]
-        return values
+        left = dict(params)
+        lists = [
+            name.removesuffix(".length")
+            for name in params
+            if name.endswith(".length") and f"{name.removesuffix('.length')}[0]" in params
+        ]
+        for key in dict.fromkeys([*self.dimensions, *lists]):
+            dimension = self.dimensions.get(key)
+            names = [f"{key}[{i}]" for i in range(params[f"{key}.length"])] if key in lists else [key]
+            if all(name in params for name in names):
+                found = [_choice(dimension, params[name]) for name in names]
+                values[key] = found if key in lists else found[0]
+            for name in (*names, f"{key}.length"):
+                left.pop(name, None)
+        return values | {name: _choice(None, value) for name, value in left.items()}
 
     def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Optuna's parameters for values by key; keys may be left out, and are then sampled.
@@ -274,8 +281,9 @@ def _conditions(dimension: Dimension) -> str:
     return " and ".join(f"{k} = {' | '.join(map(str, v))}" for k, v in dimension.when.items())
 
 
-def _choice(dimension: Dimension, value: Any) -> Any:
-    if dimension.choices is None:
+def _choice(dimension: Dimension | None, value: Any) -> Any:
+    """The choice that Optuna keeps as a plain value."""
+    if dimension is None or dimension.choices is None:
         return value
     return next((_thaw(choice) for choice in dimension.choices if label(choice) == value), value)
 

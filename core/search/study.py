@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,6 +171,18 @@ class Study:
                     raw = toml.put(raw, ("tracking", name), False)
         return toml.build(raw, f"trial {number}")
 
+    def experiment_of_trial(self, fields: Mapping[str, Any], run: str) -> Experiment:
+        """The experiment of a trial that is there, from its values; where the user's own function trained it, its run's.
+
+        Raises UserError when that trained none.
+        """
+        if self.experiment.search.function is None:
+            return self.experiment_of(fields)
+        file = self.folder / run / "experiment.toml"
+        if not run or not file.exists():
+            raise UserError("The trial has no run: search.function trained none of torchdeck's.")
+        return toml.build(toml.read(file), str(file))
+
     def enqueue(self, values: Mapping[str, Any]) -> None:
         """Have these values tried next; fields that are left out are sampled.
 
@@ -270,7 +283,9 @@ def _create(
             handle._storage.set_study_system_attr(handle._study_id, EXPERIMENT, text)
         if EXPERIMENT in attributes:
             return study
-        handle.set_metric_names([one.name for one in wanted])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is experimental, and what dashboards call the objectives by
+            handle.set_metric_names([one.name for one in wanted])
         study = Study(folder, url, storage, handle)
         from core.search.former import learn
 

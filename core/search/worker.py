@@ -63,6 +63,9 @@ class Worker:
             import core.tracking.tensorboard
             import core.training.build  # noqa: F401
 
+            # What is there now lasts: to look through all of torch's objects after each trial takes half a second.
+            gc.freeze()
+            trained = 0
             try:
                 while not signals.ending:
                     trial = self._next()
@@ -71,6 +74,9 @@ class Worker:
                     self._train(trial, signals)
                     # What one trial leaves behind must not add up (optuna#1224).
                     gc.collect()
+                    trained += 1
+                    if trained == 1:  # what the first one imported, too
+                        gc.freeze()
             except UserError as error:
                 self.failure = str(error)
                 return batch.FAILED
@@ -99,8 +105,8 @@ class Worker:
             if len(began) >= limits.trials and not again:
                 return None
             trial = study.ask()
-            set_attribute(study, trial._trial_id, PROCESS, process.identity())
             set_attribute(study, trial._trial_id, BEGUN, True)
+            set_attribute(study, trial._trial_id, PROCESS, process.identity())
             return trial
 
     def _out_of_time(self) -> bool:
@@ -122,6 +128,7 @@ class Worker:
                 self._note(f"trial {trial.number} has failed: {reason}")
             else:
                 set_attribute(self.study, trial._trial_id, DEATHS, (deaths, comes_to))
+                set_attribute(self.study, trial._trial_id, BEGUN, True)
                 self.study.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
                 self._note(f"trial {trial.number} was left by a process that is gone; it goes on")
 
@@ -181,7 +188,7 @@ def _all_failing(trials: list[FrozenTrial], limit: int, since: float) -> str | N
     last = over[-limit:]
     if len(last) < limit or any(t.state != TrialState.FAIL for t in last):
         return None
-    reasons = [str(t.user_attrs.get("reason", "no reason is known")) for t in last]
+    reasons = [str(t.user_attrs.get("reason", "no reason is known")).splitlines()[0] for t in last]
     common = max(reasons, key=reasons.count)
     rest = "" if reasons.count(common) == limit else f" ({reasons.count(common)} of them)"
     return f"The last {limit} trials have all failed{rest}: {common}"
@@ -340,8 +347,7 @@ class _Attempt:
         run = session.run
         assert run is not None
         told = {"epoch": run.get("epoch"), "best_epoch": run.get("best_epoch"), "seconds": run.get("seconds"),
-                "parameters": run.get("parameters"), "device": run.get("device"),
-                "host": process.identity()["host"]} | {f"val_{k}": v for k, v in (run.get("best") or {}).items()}  # fmt: skip
+                "parameters": run.get("parameters"), "host": process.identity()["host"]} | {f"val_{k}": v for k, v in (run.get("best") or {}).items()}  # fmt: skip
         for key, value in told.items():
             if value is not None:
                 with self._study.errors():
@@ -367,14 +373,21 @@ class _Attempt:
             assert session.run is not None
             return dict(session.run.get("best") or {})
 
+        result: Any = None
+        ended: Exception | None = None
         with _raising(self._signals):
             try:
                 with usercode.user_errors():
-                    result = function(self._trial, train) if _takes_train(function) else function(self._trial)
-            except optuna.TrialPruned as pruned:
-                return TrialState.PRUNED, None, str(pruned)
+                    try:
+                        result = function(self._trial, train) if _takes_train(function) else function(self._trial)
+                    except (optuna.TrialPruned, Interrupted) as error:  # they come through the user's lines, too
+                        ended = error
             except KeyboardInterrupt:
                 raise Interrupted from None
+        if isinstance(ended, optuna.TrialPruned):
+            return TrialState.PRUNED, None, str(ended)
+        if ended is not None:
+            raise ended
         if result is None and trained:
             return self._outcome(trained[0])
         values = list(result) if isinstance(result, list | tuple) else [result]

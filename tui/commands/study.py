@@ -160,7 +160,7 @@ def _show(options: argparse.Namespace) -> int:
     print(
         f"{look.name}: {', '.join(o.text for o in look.objectives)}; {states or 'no trials yet'}; {look.limits.trials} in all; {look.folder}"
     )
-    keys = list(look.dimensions)
+    keys = look.keys
     rows = []
     for row in found:
         mark = "*" if row.number in look.best else "<" if row.former else " "
@@ -190,7 +190,7 @@ def _best(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"trial": row.number, "fields": dict(row.fields), "values": list(row.values), "run": row.run})
         return 0
-    text = toml.dumps(opened.experiment_of(row.fields))
+    text = toml.dumps(opened.experiment_of_trial(row.fields, row.run))
     told = ", ".join(f"{o.name} {number(v, o.name)}" for o, v in zip(look.objectives, row.values, strict=False))
     print(f"# Trial {row.number} of the study {look.name}: {told or row.state}")
     print(

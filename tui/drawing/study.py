@@ -169,7 +169,7 @@ def parameters(look: Look) -> list[str]:
     for key, dimension in look.dimensions.items():
         most = dimension.length[1] if dimension.length is not None else 0
         order += [key, f"{key}.length", *(f"{key}[{i}]" for i in range(most))]
-    return [name for name in order if name in there]
+    return [*(name for name in order if name in there), *sorted(there - set(order))]
 
 
 def _dimension(look: Look, name: str) -> Dimension | None:

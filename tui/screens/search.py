@@ -385,7 +385,7 @@ def _columns(look: Look) -> list[TableColumn]:
         TableColumn("curve", lambda row: sparkline([v for _, v in row.curve], 10), width=10),
         TableColumn("time", took, right=True),
     ]
-    for key in look.dimensions:
+    for key in look.keys:
         columns.append(TableColumn(short(key), partial(_field, key, shown)))
     if any(row.reason for row in look.rows):
         columns.append(TableColumn("reason", lambda row: row.reason, width=60))

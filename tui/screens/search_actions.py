@@ -401,7 +401,7 @@ class SearchActions(Screen):
         try:
             if not await self._trusted(study):
                 return
-            raw = study.experiment_of(row.fields).model_dump(mode="json", exclude_unset=True)
+            raw = study.experiment_of_trial(row.fields, row.run).model_dump(mode="json", exclude_unset=True)
         except UserError as error:
             self._fail(error)
             return
