@@ -178,6 +178,9 @@ def parse(key: str, text: str) -> dict[str, Any]:
         found = _RANGE.match(length)
         raw["length"] = [_value(found[1]), _value(found[2])] if found else _value(length)
     ranged = None if "|" in rest else _RANGE.match(rest)
+    if ranged is None and isinstance(alone := _value(rest), list):
+        raw["choices"] = alone
+        return raw
     if ranged is None:
         raw["choices"] = [_value(word) for word in _split(rest) if word.strip()]
         return raw

@@ -32,8 +32,8 @@ _GRACE = 10
 #: File systems that are other machines'.
 _NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "fuse.sshfs", "9p", "afs", "panfs")
 
-#: Databases that Optuna knows, the package that speaks to each, and our extra that installs it.
-_DRIVERS = {"postgresql": ("psycopg2", "postgresql"), "mysql": ("pymysql", "mysql")}
+#: Databases that Optuna knows, and the packages that speak to each; the first is what our extra of that name installs.
+_DRIVERS = {"postgresql": ("psycopg", "psycopg2"), "mysql": ("pymysql", "mysqldb")}
 
 
 def url_of(setting: str, folder: Path) -> str:
@@ -100,21 +100,29 @@ def open_storage(url: str, create: bool = False) -> BaseStorage:
                     connection.execute("PRAGMA journal_mode=WAL")
             engine: dict[str, Any] = {"connect_args": {"timeout": _BUSY}}
         else:
-            _check_driver(url)
             engine = {"pool_pre_ping": True}
-        return RDBStorage(url, engine_kwargs=engine, skip_table_creation=file is not None and not create)
+        return RDBStorage(
+            _with_driver(url) if file is None else url,
+            engine_kwargs=engine,
+            skip_table_creation=file is not None and not create,
+        )
 
 
-def _check_driver(url: str) -> None:
-    dialect, _, driver = url.partition("://")[0].partition("+")
-    if dialect == "postgres":
-        raise UserError(f"{hidden(url)!r}: write postgresql:// for postgres://.")
+def _with_driver(url: str) -> str:
+    """The URL with the driver that is installed: SQLAlchemy's default is another one in each of its versions.
+
+    Raises UserError when there is none.
+    """
+    scheme, sign, rest = url.partition("://")
+    dialect, _, driver = scheme.partition("+")
+    dialect = "postgresql" if dialect == "postgres" else dialect
     known = _DRIVERS.get(dialect)
     if known is None:
         raise UserError(f"{hidden(url)!r} is no storage of Optuna; it knows sqlite, postgresql and mysql.")
-    package, extra = known
-    if util.find_spec(driver or package) is None:
-        raise UserError(f"{dialect} needs the package {driver or package}: pip install 'torchdeck[{extra}]'.")
+    found = driver or next((name for name in known if util.find_spec({"mysqldb": "MySQLdb"}.get(name, name))), "")
+    if not found:
+        raise UserError(f"{dialect} needs the package {known[0]}: pip install 'torchdeck[{dialect}]'.")
+    return f"{dialect}+{found}{sign}{rest}"
 
 
 @contextlib.contextmanager
@@ -136,27 +144,29 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked_everywhere(url: str, storage: BaseStorage, name: str, folder: Path) -> Iterator[None]:
-    """Hold the study's lock among all its workers: in a database for all machines, else by its file."""
-    with locked(folder):
-        if file_of(url) is not None:
-            yield
-            return
-        from sqlalchemy import text
+def locked_in_database(url: str, name: str, engine: Any = None) -> Iterator[None]:
+    """Hold the lock of that study in its database, among all machines; nothing for a file, which has the folder's.
 
-        engine = storage.engine  # type: ignore[attr-defined]
-        take, give = {
-            "postgresql": ("SELECT pg_advisory_lock(hashtext(:name))", "SELECT pg_advisory_unlock(hashtext(:name))"),
-            "mysql": ("SELECT GET_LOCK(:name, 3600)", "SELECT RELEASE_LOCK(:name)"),
-        }[engine.dialect.name]
-        key = {"name": f"torchdeck:{name}"[:64]}
-        with engine.connect() as connection:  # the server gives the lock back when the connection ends
-            connection.execute(text(take), key)
-            try:
-                yield
-            finally:
-                connection.execute(text(give), key)
-                connection.commit()
+    ``engine``: the storage's, where there is one already.
+    """
+    if file_of(url) is not None:
+        yield
+        return
+    import sqlalchemy
+
+    engine = engine or sqlalchemy.create_engine(_with_driver(url), poolclass=sqlalchemy.pool.NullPool)
+    take, give = {
+        "postgresql": ("SELECT pg_advisory_lock(hashtext(:name))", "SELECT pg_advisory_unlock(hashtext(:name))"),
+        "mysql": ("SELECT GET_LOCK(:name, 3600)", "SELECT RELEASE_LOCK(:name)"),
+    }[engine.dialect.name]
+    key = {"name": f"torchdeck:{name}"[:64]}
+    with engine.connect() as connection:  # the server gives the lock back when the connection ends
+        connection.execute(sqlalchemy.text(take), key)
+        try:
+            yield
+        finally:
+            connection.execute(sqlalchemy.text(give), key)
+            connection.commit()
 
 
 @contextlib.contextmanager
@@ -187,6 +197,8 @@ def storage_errors(url: str) -> Iterator[None]:
             f"The study's storage {hidden(url)!r} is of another version of Optuna than {optuna.__version__}, which is "
             f"installed; bring it up to date with: optuna storage upgrade --storage {hidden(url)}"
         ) from None
+    except ImportError as error:
+        raise UserError(f"The study's storage {hidden(url)!r} can't be reached: {error}") from None
     except (sqlite3.Error, OSError) as error:
         raise UserError(
             f"The study's storage {hidden(url)!r} fails: {getattr(error, 'strerror', None) or error}."

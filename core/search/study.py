@@ -11,7 +11,7 @@ import contextlib
 import json
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,10 @@ class Limits:
 class Study:
     """A study that is open in this process."""
 
-    def __init__(self, folder: Path, url: str, storage: Any, handle: optuna.Study) -> None:
+    def __init__(
+        self, folder: Path, url: str, storage: Any, handle: optuna.Study, experiment: Experiment | None = None
+    ) -> None:
+        """``experiment``: of a study that is being made."""
         self.folder, self.url = folder, url
         self._raw_storage = storage
         self.optuna = handle
@@ -64,7 +67,10 @@ class Study:
         self.exhausted = False
         handle.stop = self._exhaust  # type: ignore[method-assign]
         self._text = ""
-        self.refresh()
+        if experiment is not None:
+            self.take(experiment)
+        else:
+            self.refresh()
 
     def refresh(self) -> None:
         """Take over what others have changed of the space.
@@ -117,9 +123,12 @@ class Study:
         """Turns what goes wrong in the storage into one sentence."""
         return storages.storage_errors(self.url)
 
-    def locked(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
         """Hold the study's lock among all its workers."""
-        return storages.locked_everywhere(self.url, self._raw_storage, self.name, self.folder)
+        engine = getattr(self._raw_storage, "engine", None)
+        with storages.locked(self.folder), storages.locked_in_database(self.url, self.name, engine):
+            yield
 
     # --- limits ------------------------------------------------------------------------------------------------------
 
@@ -249,8 +258,9 @@ def create(experiment: Experiment, root: Path, url: str | None = None, name: str
     with storages.locked(folder):
         known = _read(folder) if (folder / FILE).exists() else None
         url = url or (known["storage"] if known else storages.url_of(experiment.search.storage, folder))
-        storage = storages.open_storage(url, create=True)
-        with storages.storage_errors(url):
+        # Two that create Optuna's tables at the same moment both fail.
+        with storages.storage_errors(url), storages.locked_in_database(url, name):
+            storage = storages.open_storage(url, create=True)
             study = _create(experiment, folder, url, storage, name, wanted)
         _write(folder, study)
     return study
@@ -260,39 +270,41 @@ def _create(
     experiment: Experiment, folder: Path, url: str, storage: Any, name: str, wanted: Sequence[Objective]
 ) -> Study:
     directions = [StudyDirection.MAXIMIZE if one.higher else StudyDirection.MINIMIZE for one in wanted]
-    with (
-        storages.locked_everywhere(url, storage, name, folder)
-        if storages.file_of(url) is None
-        else contextlib.nullcontext()
-    ):
-        handle = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
-        attributes = handle._storage.get_study_system_attrs(handle._study_id)
-        if EXPERIMENT in attributes:
-            study = Study(folder, url, storage, handle)
-            _refuse_another(study, experiment)
-            # How it is searched may change from one start to the next.
-            study.take(experiment)
-        elif handle.get_trials(deepcopy=False):
-            raise UserError(
-                f"The storage {storages.hidden(url)!r} holds a study {name!r} that was not made by torchdeck; choose another name."
-            )
-        else:
-            handle._storage.set_study_system_attr(handle._study_id, ID, new_id())
-        text = toml.dumps(_without_password(experiment))
-        if attributes.get(EXPERIMENT) != text:
-            handle._storage.set_study_system_attr(handle._study_id, EXPERIMENT, text)
-        if EXPERIMENT in attributes:
-            return study
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is experimental, and what dashboards call the objectives by
-            handle.set_metric_names([one.name for one in wanted])
+    handle = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+    attributes = handle._storage.get_study_system_attrs(handle._study_id)
+    text = toml.dumps(_without_password(experiment))
+    if EXPERIMENT in attributes:
         study = Study(folder, url, storage, handle)
+        _refuse_another(study, experiment)
+        # How it is searched may change from one start to the next.
+        study.take(experiment)
+        if attributes[EXPERIMENT] != text:
+            study.set_attribute(EXPERIMENT, text)
+        return study
+    if ID in attributes:  # somebody was killed while making it
+        optuna.delete_study(study_name=name, storage=storage)
+        handle = optuna.create_study(storage=storage, study_name=name, directions=directions)
+    elif handle.get_trials(deepcopy=False):
+        where = storages.hidden(url)
+        raise UserError(
+            f"The storage {where!r} holds a study {name!r} that was not made by torchdeck; choose another name."
+        )
+    study = Study(folder, url, storage, handle, experiment)
+    study.set_attribute(ID, new_id())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is experimental, and what dashboards call the objectives by
+        handle.set_metric_names([one.name for one in wanted])
+    try:
         from core.search.former import learn
 
         learn(study, experiment.search.warm_start)
         for values in experiment.search.enqueue:
             study.enqueue(values)
-        return study
+    except UserError:
+        optuna.delete_study(study_name=name, storage=storage)
+        raise
+    study.set_attribute(EXPERIMENT, text)  # the last: with it the study is whole
+    return study
 
 
 def _without_password(experiment: Experiment) -> Experiment:
