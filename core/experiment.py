@@ -376,8 +376,8 @@ class Sampler(Picked):
 class Pruner(Picked):
     """How a search gives up trials early."""
 
-    name: str | None = None
-    """Pruner of Optuna; default: median after a fifth of the epochs, or none with several objectives."""
+    name: str = "auto"
+    """Pruner of Optuna; auto: median after a fifth of the epochs, none with several objectives."""
     args: dict[str, Any] = {}
     """Parameters of the pruner."""
 

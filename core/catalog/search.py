@@ -66,6 +66,7 @@ def _pruner(name: str, cls: str, summary: str, *params: Param) -> Entry:
 
 
 PRUNERS: tuple[Entry, ...] = (
+    Entry("pruner", "auto", "median after a fifth of the epochs; none with several objectives"),
     _pruner("none", "NopPruner", "every trial runs to its end"),
     _pruner("median", "MedianPruner", "worse than the median of the others at the same epoch",
             _BEFORE, _WARMUP, _INTERVAL, _LEAST),

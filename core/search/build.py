@@ -54,17 +54,22 @@ def check_sampler(experiment: Experiment, space: Space, several: bool) -> None:
     build_sampler(experiment, space, 0)
 
 
+def pruner_name(experiment: Experiment) -> str:
+    """What auto stands for: Optuna prunes by one objective only (optuna#3450)."""
+    name = experiment.pruner.name
+    return name if name != "auto" else "none" if len(experiment.search.objectives) > 1 else "median"
+
+
 def build_pruner(experiment: Experiment) -> BasePruner:
-    """The pruner; none where there are several objectives.
+    """The pruner.
 
     Raises UserError for values that Optuna refuses.
     """
-    if experiment.pruner.name is not None:
+    if experiment.pruner.name != "auto":
         return _pruner(experiment, experiment.pruner.name, experiment.pruner.resolved())
-    if len(experiment.search.objectives) > 1:
-        return _pruner(experiment, "none", {})
     # The first epochs tell little of a model whose learning rate is still warming up.
-    return _pruner(experiment, "median", {"n_warmup_steps": _whole_trial(experiment) // 5})
+    args = {"n_warmup_steps": _whole_trial(experiment) // 5} if pruner_name(experiment) == "median" else {}
+    return _pruner(experiment, pruner_name(experiment), args)
 
 
 def _whole_trial(experiment: Experiment) -> int:

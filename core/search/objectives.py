@@ -45,7 +45,7 @@ def objectives(experiment: Experiment) -> tuple[Objective, ...]:
         raise UserError(
             f"search.objectives = ['{found[0].name}'] alone seeks the least model, whatever it has learned; name a metric first."
         )
-    if len(found) > 1 and experiment.pruner.name not in (None, "none"):
+    if len(found) > 1 and experiment.pruner.name not in ("auto", "none"):
         raise UserError(
             f"pruner.name = {experiment.pruner.name!r} with {len(found)} objectives: Optuna prunes by one objective only; "
             "leave the pruner out, or name one objective."

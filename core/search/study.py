@@ -27,7 +27,7 @@ from core.hyperparameters import flat
 from core.runs.directory import check_root, folder_name
 from core.runs.trust import new_id
 from core.search import storage as storages
-from core.search.build import build_pruner, build_sampler, check_sampler
+from core.search.build import build_pruner, build_sampler, check_sampler, pruner_name
 from core.search.objectives import Objective, objectives
 from core.search.space import Space
 
@@ -91,7 +91,7 @@ class Study:
         self.space = Space(experiment)
         self.objectives: tuple[Objective, ...] = objectives(experiment)
         self.optuna.pruner = build_pruner(experiment)
-        self.pruner_name = self.experiment.pruner.name or ("none" if len(self.objectives) > 1 else "median")
+        self.pruner_name = pruner_name(self.experiment)
         self.prunes = not isinstance(self.optuna.pruner, optuna.pruners.NopPruner)
 
     def _exhaust(self) -> None:
