@@ -29,6 +29,7 @@ def loaded_after(code: str) -> set[str]:
         "import core.toml; core.toml.load('digits')",
         "import core.batch, core.reporters, core.training.session",
         "import core.runs.directory, core.runs.listing, core.runs.recorder, core.data.roots",
+        "import core.search.dimension, core.search.space, core.search.objectives, core.catalog.search",
         "from tui.__main__ import main; main(['catalog'])",
         "from tui.__main__ import main; main(['runs'])",
     ],
@@ -44,6 +45,16 @@ def test_the_workbench_paints_before_anything_heavy_is_imported() -> None:
 def test_the_screens_need_no_torch() -> None:
     loaded = loaded_after("import tui.screens.train, tui.preview")
     assert not loaded & {"torch", "torchvision", "sklearn", "ignite", "optuna", "tensorboard"}
+
+
+def test_a_study_is_looked_at_without_torch() -> None:
+    code = (
+        "import core.search.look, core.search.watch, core.search.report, core.search.start, core.search.workers,"
+        "core.search.importance, tui.screens.search, tui.drawing.study, tui.commands.study"
+    )
+    loaded = loaded_after(code)
+    assert "optuna" in loaded
+    assert not loaded & {"torch", "torchvision", "sklearn", "ignite", "tensorboard", "matplotlib"}
 
 
 def test_the_engine_trains_without_the_screen() -> None:
