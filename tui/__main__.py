@@ -112,6 +112,9 @@ def _train(words: list[str]) -> int:
     from core import batch, reporters
     from core.training.session import Session
 
+    if experiment.search.space and resume is None and not options.quiet:
+        print("note: [search.space] is left alone; search it with --trials N", file=sys.stderr)
+
     reporter = reporters.choose(options.json, options.quiet, options.plain)
     return batch.run(Session(experiment, root, resume), reporter)
 

@@ -57,7 +57,11 @@ class Scale:
             return [Tick(float(i), kind) for i, kind in enumerate(self.kinds)]
         if self.log:
             return [Tick(math.log10(t.value), t.label) for t in log_ticks(self.low, self.high, count, self.unit)]
-        return ticks(*self.ends, count, self.unit)
+        for more in (count, 2 * count, 3 * count):  # one mark alone says nothing of the range
+            found = ticks(*self.ends, more, self.unit)
+            if len(found) > 1:
+                break
+        return found
 
 
 @dataclass(frozen=True)
