@@ -355,7 +355,9 @@ def test_each_sampler_searches(search: Search, name: str) -> None:
         assert len(params) == 3
 
 
-@pytest.mark.parametrize("name", ["percentile", "halving", "hyperband", "patient", "threshold", "wilcoxon", "none", "auto"])
+@pytest.mark.parametrize(
+    "name", ["percentile", "halving", "hyperband", "patient", "threshold", "wilcoxon", "none", "auto"]
+)
 def test_each_pruner_judges(search: Search, name: str) -> None:
     args = {"threshold": "{lower=0.0}", "patient": "{inner='median'}"}.get(name, "{}")
     study, worker, code = search("search.trials=3", f"pruner.name={name}", f"pruner.args={args}")
