@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,11 +49,41 @@ class LoadedData:
                 feed.close()
 
 
+class _Kept:
+    """The source that was read last, for the trials of a search, which all train on the same."""
+
+    users = 0
+    key = ""
+    source: Source | None = None
+
+
+@contextmanager
+def keeping_source() -> Iterator[None]:
+    """As long as this lasts, arrays from the catalog that were read last are not read again (from any thread)."""
+    _Kept.users += 1
+    try:
+        yield
+    finally:
+        _Kept.users -= 1
+        if not _Kept.users:
+            _Kept.source = None
+
+
 def load_source(data: Data) -> Source:
     """The raw data that ``data.name`` points to.
 
     Raises UserError when they are not there or damaged.
     """
+    key = f"{data.name} {data.root} {data.resolved()}"
+    if _Kept.users and _Kept.source is not None and _Kept.key == key:
+        return _Kept.source
+    source = _read_source(data)
+    if _Kept.users and data.entry() is not None and isinstance(source.train, Arrays):
+        _Kept.key, _Kept.source = key, source
+    return source
+
+
+def _read_source(data: Data) -> Source:
     entry = data.entry()
     if entry is None:
         return samples.load_user(data.name, data.args, data.num_classes)

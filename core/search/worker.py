@@ -33,7 +33,7 @@ from core.search.watch import PROCESS, Owners, Watch
 from core.training.session import Session, TrialOf
 
 #: That a trial was begun; how often its process died without having come further, and how often that may be.
-BEGUN, DEATHS, _MOST_DEATHS = "torchdeck:begun", "torchdeck:deaths", 3
+BEGUN, DEATHS, _MOST_DEATHS = "torchdeck:begun", "torchdeck:deaths", 6
 
 #: Seconds that a worker tries to tell a result while the storage fails.
 _PATIENCE = 60.0
@@ -58,13 +58,15 @@ class Worker:
     def work(self) -> int:
         """Until the study is over; returns the exit code. Call it in the main thread: signals arrive there only."""
         signals = Signals()
-        with batch.handling(signals):
+        with batch.handling(signals), contextlib.ExitStack() as stack:
             # Before a trial is asked for, which a death in these seconds would else be counted against.
             import core.tracking.tensorboard
             import core.training.build  # noqa: F401
+            from core.data.load import keeping_source
 
             # What is there now lasts: to look through all of torch's objects after each trial takes half a second.
             gc.freeze()
+            stack.enter_context(keeping_source())
             trained = 0
             try:
                 while not signals.ending:

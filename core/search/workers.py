@@ -24,7 +24,7 @@ from core.runs.queue import environment
 from core.search.study import Study
 
 #: Seconds between two looks, and how many workers may die in a row without a trial that was finished meanwhile.
-_PACE, _DEATHS = 0.5, 5
+_PACE, _DEATHS = 0.5, 8
 
 
 class Workers:

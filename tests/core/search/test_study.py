@@ -197,7 +197,7 @@ def test_a_trial_of_a_dead_process_goes_on_and_one_that_always_dies_is_given_up(
     from core.runs import process
 
     here = process.identity() | {"process_started": 0.0}
-    for who, deaths in ((here, (0, 0)), (here, (2, 0))):
+    for who, deaths in ((here, (0, 0)), (here, (5, 0))):
         trial = study.optuna.ask()
         study.storage.set_trial_system_attr(trial._trial_id, PROCESS, who)
         study.storage.set_trial_system_attr(trial._trial_id, DEATHS, deaths)
@@ -206,7 +206,7 @@ def test_a_trial_of_a_dead_process_goes_on_and_one_that_always_dies_is_given_up(
     study, _, _ = search("search.trials=2")
     states = [t.state for t in study.trials()]
     assert states == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING]
-    assert "died 3 times in the same place" in study.trials()[2].user_attrs["reason"]
+    assert "died 6 times in the same place" in study.trials()[2].user_attrs["reason"]
 
 
 def test_trials_are_stopped_and_pruned_by_hand(search: Search, tmp_path: Path) -> None:
