@@ -13,12 +13,13 @@ from core.runs.queue import environment
 OUTPUT = "output.log"
 
 
-def start(folder: Path, workers: int) -> subprocess.Popen[bytes]:
-    """Go on with the study in a process of its own, in a session of its own.
+def start(folder: Path, workers: int, trust: bool = False) -> subprocess.Popen[bytes]:
+    """Go on with the study in a process of its own, in a session of its own; ``trust``: the user vouches for its code.
 
     Raises UserError when it can't be started.
     """
     words = [sys.executable, "-P", "-m", "tui", "--batch", "--study", str(folder.absolute()), "--workers", str(workers)]
+    words += ["--trust-code"] if trust else []
     try:
         with (folder / OUTPUT).open("wb") as output:
             return subprocess.Popen(

@@ -21,6 +21,11 @@ from core.errors import UserError
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
+
+class StorageError(UserError):
+    """The storage fails: for a moment, or for good."""
+
+
 SQLITE, JOURNAL = "optuna.db", "optuna.journal"
 _JOURNAL = "journal://"
 
@@ -173,7 +178,7 @@ def locked_in_database(url: str, name: str, engine: Any = None) -> Iterator[None
 def storage_errors(url: str) -> Iterator[None]:
     """What goes wrong in a storage as one sentence.
 
-    Raises UserError.
+    Raises StorageError.
     """
     import optuna
     import sqlalchemy.exc as sql
@@ -189,17 +194,17 @@ def storage_errors(url: str) -> Iterator[None]:
         said = lines[0] if lines else type(original).__name__
         if "database is locked" in said:
             said = f"it was locked by another process for {_BUSY:.0f} s"
-        raise UserError(f"The study's storage {hidden(url)!r} fails: {said}.".replace("..", ".")) from None
+        raise StorageError(f"The study's storage {hidden(url)!r} fails: {said}.".replace("..", ".")) from None
     except RuntimeError as error:
         if "version" not in str(error).lower() and "schema" not in str(error).lower():
             raise
-        raise UserError(
+        raise StorageError(
             f"The study's storage {hidden(url)!r} is of another version of Optuna than {optuna.__version__}, which is "
             f"installed; bring it up to date with: optuna storage upgrade --storage {hidden(url)}"
         ) from None
     except ImportError as error:
-        raise UserError(f"The study's storage {hidden(url)!r} can't be reached: {error}") from None
+        raise StorageError(f"The study's storage {hidden(url)!r} can't be reached: {error}") from None
     except (sqlite3.Error, OSError) as error:
-        raise UserError(
+        raise StorageError(
             f"The study's storage {hidden(url)!r} fails: {getattr(error, 'strerror', None) or error}."
         ) from None

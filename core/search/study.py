@@ -25,7 +25,7 @@ from core.errors import UserError, did_you_mean
 from core.experiment import Experiment
 from core.hyperparameters import flat
 from core.runs.directory import check_root, folder_name
-from core.runs.trust import new_id
+from core.runs.trust import known, new_id
 from core.search import storage as storages
 from core.search.build import build_pruner, build_sampler, check_sampler, pruner_name
 from core.search.objectives import Objective, objectives
@@ -165,6 +165,20 @@ class Study:
         self.optuna.sampler = build_sampler(self.experiment, self.space, len(self.optuna.get_trials(deepcopy=False)))
         return self.optuna.ask()
 
+    def unvouched(self) -> str | None:
+        """The code that working on this study would run though nobody here vouched for it; None where there is none."""
+        from core.evaluation.consent import code_in
+
+        if known(self.attribute(ID)):
+            return None
+        return code_in(self.experiment) or self.unvouched_pickle()
+
+    def unvouched_pickle(self) -> str | None:
+        """The same, of what lies in the storage alone: Optuna's CMA-ES keeps its state as a pickle."""
+        if known(self.attribute(ID)) or self.experiment.sampler.name != "CMA-ES":
+            return None
+        return "the pickle in which CMA-ES keeps its state"
+
     def experiment_of(self, values: Mapping[str, Any], number: int | None = None) -> Experiment:
         """The experiment of a trial with these values: an ordinary one, which ``torchdeck --batch`` takes."""
         raw = self.space.apply(values).model_dump(mode="json", exclude_unset=True)
@@ -256,8 +270,8 @@ def create(experiment: Experiment, root: Path, url: str | None = None, name: str
     if (folder / "run.json").exists():
         raise UserError(f"{str(folder)!r} is a run; choose another name for the study: --set search.name=...")
     with storages.locked(folder):
-        known = _read(folder) if (folder / FILE).exists() else None
-        url = url or (known["storage"] if known else storages.url_of(experiment.search.storage, folder))
+        there = _read(folder) if (folder / FILE).exists() else None
+        url = url or (there["storage"] if there else storages.url_of(experiment.search.storage, folder))
         # Two that create Optuna's tables at the same moment both fail.
         with storages.storage_errors(url), storages.locked_in_database(url, name):
             storage = storages.open_storage(url, create=True)

@@ -15,7 +15,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -28,6 +28,8 @@ from core.experiment import Experiment
 from core.reporters import Reporter
 from core.runs import process
 from core.search import keep
+from core.search import storage as storages
+from core.search.storage import StorageError
 from core.search.study import Study
 from core.search.watch import PROCESS, Owners, Watch
 from core.training.session import Session, TrialOf
@@ -35,8 +37,11 @@ from core.training.session import Session, TrialOf
 #: That a trial was begun; how often its process died without having come further, and how often that may be.
 BEGUN, DEATHS, _MOST_DEATHS = "torchdeck:begun", "torchdeck:deaths", 6
 
-#: Seconds that a worker tries to tell a result while the storage fails.
+#: Seconds that a worker waits for a database that does not answer.
 _PATIENCE = 60.0
+
+
+T = TypeVar("T")
 
 
 class Interrupted(Exception):
@@ -52,6 +57,7 @@ class Worker:
         self._owners = Owners()
         self._began = time.monotonic()
         self._started_at = time.time()
+        self._unwell = False
         #: Why the study ended before its time; None when it did not.
         self.failure: str | None = None
 
@@ -70,7 +76,7 @@ class Worker:
             trained = 0
             try:
                 while not signals.ending:
-                    trial = self._next()
+                    trial = self._patiently(self._next)
                     if trial is None:
                         break
                     self._train(trial, signals)
@@ -141,8 +147,8 @@ class Worker:
         with one.watched():
             try:
                 outcome = one.run()
-            except Interrupted:
-                outcome = None
+            except (Interrupted, StorageError):
+                outcome = None  # it goes on from its checkpoint
             except UserError as error:
                 outcome = TrialState.FAIL, None, str(error)
         self._tell(trial, outcome)
@@ -150,30 +156,47 @@ class Worker:
             raise UserError(one.broken)
 
     def _tell(self, trial: optuna.Trial, outcome: tuple[TrialState, list[float] | None, str] | None) -> None:
-        """Write the outcome; a storage that fails for a moment must not lose it."""
-        study, end = self.study, time.monotonic() + _PATIENCE
+        study = self.study
+
+        def tell() -> bool:
+            with study.errors():
+                if outcome is None:
+                    study.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+                    return False
+                state, values, reason = outcome
+                if reason:
+                    trial.set_user_attr("reason", reason)
+                keep.publish(study, trial, values)
+                study.optuna.tell(trial, values, state)
+                return True
+
+        try:
+            over = self._patiently(tell)
+        except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+            self._note(f"trial {trial.number} was taken over by another worker; what was trained here is left out")
+            return
+        if over:
+            with study.errors():
+                keep.tidy(study)
+                self._told(study.storage.get_trial(trial._trial_id))
+
+    def _patiently(self, what: Callable[[], T]) -> T:
+        """Do it, again and again for a while where a database does not answer: a network that fails for a moment must
+        not end a search. (A file's lock is waited for by itself, and a full disk does not heal.)
+
+        Raises StorageError in the end.
+        """
+        end = time.monotonic() + (_PATIENCE if storages.file_of(self.study.url) is None else 0.0)
         while True:
             try:
-                with study.errors():
-                    if outcome is None:
-                        study.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-                        return
-                    state, values, reason = outcome
-                    if reason:
-                        trial.set_user_attr("reason", reason)
-                    keep.publish(study, trial, values)
-                    study.optuna.tell(trial, values, state)
-                    break
-            except UserError:
+                return what()
+            except StorageError as error:
                 if time.monotonic() > end:
                     raise
+                if not self._unwell:
+                    self._unwell = True
+                    self._note(f"{error} Trying again for {_PATIENCE:.0f} s.")
                 time.sleep(1.0)
-            except ValueError:
-                self._note(f"trial {trial.number} was taken over by another worker; what was trained here is left out")
-                return
-        with study.errors():
-            keep.tidy(study)
-            self._told(study.storage.get_trial(trial._trial_id))
 
 
 def set_attribute(study: Study, trial_id: int, key: str, value: Any) -> None:

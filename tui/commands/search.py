@@ -52,7 +52,7 @@ def search(options: argparse.Namespace, root: Path) -> int:
     if (options.workers or 1) > 1:
         from core.search.workers import Workers
 
-        workers = Workers(study, options.workers, reporter.told, reporter.note, options.trust_code)
+        workers = Workers(study, options.workers, reporter.told, reporter.note, study.unvouched() is not None)
         code, failure = workers.work(), workers.failure
     else:
         from core.search.worker import Worker
@@ -78,9 +78,12 @@ def _study(options: argparse.Namespace, root: Path) -> Study:
     if options.experiment:
         experiment = toml.load(options.experiment, options.overrides)
         url, name = _place(options.study)
-        return studies.create(experiment, root, url, name)
+        study = studies.create(experiment, root, url, name)
+        # The code that the experiment names is the user's word; what lies in the storage is not.
+        _vouch(study, study.unvouched_pickle(), options.trust_code)
+        return study
     study = studies.open_study(options.study, root)
-    _vouch(study, options.trust_code)
+    _vouch(study, study.unvouched(), options.trust_code)
     return study
 
 
@@ -94,18 +97,9 @@ def _place(given: str | None) -> tuple[str | None, str | None]:
     return url, name or None
 
 
-def _vouch(study: Study, trusted: bool) -> None:
+def _vouch(study: Study, code: str | None, trusted: bool) -> None:
     """Raises UserError when the study would run code that nobody vouched for."""
-    from core.evaluation.consent import code_in
-    from core.runs.trust import known
-    from core.search.study import ID
-
-    if trusted or known(study.attribute(ID)):
-        return
-    code = code_in(study.experiment)
-    if code is None and study.experiment.sampler.name == "CMA-ES":
-        code = "a pickle, in which Optuna's CMA-ES keeps its state"
-    if code is not None:
+    if code is not None and not trusted:
         raise UserError(
             f"The study {study.name!r} was not made here and would run the code {code!r}; if you trust it, say --trust-code."
         )

@@ -211,11 +211,7 @@ class SearchActions(Screen):
         self.look_now()
 
     async def _trusted(self, study: Study) -> bool:
-        from core.evaluation.consent import code_in
-        from core.runs.trust import known
-        from core.search.study import ID
-
-        code = None if known(study.attribute(ID)) else code_in(study.experiment)
+        code = await asyncio.to_thread(study.unvouched)
         if code is None:
             return True
         answer = await self.app.push_screen_wait(Question(
@@ -230,7 +226,7 @@ class SearchActions(Screen):
         with study.errors():
             study.set_limits(trials=trials)
             study.allow()
-        self._process, self._started_at = start(study.folder, workers), time.monotonic()
+        self._process, self._started_at = start(study.folder, workers, study.unvouched() is not None), time.monotonic()
 
     @property
     def starting(self) -> bool:
