@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +37,7 @@ _LAYOUT = 1
 
 #: System attributes: of the study, and of trials that don't count (learned from former runs).
 EXPERIMENT, ID, STOP, LIMITS = "torchdeck:experiment", "torchdeck:id", "torchdeck:stop", "torchdeck:limits"
-FORMER = "torchdeck:former"
+EXHAUSTED, FORMER = "torchdeck:exhausted", "torchdeck:former"
 
 #: Fields that may differ from one start to the next: they don't change what a trial's value means.
 _FREE = ("trainer.device", "trainer.checkpoint_steps", "trainer.checkpoint_minutes", "trainer.keep", "trainer.profile",
@@ -64,7 +65,6 @@ class Study:
         self._raw_storage = storage
         self.optuna = handle
         # Samplers that have tried everything ask the study to stop, which Optuna allows within optimize() only.
-        self.exhausted = False
         handle.stop = self._exhaust  # type: ignore[method-assign]
         self._text = ""
         if experiment is not None:
@@ -95,7 +95,14 @@ class Study:
         self.prunes = not isinstance(self.optuna.pruner, optuna.pruners.NopPruner)
 
     def _exhaust(self) -> None:
-        self.exhausted = True
+        self.set_attribute(EXHAUSTED, True)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every combination was tried, or is being tried."""
+        if self.experiment.sampler.name == "grid":  # which would else try again what another worker is at
+            return len(self.trials()) >= math.prod(len(values) for values in self.space.grid().values())
+        return self.experiment.sampler.name == "brute-force" and bool(self.attribute(EXHAUSTED))
 
     @property
     def name(self) -> str:
@@ -500,4 +507,5 @@ def edit(study: Study, changes: Mapping[str, Any]) -> None:
             ) from None
     check_sampler(experiment, space, len(study.objectives) > 1)
     study.set_attribute(EXPERIMENT, toml.dumps(_without_password(experiment)))
+    study.set_attribute(EXHAUSTED, False)
     study.take(experiment)

@@ -101,9 +101,9 @@ class Worker:
         with study.errors(), study.locked():
             self._revive()
             study.refresh()
-            if study.stopped or study.exhausted:
-                return None
             trials = study.trials()
+            if study.stopped or (study.exhausted and not any(t.state == TrialState.WAITING for t in trials)):
+                return None
             limits = study.limits
             self.failure = _all_failing(trials, limits.failures, self._started_at)
             if self.failure is not None or self._out_of_time() or _stalled(study, limits.patience):

@@ -351,6 +351,8 @@ def test_each_sampler_searches(search: Search, name: str) -> None:
     params = [tuple(sorted(t.params.items())) for t in study.trials()]
     if name in ("grid", "brute-force"):
         assert len(params) == len(set(params)) == 4  # it ends with the last combination
+        study, _, _ = search(f"sampler.name={name}", "trainer.epochs=1", *space)
+        assert len(study.trials()) == 4
     else:
         assert len(params) == 3
 
