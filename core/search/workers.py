@@ -77,7 +77,17 @@ class Workers:
         return code
 
     def _start(self, place: int) -> None:
-        words = [sys.executable, "-P", "-m", "tui", "--batch", "--quiet", "--study", str(self._study.folder)]
+        words = [
+            sys.executable,
+            "-P",
+            "-m",
+            "tui",
+            "--batch",
+            "--quiet",
+            "--worker",
+            "--study",
+            str(self._study.folder),
+        ]
         words += ["--trust-code"] if self._trust else []
         try:
             with self._log(place).open("wb") as log:

@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--study", metavar="STUDY", help="the study to make or go on with: its name, directory, or URL#NAME"
     )
     parser.add_argument("--trust-code", action="store_true", help="run code that a study of somebody else names")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)  # one of those that --workers starts
 
 
 def wanted(options: argparse.Namespace) -> bool:
@@ -46,7 +47,8 @@ def search(options: argparse.Namespace, root: Path) -> int:
     with study.errors():
         if options.trials is not None:
             study.set_limits(trials=options.trials)
-        study.allow()
+        if not options.worker:  # one that takes a dead one's place must not undo a stop
+            study.allow()
     reporter = TrialReporter(study, "json" if options.json else "quiet" if options.quiet else "plain")
     reporter.begin()
     if (options.workers or 1) > 1:
