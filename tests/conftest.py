@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,3 +119,21 @@ def start(*words: str, cwd: Path, env: dict[str, str] | None = None, **options: 
 def json_lines(text: str) -> list[dict[str, Any]]:
     """Every line must be one JSON object."""
     return [json.loads(line) for line in text.splitlines()]
+
+
+#: A search that takes a second or two a trial.
+SPACE = ("--set", "search.space.optimizer.lr=1e-3 .. 0.1 log", "--set", "model.args.widths=[8]", "--set", "search.name=study",
+         "--set", "pruner.name=none")  # fmt: skip
+
+
+def wait_for(what: Callable[[], Any], timeout: float = 90) -> Any:
+    """Until it is so, or gives something; what it raises meanwhile is told in the end."""
+    end, last = time.monotonic() + timeout, None
+    while time.monotonic() < end:
+        try:
+            if found := what():
+                return found
+        except Exception as error:  # it is not there yet
+            last = error
+        time.sleep(0.1)
+    raise AssertionError("it did not come") from last

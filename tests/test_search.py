@@ -1,4 +1,4 @@
-"""Searches as their users run them: processes, signals, kills, storages, the dashboard."""
+"""Searches as their users run them: the verbs, what is wrong, whose code runs, the dashboard."""
 
 from __future__ import annotations
 
@@ -9,53 +9,20 @@ import shutil
 import signal
 import socket
 import sqlite3
-import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import optuna
-import psutil
 import pytest
-from conftest import command, kill_below, start
+from conftest import SPACE, kill_below, start, wait_for
 from optuna.trial import TrialState
 
 from core import toml
-from core.runs.directory import read_metrics
 from core.search import study as studies
 from core.search.study import Study
 from tui.__main__ import main
-
-SPACE = ("--set", "search.space.optimizer.lr=1e-3 .. 0.1 log", "--set", "model.args.widths=[8]", "--set", "search.name=study",
-         "--set", "pruner.name=none")  # fmt: skip
-
-
-def wait_for(what: Callable[[], Any], timeout: float = 90) -> Any:
-    end, last = time.monotonic() + timeout, None
-    while time.monotonic() < end:
-        try:
-            if found := what():
-                return found
-        except Exception as error:  # it is not there yet
-            last = error
-        time.sleep(0.1)
-    raise AssertionError("it did not come") from last
-
-
-def epochs_of(run: Path) -> list[int]:
-    return [r["epoch"] for r in read_metrics(run) if r["event"] == "epoch"]
-
-
-def whole(study: Study, trials: int, epochs: int) -> None:
-    """Every trial once, every epoch of each once, and told once."""
-    found = study.trials()
-    assert [t.number for t in found] == list(range(trials))
-    assert {t.state for t in found} == {TrialState.COMPLETE}
-    assert len({json.dumps(t.params) for t in found}) == trials
-    for trial in found:
-        assert epochs_of(study.run_of(trial.number)) == list(range(1, epochs + 1)) == sorted(trial.intermediate_values)
 
 
 @pytest.fixture(autouse=True)
@@ -64,132 +31,7 @@ def _nothing_is_left(tmp_path: Path) -> Iterator[None]:
     kill_below(tmp_path)
 
 
-# --- processes ---------------------------------------------------------------------------------------------------------
-
-
-def test_ctrl_c_stops_after_a_checkpoint_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    words = ("--batch", "digits", "--trials", "2", *SPACE, "--set", "trainer.epochs=150")
-    process = start(*words, cwd=tmp_path)
-    run = tmp_path / "runs" / "study" / "study-0000"
-    wait_for(lambda: len(epochs_of(run)) > 5)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "stopping after a checkpoint" in said
-    assert "go on with: torchdeck --batch --study" in said
-    study = studies.open_folder(tmp_path / "runs" / "study")
-    assert [t.state for t in study.trials()] == [TrialState.WAITING]
-    done = command(*words, "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [(line["event"], line["number"], line["state"]) for line in lines] == [
-        ("trial", 0, "complete"),
-        ("trial", 1, "complete"),
-    ]
-    whole(studies.open_folder(tmp_path / "runs" / "study"), 2, 150)
-
-
-def test_workers_that_are_killed_lose_nothing(tmp_path: Path) -> None:
-    process = start(
-        "--batch", "digits", "--trials", "5", "--workers", "2", *SPACE, "--set", "trainer.epochs=120", cwd=tmp_path
-    )
-    folder = tmp_path / "runs" / "study"
-
-    def running() -> list[int]:
-        study = studies.open_folder(folder)
-        return [t.number for t in study.trials() if t.state == TrialState.RUNNING and len(t.intermediate_values) > 3]
-
-    for _ in range(2):
-        wait_for(lambda: running())
-        workers = [child for child in psutil.Process(process.pid).children() if "--study" in child.cmdline()]
-        assert len({child.environ()["OMP_NUM_THREADS"] for child in workers}) == 1
-        workers[0].kill()
-        time.sleep(0.5)
-    # Then all of it, the keeper of the workers, too: the same command goes on.
-    wait_for(lambda: running())
-    for one in [*psutil.Process(process.pid).children(), psutil.Process(process.pid)]:
-        one.kill()
-    process.communicate()
-    done = command("--batch", "--study", "study", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    study = studies.open_folder(folder)
-    whole(study, 5, 120)
-    assert any("torchdeck:deaths" in t.system_attrs for t in study.trials())
-
-
-# --- PostgreSQL --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a database of Debian's server, started for this test."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not programs:
-        pytest.skip("PostgreSQL's server is not installed (Debian: postgresql)")
-    pytest.importorskip("psycopg")
-    folder = tmp_path_factory.mktemp("pg")
-    as_user: dict[str, Any] = {}
-    if os.getuid() == 0:  # the server refuses to be run by root
-        for path in (folder, *folder.parents):
-            if path == Path("/tmp") or path.stat().st_uid != 0:
-                break
-            path.chmod(path.stat().st_mode | 0o011)
-        shutil.chown(folder, "nobody")
-        as_user = {"user": "nobody"}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    data = folder / "data"
-    options: dict[str, Any] = {
-        "check": True,
-        "capture_output": True,
-        "cwd": folder,
-        "env": {"PATH": os.environ["PATH"], "LC_ALL": "C"},
-        **as_user,
-    }
-    subprocess.run([programs[-1], "-D", data, "-U", "deck", "-E", "UTF8", "--auth=trust", "--no-sync"], **options)
-    server = [programs[-1].parent / "postgres", "-D", data, "-p", str(port), "-k", folder, "-h", "127.0.0.1", "-F"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(server, stdout=log, stderr=log, cwd=folder, env=options["env"], **as_user)
-    url = f"postgresql://deck@127.0.0.1:{port}/postgres"
-    try:
-        import psycopg
-
-        wait_for(lambda: psycopg.connect(url), 30).close()
-        yield url
-    finally:
-        process.send_signal(signal.SIGINT)  # not to wait for clients
-        process.wait(20)
-
-
-def test_workers_of_several_folders_share_a_database(tmp_path: Path, postgres: str) -> None:
-    """As on several machines: nothing but the database is shared."""
-    place = f"{postgres}#study"
-    words = ("--batch", "digits", "--trials", "6", *SPACE, "--set", "trainer.epochs=40", "--study", place)
-    first = start(*words, "--runs", "one", cwd=tmp_path)
-    wait_for(lambda: studies.open_study(place, tmp_path / "look").trials()[0].intermediate_values, 40)
-    second = start("--batch", "--study", place, "--runs", "two", cwd=tmp_path)
-    look = studies.open_study(place, tmp_path / "look")
-    wait_for(lambda: sum(t.state == TrialState.RUNNING and len(t.intermediate_values) > 2 for t in look.trials()) == 2)
-    second.kill()
-    second.communicate()
-    _, said = first.communicate(timeout=120)
-    assert first.returncode == 0, said
-    # The trial of the killed worker went on, or began again, in the other one.
-    assert "was left by a process that is gone; it goes on" in said
-    found = look.trials()
-    assert [t.number for t in found] == list(range(6))
-    assert {t.state for t in found} == {TrialState.COMPLETE}
-    assert len({json.dumps(t.params) for t in found}) == 6
-    assert all(sorted(t.intermediate_values) == list(range(1, 41)) for t in found)
-    # Many ask at the same moment, and no trial is given twice, nor one too many.
-    env = {"OMP_NUM_THREADS": "1"}
-    both = [
-        start("--batch", "--quiet", "--study", place, "--trials", "10", "--runs", name, cwd=tmp_path, env=env)
-        for name in ("one", "two")
-    ]
-    assert [process.wait(120) for process in both] == [0, 0]
-    assert [t.number for t in look.trials()] == list(range(10))
+# --- one process: the verbs, and what is wrong ---
 
 
 def test_a_database_that_is_not_there_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,19 +46,26 @@ def test_a_database_that_is_not_there_is_one_sentence(tmp_path: Path, capsys: py
 # --- one process: the verbs, and what is wrong -------------------------------------------------------------------------
 
 
-@pytest.fixture
-def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
-    """A study of four trials in ./runs."""
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a study of four trials."""
     from core.search.worker import Worker
 
-    monkeypatch.chdir(tmp_path)
     overrides = [word for word in SPACE if word != "--set"]
     experiment = toml.load(
         "digits", [*overrides, "trainer.epochs=2", "search.trials=4", "search.space.trainer.batch_size=[32, 64]"]
     )
-    made = studies.create(experiment, Path("runs"))
+    made = studies.create(experiment, tmp_path_factory.mktemp("searched"))
     assert Worker(made, lambda trial: None, print).work() == 0
-    return made
+    return made.folder
+
+
+@pytest.fixture
+def study(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """A copy of it in ./runs."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(searched, "runs/study", symlinks=True)
+    return studies.open_folder(Path("runs/study"))
 
 
 def test_the_verbs_of_a_study(study: Study, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -335,30 +184,6 @@ def test_a_locked_storage_is_waited_for(study: Study) -> None:
     assert study.trials()[-1].state == TrialState.WAITING
 
 
-def test_a_full_disk_ends_the_search_and_the_trial_goes_on_later(tmp_path: Path) -> None:
-    """A real one of four megabytes."""
-    disk = tmp_path / "small"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", disk], capture_output=True).returncode:
-        pytest.skip("only root can mount a small disk")
-    try:
-        words = ("--batch", "digits", "--trials", "40", "--runs", str(disk / "runs"), *SPACE, "--set", "trainer.epochs=2",
-                 "--set", "search.keep=0", "--set", "model.args.widths=[64]")  # fmt: skip
-        done = command(*words, cwd=tmp_path)
-        assert done.returncode == 1, done.stderr
-        assert "Traceback" not in done.stderr
-        last = done.stderr.strip().splitlines()[-1]
-        assert "No space left on device" in last or "disk is full" in last or "disk I/O error" in last
-        subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
-        again = command(*(w if w != "40" else "12" for w in words), cwd=tmp_path)
-        assert again.returncode == 0, again.stderr
-        study = studies.open_folder(disk / "runs" / "study")
-        assert {t.state for t in study.trials()} == {TrialState.COMPLETE}
-        assert [t.number for t in study.trials()] == list(range(max(12, len(study.trials()))))
-    finally:
-        subprocess.run(["umount", "-l", disk], check=True)
-
-
 # --- trust -------------------------------------------------------------------------------------------------------------
 
 
@@ -382,26 +207,7 @@ def test_code_of_a_study_from_elsewhere_is_not_run(study: Study, tmp_path: Path,
     assert len(made.trials()) == 2
 
 
-# --- journal, dashboard --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("storage", ["sqlite", "journal"])
-def test_many_processes_ask_one_new_file(tmp_path: Path, storage: str) -> None:
-    """They create the study at the same moment, and each trial is had once."""
-    (tmp_path / "mine.py").write_text("def objective(trial):\n    return trial.suggest_float('x', 0, 1)\n")
-    words = ("--batch", "digits", "--quiet", "--trials", "24", "--set", "search.function=mine.py:objective", "--set", "search.name=s",
-             "--set", f"search.storage={storage}")  # fmt: skip
-    processes = [start(*words, cwd=tmp_path) for _ in range(4)]
-    said = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * 4, said
-    study = studies.open_folder(tmp_path / "runs" / "s")
-    assert [t.number for t in study.trials()] == list(range(24))
-    assert len({t.params["x"] for t in study.trials()}) == 24
-    if storage == "sqlite":
-        with contextlib.closing(sqlite3.connect(study.folder / "optuna.db")) as connection:
-            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    else:
-        assert (study.folder / "optuna.journal").stat().st_size > 0
+# --- the dashboard ---
 
 
 def test_the_dashboard_shows_what_was_written(study: Study) -> None:

@@ -65,14 +65,15 @@ class Worker:
         """Until the study is over; returns the exit code. Call it in the main thread: signals arrive there only."""
         signals = Signals()
         with batch.handling(signals), contextlib.ExitStack() as stack:
-            # Before a trial is asked for, which a death in these seconds would else be counted against.
-            import core.tracking.tensorboard
-            import core.training.build  # noqa: F401
-            from core.data.load import keeping_source
+            if self.study.experiment.search.function is None:
+                # Before a trial is asked for, which a death in these seconds would else be counted against.
+                import core.tracking.tensorboard
+                import core.training.build  # noqa: F401
+                from core.data.load import keeping_source
 
+                stack.enter_context(keeping_source())
             # What is there now lasts: to look through all of torch's objects after each trial takes half a second.
             gc.freeze()
-            stack.enter_context(keeping_source())
             trained = 0
             try:
                 while not signals.ending:

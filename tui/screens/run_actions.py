@@ -8,7 +8,6 @@ from typing import Any
 
 from textual import work
 from textual.binding import Binding
-from textual.screen import Screen
 
 from core import toml
 from core.errors import UserError, count
@@ -19,10 +18,11 @@ from tui.link import Link
 from tui.memory import Memory
 from tui.screens.consent import agreed
 from tui.screens.dialogs import Answer, Line, Question, more_than
+from tui.screens.halves import Halves
 from tui.widgets.table import Table
 
 
-class RunActions(Screen):
+class RunActions(Halves):
     """Part of the Runs screen."""
 
     BINDINGS = [
@@ -43,11 +43,6 @@ class RunActions(Screen):
         super().__init__()
         self.link, self.memory = link, memory
         self.roots: list[Path] = []
-
-    @property
-    def listed(self) -> Table:
-        """The list."""
-        raise NotImplementedError
 
     def look_now(self) -> None:
         """Look again at once."""

@@ -29,6 +29,7 @@ from tui.columns import DEFAULT, ago, chosen, filled, result_text, size, value_t
 from tui.drawing.chart import Source, mark_of
 from tui.link import Link
 from tui.memory import Memory
+from tui.screens.halves import pane_bindings
 from tui.screens.run_actions import RunActions
 from tui.widgets.charts import Charts
 from tui.widgets.facts import Facts
@@ -62,17 +63,15 @@ _PANES = {
 class RunsScreen(RunActions):
     """List above, one of four views of what is chosen below."""
 
+    PREFIX, PANES = "runs", _PANES
     BINDINGS = [
-        *(Binding(str(number), f"pane('{name}')", title, show=False, id=f"runs.pane-{name}", tooltip=f"Go to {title}")
-          for number, (name, title) in enumerate(_PANES.items(), 1)),
-        Binding("tab", "next_pane", "Next pane", show=False, id="runs.next", tooltip="From the list to what is below it, and back"),
+        *pane_bindings("runs", _PANES),
         Binding("slash", "filter", "Filter", id="runs.filter", tooltip="Filter: val_acc > 0.9 model:cnn tag:paper -status:failed"),
         Binding("space", "mark", "Mark", id="runs.mark", tooltip="Mark the run, to compare it with others"),
         Binding("u", "unmark", "Unmark", show=False, id="runs.unmark", tooltip="Unmark all"),
         Binding("o", "sort", "Sort", id="runs.sort", tooltip="Sort by a field, metric or hyperparameter"),
         Binding("O", "reverse", "Reverse", show=False, id="runs.reverse", tooltip="The other way round"),
         Binding("v", "columns", "Columns", show=False, id="runs.columns", tooltip="Choose columns"),
-        Binding("Z", "alone", "One pane", show=False, id="runs.alone", tooltip="This pane alone, or both again"),
         Binding("escape", "back", "Back", show=False, id="runs.back", tooltip="Back: to the list, then without filter"),
     ]  # fmt: skip
     DEFAULT_CSS = """
@@ -92,7 +91,6 @@ class RunsScreen(RunActions):
         super().__init__(link, memory)
         self.roots = roots
         self.rows: list[Row] = []
-        self.pane = "charts"
         self._runs = RunList(roots)
         self._filter = Filter("")
         self._sort = str(memory.runs.get("sort") or "-created")
@@ -101,7 +99,6 @@ class RunsScreen(RunActions):
         self._opened: dict[Path, Opened] = {}
         self._wake = asyncio.Event()
         self._leaving = False
-        self._alone = ""
         self._scanned = False
         #: What is wrong with the filter, or why nothing can be read.
         self._wrong = ""
@@ -127,7 +124,7 @@ class RunsScreen(RunActions):
         self.listed.tint = lambda row: _TINTS.get(row.status, "")
         self.listed.mark = lambda number: mark_of(number, self.app.theme_variables)
         self.query_one("#runs-charts", Charts).say("reading the run")
-        self._show_pane("charts")
+        self.show_pane("charts")
         self.set_focus(self.listed)
         self._watch()
 
@@ -145,17 +142,12 @@ class RunsScreen(RunActions):
         for one in self._opened.values():
             one.close()
 
-    @property
-    def listed(self) -> Table:
-        """The list."""
-        return self.query_one("#runs-list", Table)
-
     def recolour(self) -> None:
         """Another theme, or size."""
         self._say()
         for table in self.query(Table):
             table.draw()
-        self._draw_below()
+        self.draw_below()
 
     def resume(self, run: Path) -> None:
         """Go on with this run, as r does."""
@@ -194,7 +186,7 @@ class RunsScreen(RunActions):
     def _arrange(self) -> None:
         """Show the runs that the filter lets through, sorted, and what is below."""
         if self._list(self._filter):
-            self._draw_below()
+            self.draw_below()
 
     def _list(self, wanted: Filter) -> bool:
         """Show the runs that a filter lets through, sorted; what is wrong is told, and the list stays as it was."""
@@ -244,47 +236,9 @@ class RunsScreen(RunActions):
 
     # --- what is below -----------------------------------------------------------------------------------------------
 
-    def _show_pane(self, name: str) -> None:
-        self.pane = name
-        for one in list(_PANES)[1:]:
-            self.query_one(f"#runs-{one}").set_class(one == name, "-shown")
-        below = self.query_one("#runs-below", Vertical)
-        below.border_title = "  ".join(
-            f"{n}{' ' + t if o != name else ' [b]' + t + '[/b]'}" for n, (o, t) in enumerate(_PANES.items(), 1) if n > 1
-        )
-        self.call_after_refresh(self._draw_below)
-
-    def action_pane(self, name: str) -> None:
-        """Go to the list, or to a view."""
-        if name == "list":
-            self.set_focus(self.listed)
-        else:
-            self._show_pane(name)
-            self.set_focus(self.query_one(f"#runs-{name}"))
-        if self._alone:
-            self._set_alone("list" if name == "list" else "below")
-
-    def action_next_pane(self) -> None:
-        """From the list to the view, and back."""
-        self.action_pane(self.pane if self.listed.has_focus else "list")
-
-    def action_alone(self) -> None:
-        """The pane with the focus alone, or both."""
-        self._set_alone("" if self._alone else "list" if self.listed.has_focus else "below")
-
-    def _set_alone(self, which: str) -> None:
-        self._alone = which
-        self.listed.display = which != "below"
-        self.query_one("#runs-below").display = which != "list"
-        self.call_after_refresh(self.recolour)
-
     def action_back(self) -> None:
         """One step back."""
-        if self._alone:
-            self._set_alone("")
-        elif not self.listed.has_focus:
-            self.set_focus(self.listed)
-        elif self._filter:
+        if not self.step_back() and self._filter:
             self.query_one("#runs-filter", Input).value = ""
             self._take_filter("")
 
@@ -306,7 +260,7 @@ class RunsScreen(RunActions):
 
     async def _read_curves(self) -> None:
         """Read what is new of the chosen runs, and draw it."""
-        if self.pane == "charts" and self.query_one("#runs-below").display:
+        if self.pane == "charts" and self.below.display:
             for row in self._chosen():
                 one = self._opened.setdefault(row.path, Opened(row.path))
                 try:
@@ -316,10 +270,11 @@ class RunsScreen(RunActions):
             wanted = {row.path for row in self._chosen()}
             for path in [p for p in self._opened if p not in wanted][: max(0, len(self._opened) - _KEPT)]:
                 self._opened.pop(path).close()
-        self._draw_below()
+        self.draw_below()
 
-    def _draw_below(self) -> None:
-        if not self.is_attached or not self.query_one("#runs-below").display:
+    def draw_below(self) -> None:
+        """Draw what is below anew."""
+        if not self.is_attached or not self.below.display:
             return
         rows = self._chosen()
         if self.pane == "charts":
@@ -380,7 +335,7 @@ class RunsScreen(RunActions):
         if self._list(wanted):
             self._filter, self._wrong = wanted, ""
             self._say()
-            self._draw_below()
+            self.draw_below()
 
     @on(Input.Submitted, "#runs-filter")
     def _filtered(self) -> None:

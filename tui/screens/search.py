@@ -17,6 +17,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.events import Resize
+from textual.widget import Widget
 from textual.widgets import Static
 
 from core.errors import UserError
@@ -25,6 +26,7 @@ from core.runs.queue import environment
 from core.text import printable
 from tui.link import Link
 from tui.memory import Memory
+from tui.screens.halves import pane_bindings
 from tui.screens.search_actions import SearchActions
 from tui.widgets.facts import Facts
 from tui.widgets.keybar import KeyBar
@@ -51,13 +53,11 @@ _EVALUATORS = {"fanova": "fANOVA", "ped-anova": "PED-ANOVA"}
 class SearchScreen(SearchActions):
     """Trials above, one of nine views below."""
 
+    PREFIX, PANES, WIDE = "search", _PANES, 126
     BINDINGS = [
-        *(Binding(str(number % 10), f"pane('{name}')", title, show=False, id=f"search.pane-{name}", tooltip=f"Go to {title}")
-          for number, (name, title) in enumerate(_PANES.items(), 1)),
-        Binding("tab", "next_pane", "Next pane", show=False, id="search.next", tooltip="From the trials to what is below, and back"),
+        *pane_bindings("search", _PANES),
         Binding("O", "order", "Order", show=False, id="search.order", tooltip="Trials by number, or the best first"),
         Binding("i", "evaluator", "Evaluator", show=False, id="search.evaluator", tooltip="Importance by fANOVA or by PED-ANOVA"),
-        Binding("Z", "alone", "One pane", show=False, id="search.alone", tooltip="This pane alone, or both again"),
         Binding("escape", "back", "Back", show=False, id="search.back", tooltip="Back to the trials"),
     ]  # fmt: skip
     DEFAULT_CSS = """
@@ -74,14 +74,12 @@ class SearchScreen(SearchActions):
 
     def __init__(self, link: Link, memory: Memory, roots: list[Path]) -> None:
         super().__init__(link, memory, roots)
-        self.pane = "history"
         self._by_value = False
         self._evaluator = "fanova"
         self._importance: tuple[str, Mapping[str, float]] = ("", {})
         self._importance_of: tuple[Any, ...] = ()
         self._importance_at = 0.0
         self._first, self._second = 0, 1
-        self._alone = ""
         self._wake = asyncio.Event()
 
     def compose(self) -> ComposeResult:
@@ -100,7 +98,7 @@ class SearchScreen(SearchActions):
         self.listed.tint = lambda row: (
             _TINTS.get(row.state, "") if row.number not in self._best_numbers() else "success"
         )
-        self._show_pane("history")
+        self.show_pane("history")
         self.set_focus(self.listed)
         self._watch()
 
@@ -111,11 +109,6 @@ class SearchScreen(SearchActions):
     def on_resize(self, event: Resize) -> None:
         """Draw anew."""
         self.call_after_refresh(self.recolour)
-
-    @property
-    def listed(self) -> Table:
-        """The trials."""
-        return self.query_one("#search-list", Table)
 
     @property
     def current(self) -> TrialRow | None:
@@ -130,7 +123,7 @@ class SearchScreen(SearchActions):
         """Another theme, or size."""
         self._say()
         self.listed.draw()
-        self._draw_below()
+        self.draw_below()
 
     def look_now(self) -> None:
         """Look again at once."""
@@ -153,7 +146,7 @@ class SearchScreen(SearchActions):
                     self.wrong = ""
                     self._mind_process()
                     self._list()
-                    self._draw_below()
+                    self.draw_below()
                 except UserError as error:
                     self.wrong = str(error).splitlines()[0]
                     self._say()
@@ -226,49 +219,13 @@ class SearchScreen(SearchActions):
 
     # --- what is below -----------------------------------------------------------------------------------------------
 
-    def _show_pane(self, name: str) -> None:
-        self.pane = name
-        self.query_one(Picture).set_class(name != "details", "-shown")
-        self.query_one(Facts).set_class(name == "details", "-shown")
-        below = self.query_one("#search-below", Vertical)
-        wide = self.size.width >= 118
-        below.border_title = " ".join(
-            f"{n % 10}{' [b]' + t + '[/b]' if o == name else ' ' + t if wide else ''}"
-            for n, (o, t) in enumerate(_PANES.items(), 1)
-            if n > 1
-        )
-        self.call_after_refresh(self._draw_below)
-
-    def action_pane(self, name: str) -> None:
-        """Go to the trials, or to a view."""
-        if name == "list":
-            self.set_focus(self.listed)
-        else:
-            self._show_pane(name)
-            self.set_focus(self.query_one("#search-details" if name == "details" else "#search-picture"))
-        if self._alone:
-            self._set_alone("list" if name == "list" else "below")
-
-    def action_next_pane(self) -> None:
-        """From the trials to the view, and back."""
-        self.action_pane(self.pane if self.listed.has_focus else "list")
-
-    def action_alone(self) -> None:
-        """The pane with the focus alone, or both."""
-        self._set_alone("" if self._alone else "list" if self.listed.has_focus else "below")
-
-    def _set_alone(self, which: str) -> None:
-        self._alone = which
-        self.listed.display = which != "below"
-        self.query_one("#search-below").display = which != "list"
-        self.call_after_refresh(self.recolour)
+    def view_of(self, pane: str) -> Widget:
+        """All pictures share a widget."""
+        return self.query_one("#search-details" if pane == "details" else "#search-picture")
 
     def action_back(self) -> None:
         """One step back."""
-        if self._alone:
-            self._set_alone("")
-        else:
-            self.set_focus(self.listed)
+        self.step_back()
 
     def action_order(self) -> None:
         """The newest first, or the best."""
@@ -278,17 +235,18 @@ class SearchScreen(SearchActions):
     @on(Table.Moved, "#search-list")
     def _moved(self) -> None:
         self._say()
-        self._draw_below()
+        self.draw_below()
 
     def on_picture_turned(self, event: Picture.Turned) -> None:
         """Other parameters."""
         self._first += event.first
         self._second += event.second
-        self._draw_below()
+        self.draw_below()
 
-    def _draw_below(self) -> None:
+    def draw_below(self) -> None:
+        """Draw what is below anew."""
         look = self.seen
-        if not self.is_attached or not self.query_one("#search-below").display:
+        if not self.is_attached or not self.below.display:
             return
         if look is None:
             self.query_one(Picture).show(lambda width, height, styles: [Text("")])
@@ -357,7 +315,7 @@ class SearchScreen(SearchActions):
             lines = wrong.decode(errors="replace").strip().splitlines()
             self._importance = (printable(lines[-1].removeprefix("torchdeck: ")) if lines else "it failed", {})
         if self.pane == "importance":
-            self._draw_below()
+            self.draw_below()
 
 
 def _drawn(

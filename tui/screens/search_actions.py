@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from textual import work
 from textual.binding import Binding
-from textual.screen import Screen
 
 from core import toml
 from core.errors import UserError
 from tui.link import Link
 from tui.memory import Memory
 from tui.screens.dialogs import Answer, Choice, Line, Pick, Question
+from tui.screens.halves import Halves
 
 if TYPE_CHECKING:
     from core.experiment import Experiment
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from core.search.study import Study
 
 
-class SearchActions(Screen):
+class SearchActions(Halves):
     """Part of the Search screen."""
 
     BINDINGS = [
