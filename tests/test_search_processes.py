@@ -49,7 +49,7 @@ def _nothing_is_left(tmp_path: Path) -> Iterator[None]:
 
 
 def test_ctrl_c_stops_after_a_checkpoint_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    words = ("--batch", "digits", "--trials", "2", *SPACE, "--set", "trainer.epochs=150")
+    words = ("--batch", "digits", "--trials", "2", *SPACE, "--set", "trainer.epochs=80")
     process = start(*words, cwd=tmp_path)
     run = tmp_path / "runs" / "study" / "study-0000"
     wait_for(lambda: len(epochs_of(run)) > 5)
@@ -67,12 +67,12 @@ def test_ctrl_c_stops_after_a_checkpoint_and_the_same_command_goes_on(tmp_path: 
         ("trial", 0, "complete"),
         ("trial", 1, "complete"),
     ]
-    whole(studies.open_folder(tmp_path / "runs" / "study"), 2, 150)
+    whole(studies.open_folder(tmp_path / "runs" / "study"), 2, 80)
 
 
 def test_workers_that_are_killed_lose_nothing(tmp_path: Path) -> None:
     process = start(
-        "--batch", "digits", "--trials", "4", "--workers", "2", *SPACE, "--set", "trainer.epochs=120", cwd=tmp_path
+        "--batch", "digits", "--trials", "4", "--workers", "2", *SPACE, "--set", "trainer.epochs=80", cwd=tmp_path
     )
     folder = tmp_path / "runs" / "study"
 
@@ -93,7 +93,7 @@ def test_workers_that_are_killed_lose_nothing(tmp_path: Path) -> None:
     done = command("--batch", "--study", "study", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     study = studies.open_folder(folder)
-    whole(study, 4, 120)
+    whole(study, 4, 80)
     assert any("torchdeck:deaths" in t.system_attrs for t in study.trials())
 
 

@@ -172,7 +172,7 @@ def parse(key: str, text: str) -> dict[str, Any]:
         name, sign, values = condition.partition("=")
         if not sign or not name.strip() or not values.strip():
             raise UserError(f"search.space.{key}: {condition!r} is not a condition such as when optimizer.name = SGD.")
-        raw.setdefault("when", {})[name.strip()] = [_value(v) for v in values.split("|") if v.strip()]
+        raw.setdefault("when", {})[name.strip()] = [_value(v) for v in _split(values) if v.strip()]
     rest, _, length = rest.partition(" length ")
     if length:
         found = _RANGE.match(length)
@@ -224,7 +224,10 @@ def _word(value: Any) -> str:
         except ValueError:
             if _value(value) == value:
                 return value
-    return json.dumps(_thawed(value))
+    text = json.dumps(_thawed(value))
+    for sign, escaped in (("|", "\\u007c"), ("when", "\\u0077hen"), ("length", "\\u006cength"), ("..", "\\u002e.")):
+        text = text.replace(sign, escaped)  # within its quotes, where the same is only spelled otherwise
+    return text
 
 
 def _number(value: Number | None) -> str:

@@ -20,7 +20,8 @@ numbers = st.one_of(
     st.integers(-1000, 10**6), st.floats(-1e6, 1e6, allow_nan=False, allow_infinity=False, allow_subnormal=False)
 )
 plain = st.one_of(st.none(), st.booleans(), numbers, st.text(max_size=8))
-values = st.one_of(plain, st.lists(plain, max_size=3))
+awkward = st.sampled_from(["|", "a when b = c", "1 length 2", "1 .. 2", '"', "\\\\when", " "])
+values = st.one_of(plain, awkward, st.lists(plain, max_size=3))
 keys = st.sampled_from(["optimizer.name", "model.args.widths", "trainer.epochs"])
 
 
@@ -67,6 +68,11 @@ def test_any_line_is_read_or_told_to_be_wrong(text: str) -> None:
         assert isinstance(read("optimizer.lr", text), Dimension)
     except UserError as error:
         assert "search.space.optimizer.lr" in str(error)
+
+
+def test_bars_in_quotes_are_part_of_a_value() -> None:
+    assert read("x", 'a | "b|c" when y = "|" | d').choices == ("a", "b|c")
+    assert read("x", 'a | "b|c" when y = "|" | d').when == {"y": ("|", "d")}
 
 
 def space(**dimensions: Any) -> Space:
