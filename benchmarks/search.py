@@ -178,7 +178,7 @@ def killed(trials: int = 60, kills: int = 25, seed: int = 0) -> bool:
                     process.kill()
             if process.wait() == 0:
                 break
-        from core.search.study import open_study
+        from core.search.opening import open_study
 
         study = open_study("study", Path(folder))
         found = study.trials()

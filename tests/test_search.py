@@ -20,7 +20,7 @@ from conftest import SPACE, kill_below, start, wait_for
 from optuna.trial import TrialState
 
 from core import toml
-from core.search import study as studies
+from core.search import opening as studies
 from core.search.study import Study
 from tui.__main__ import main
 

@@ -21,7 +21,7 @@ from conftest import SPACE, command, kill_below, start, wait_for
 from optuna.trial import TrialState
 
 from core.runs.directory import read_metrics
-from core.search import study as studies
+from core.search import opening as studies
 from core.search.study import Study
 
 

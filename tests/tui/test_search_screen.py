@@ -15,7 +15,7 @@ from textual.widgets import Input
 from workbench import Open, notices, train_of, until
 
 from core import toml
-from core.search import study as studies
+from core.search import opening as studies
 from core.search.study import Study
 from core.search.watch import COMMAND
 from tui.screens.dialogs import Line, Pick, Question

@@ -68,7 +68,7 @@ def search(options: argparse.Namespace, root: Path) -> int:
 
 def _study(options: argparse.Namespace, root: Path) -> Study:
     from core import toml
-    from core.search import study as studies
+    from core.search import opening as studies
 
     if not options.experiment:
         if options.study is None:

@@ -77,7 +77,7 @@ def study(options: argparse.Namespace) -> int:
 
 
 def _open(options: argparse.Namespace) -> Study:
-    from core.search.study import open_study
+    from core.search.opening import open_study
 
     error: UserError | None = None
     for root in roots(options):
@@ -101,8 +101,8 @@ def _look(options: argparse.Namespace) -> tuple[Study, Look]:
 
 def _list(options: argparse.Namespace) -> int:
     from core.search.look import Looker
+    from core.search.opening import folders, open_folder
     from core.search.rows import number
-    from core.search.study import folders, open_folder
 
     looks = []
     for root in roots(options):
@@ -398,7 +398,7 @@ def settings_of(opened: Study, words: list[str]) -> dict[str, Any]:
 
 
 def _edit(options: argparse.Namespace) -> int:
-    from core.search.study import edit
+    from core.search.change import edit
 
     opened = _open(options)
     changes: dict[str, Any] = {}

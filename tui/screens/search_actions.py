@@ -97,14 +97,14 @@ class SearchActions(Halves):
         """Folders of studies, the newest first."""
         if not any(next(root.glob("*/study.json"), None) for root in self.roots if root.is_dir()):
             return []
-        from core.search.study import folders
+        from core.search.opening import folders
 
         found = [folder for root in self.roots for folder in folders(root)]
         return sorted(found, key=_touched, reverse=True)
 
     async def _open(self, folder: Path) -> None:
         from core.search.look import Looker
-        from core.search.study import open_folder
+        from core.search.opening import open_folder
 
         study = await asyncio.to_thread(open_folder, folder)
         self.looker, self.seen = Looker(study), None
@@ -137,7 +137,7 @@ class SearchActions(Halves):
             experiment = toml.build(workbench.train.form.raw)
             if not experiment.search.space and experiment.search.function is None:
                 raise UserError("Nothing is searched yet: on the Train screen, m on a field gives it a range.")
-            from core.search.study import default_name
+            from core.search.opening import default_name
 
             name = await self.app.push_screen_wait(
                 Line("Name of the study", "Its directory below the runs.", default_name(experiment), _name)
@@ -158,7 +158,7 @@ class SearchActions(Halves):
 
     async def _create(self, experiment: Experiment, name: str) -> Study | None:
         """Make it; where another one has the name, ask what is meant."""
-        from core.search.study import create, find
+        from core.search.opening import create, find
 
         experiment = experiment.model_copy(update={"search": experiment.search.model_copy(update={"name": None})})
         try:
@@ -343,8 +343,8 @@ class SearchActions(Halves):
             key = await self.app.push_screen_wait(Line("Which field?", "Such as trainer.batch_size.", "", _key))
             if not key:
                 return
+        from core.search.change import edit
         from core.search.dimension import read
-        from core.search.study import edit
 
         before = study.space.dimensions[key].text if key in study.space.dimensions else ""
         text = await self.app.push_screen_wait(

@@ -16,7 +16,8 @@ from core.errors import UserError
 from core.runs.directory import read_info, read_metrics
 from core.runs.listing import RunList
 from core.runs.opened import Opened
-from core.search import study as studies
+from core.search import opening as studies
+from core.search.change import edit
 from core.search.look import Looker
 from core.search.study import Study
 from core.search.watch import PROCESS, ask_of
@@ -267,7 +268,7 @@ def test_a_name_that_is_taken_tells_what_differs(search: Search, tmp_path: Path)
 
 def test_the_space_may_change_where_optuna_allows_it(search: Search) -> None:
     study, _, _ = search("search.trials=2", "search.space.trainer.batch_size=[32, 64]")
-    studies.edit(study, {"optimizer.lr": "0.01 .. 0.02 log", "model.args.dropout": "0 .. 0.5"})
+    edit(study, {"optimizer.lr": "0.01 .. 0.02 log", "model.args.dropout": "0 .. 0.5"})
     again = studies.open_folder(study.folder)
     worker = Worker(again, lambda trial: None, lambda text: None)
     again.set_limits(trials=4)
@@ -277,8 +278,8 @@ def test_the_space_may_change_where_optuna_allows_it(search: Search) -> None:
     assert all(0.01 <= t.params["optimizer.lr"] <= 0.02 and "model.args.dropout" in t.params for t in fresh)
     for key, value in (("trainer.batch_size", "[16, 32]"), ("optimizer.lr", "0.01 .. 0.02")):
         with pytest.raises(UserError, match=r"can't be changed.*warm_start"):
-            studies.edit(again, {key: json.loads(value) if value[0] == "[" else value})
-    studies.edit(again, {"trainer.batch_size": None})
+            edit(again, {key: json.loads(value) if value[0] == "[" else value})
+    edit(again, {"trainer.batch_size": None})
     assert "trainer.batch_size" not in studies.open_folder(study.folder).space.dimensions
     # A trial of the old space still is the experiment that it was.
     row = Looker(again).look().rows[0]
@@ -292,7 +293,7 @@ def test_a_running_worker_takes_over_a_changed_space(search: Search, tmp_path: P
     def narrow(trial: FrozenTrial) -> None:
         if trial.number == 0:
             other = studies.open_folder(tmp_path / "runs" / "study")
-            studies.edit(other, {"optimizer.lr": "0.05 .. 0.06 log"})
+            edit(other, {"optimizer.lr": "0.05 .. 0.06 log"})
 
     study, _, _ = search("search.trials=2", told=narrow)
     assert 0.05 <= study.trials()[1].params["optimizer.lr"] <= 0.06

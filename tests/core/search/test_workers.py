@@ -9,8 +9,8 @@ from fake_nvml import FakeNvml
 
 from core import toml
 from core.nvidia import Nvidia, assignable
+from core.search import opening as studies
 from core.search import storage as storages
-from core.search import study as studies
 from core.search import workers
 from core.search.workers import Workers
 
