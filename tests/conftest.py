@@ -126,7 +126,7 @@ SPACE = ("--set", "search.space.optimizer.lr=1e-3 .. 0.1 log", "--set", "model.a
          "--set", "pruner.name=none")  # fmt: skip
 
 
-def wait_for(what: Callable[[], Any], timeout: float = 90) -> Any:
+def wait_for(what: Callable[[], Any], timeout: float = 120) -> Any:
     """Until it is so, or gives something; what it raises meanwhile is told in the end."""
     end, last = time.monotonic() + timeout, None
     while time.monotonic() < end:

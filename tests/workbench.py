@@ -24,7 +24,7 @@ LONG: dict[str, Any] = {**QUICK, "trainer": {"epochs": 10_000_000}}
 Open = Callable[..., contextlib.AbstractAsyncContextManager[Pilot[int]]]
 
 
-async def until(pilot: Pilot[int], what: Callable[[], object], seconds: float = 60.0) -> None:
+async def until(pilot: Pilot[int], what: Callable[[], object], seconds: float = 120.0) -> None:
     """Wait until something is so; the app goes on meanwhile."""
     end = time.monotonic() + seconds
     while not what():
