@@ -22,7 +22,7 @@ SEARCHING = ("search", "sampler", "pruner")
 def presets() -> dict[str, Path]:
     """The experiments that ship with torchdeck, by name."""
     folder = Path(str(resources.files("core") / "presets"))
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {path.stem: path for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem)}
 
 
 def load(source: str | None = None, overrides: Iterable[str] = ()) -> Experiment:
