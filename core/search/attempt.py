@@ -93,7 +93,7 @@ class Attempt:
         experiment = self._study.experiment_of(values, self._trial.number)
         run = self._study.run_of(self._trial.number)
         resume = keep.resumable(run)
-        trial_of = TrialOf(self._study.name, self._trial.number, self._judge_of(experiment))
+        trial_of = TrialOf(self._study.name, self._trial.number, run.name, self._judge_of(experiment))
         session = self._session = Session(experiment, self._study.folder, resume, trial_of)
         with self._study.errors():
             self._trial.set_user_attr("run", run.name)

@@ -80,8 +80,8 @@ class Study:
         self.space = Space(experiment)
         self.objectives: tuple[Objective, ...] = objectives(experiment)
         self.optuna.pruner = build_pruner(experiment)
-        self.pruner_name = pruner_name(self.experiment)
-        self.prunes = not isinstance(self.optuna.pruner, optuna.pruners.NopPruner)
+        self.pruner_name = pruner_name(experiment)
+        self.prunes = self.pruner_name != "none"
 
     def _exhaust(self) -> None:
         self.set_attribute(EXHAUSTED, True)

@@ -213,8 +213,6 @@ def _all_failing(trials: list[FrozenTrial], limit: int, since: float) -> str | N
 def _stalled(study: Study, patience: int) -> bool:
     if not patience or len(study.objectives) > 1:
         return False
-    over = sorted(
-        (t for t in study.trials() if t.state in (TrialState.COMPLETE, TrialState.PRUNED)), key=lambda t: t.number
-    )
     best = study.best()
-    return bool(best) and sum(t.number > best[0].number for t in over) >= patience
+    over = [t.number for t in study.trials() if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    return bool(best) and sum(number > best[0].number for number in over) >= patience

@@ -42,12 +42,9 @@ class TrialOf:
 
     study: str
     number: int
+    #: Name of its run directory.
+    name: str
     judge: Callable[[int, int, dict[str, float], bool], bool]
-
-    @property
-    def name(self) -> str:
-        """The name of its run directory."""
-        return f"{self.study}-{self.number:04d}"
 
 
 class Session:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import ClassVar
 
 from textual.binding import Binding
 from textual.containers import Vertical
+from textual.events import Resize
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -35,6 +37,23 @@ class Halves(Screen):
     #: The pane that is shown below.
     pane = ""
     _alone = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: Set to look again at once.
+        self._wake = asyncio.Event()
+
+    def on_screen_resume(self) -> None:
+        """Look at once."""
+        self._wake.set()
+
+    def on_resize(self, event: Resize) -> None:
+        """Draw anew."""
+        self.call_after_refresh(self.recolour)
+
+    def look_now(self) -> None:
+        """Look again at once."""
+        self._wake.set()
 
     @property
     def listed(self) -> Table:

@@ -44,10 +44,6 @@ class RunActions(Halves):
         self.link, self.memory = link, memory
         self.roots: list[Path] = []
 
-    def look_now(self) -> None:
-        """Look again at once."""
-        raise NotImplementedError
-
     def _fail(self, error: UserError) -> None:
         self.notify(str(error), severity="error", timeout=8)
 

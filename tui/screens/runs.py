@@ -14,7 +14,6 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.events import Resize
 from textual.widgets import Input, Static
 
 from core.errors import UserError, count
@@ -97,7 +96,6 @@ class RunsScreen(RunActions):
         names = memory.runs.get("columns")
         self._names = [str(n) for n in names] if isinstance(names, list) and names else list(DEFAULT)
         self._opened: dict[Path, Opened] = {}
-        self._wake = asyncio.Event()
         self._leaving = False
         self._scanned = False
         #: What is wrong with the filter, or why nothing can be read.
@@ -127,14 +125,6 @@ class RunsScreen(RunActions):
         self.show_pane("charts")
         self.set_focus(self.listed)
         self._watch()
-
-    def on_screen_resume(self) -> None:
-        """Look at once."""
-        self._wake.set()
-
-    def on_resize(self, event: Resize) -> None:
-        """Draw anew."""
-        self.call_after_refresh(self.recolour)
 
     def on_unmount(self) -> None:
         """Let go of files."""
@@ -178,10 +168,6 @@ class RunsScreen(RunActions):
                 await asyncio.wait_for(self._wake.wait(), max(_PACE, 10 * (time.monotonic() - began)))
             except TimeoutError:
                 continue
-
-    def look_now(self) -> None:
-        """Look again at once."""
-        self._wake.set()
 
     def _arrange(self) -> None:
         """Show the runs that the filter lets through, sorted, and what is below."""

@@ -16,7 +16,6 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.events import Resize
 from textual.widget import Widget
 from textual.widgets import Static
 
@@ -80,7 +79,6 @@ class SearchScreen(SearchActions):
         self._importance_of: tuple[Any, ...] = ()
         self._importance_at = 0.0
         self._first, self._second = 0, 1
-        self._wake = asyncio.Event()
 
     def compose(self) -> ComposeResult:
         """Tabs, where the study stands, trials, view, keys."""
@@ -102,14 +100,6 @@ class SearchScreen(SearchActions):
         self.set_focus(self.listed)
         self._watch()
 
-    def on_screen_resume(self) -> None:
-        """Look at once."""
-        self._wake.set()
-
-    def on_resize(self, event: Resize) -> None:
-        """Draw anew."""
-        self.call_after_refresh(self.recolour)
-
     @property
     def current(self) -> TrialRow | None:
         """The trial under the cursor."""
@@ -124,10 +114,6 @@ class SearchScreen(SearchActions):
         self._say()
         self.listed.draw()
         self.draw_below()
-
-    def look_now(self) -> None:
-        """Look again at once."""
-        self._wake.set()
 
     # --- looking -----------------------------------------------------------------------------------------------------
 

@@ -60,10 +60,6 @@ class SearchActions(Halves):
         """The trial under the cursor."""
         raise NotImplementedError
 
-    def look_now(self) -> None:
-        """Look again at once."""
-        raise NotImplementedError
-
     @property
     def study(self) -> Study | None:
         """The study that is shown."""
