@@ -250,6 +250,9 @@ def test_the_dashboard_shows_what_was_written(study: Study) -> None:
         os.killpg(process.pid, signal.SIGINT)
         out, _ = process.communicate(timeout=30)
         assert f"ssh -L {port}:127.0.0.1:{port}" in out
+        assert process.returncode == 0
+        with pytest.raises(OSError, match="refused"):
+            get("/")
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

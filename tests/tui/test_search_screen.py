@@ -109,10 +109,16 @@ async def test_several_objectives(workbench: Open, tmp_path: Path) -> None:
     study = made(tmp_path / "runs", objectives=["accuracy", "parameters"])
     async with workbench(RAW) as pilot:
         screen = await search_of(pilot, 12)
-        assert "on the Pareto front" in str(screen.query_one("#search-head").render())
+        front = len(study.best())
+        assert f"{front} on the Pareto front" in str(screen.query_one("#search-head").render())
         await pilot.press("8")
-        await until(pilot, lambda: f"{len(study.best())} trials on the Pareto front" in picture(screen), 10)
-        assert picture(screen).count("★") + picture(screen).count("◉") >= min(2, len(study.best()))
+        await until(pilot, lambda: f"{'1 trial' if front == 1 else f'{front} trials'} on the Pareto front" in picture(screen))
+        assert picture(screen).count("★") + picture(screen).count("◉") >= min(2, front)
+        trial = study.optuna.ask()
+        study.space.suggest(trial)
+        study.optuna.tell(trial, [1.1, 1.0])  # better than all others in both
+        await until(pilot, lambda: "1 trial on the Pareto front" in picture(screen))
+        assert "1 on the Pareto front" in str(screen.query_one("#search-head").render())
 
 
 async def test_steering(workbench: Open, tmp_path: Path) -> None:

@@ -440,6 +440,20 @@ async def test_quitting_asks_what_becomes_of_the_run(workbench: Open) -> None:
         await until(pilot, lambda: read_info(run).status == "stopped")
 
 
+async def test_a_look_that_comes_after_quitting_is_let_go(workbench: Open) -> None:
+    async with workbench(QUICK) as pilot:
+        await pilot.press("s")
+        screen = train_of(pilot)
+        await until(pilot, lambda: screen.query_one(Charts).charts and screen.snapshot and not screen.snapshot.active)
+        seen = screen.snapshot
+    assert seen is not None
+    async with workbench(None) as pilot:
+        screen = train_of(pilot)
+        assert not screen.query_one(Charts).charts
+        pilot.app.exit()
+        screen.post_message(screen.Looked(seen))  # its charts can't be mounted any more
+
+
 async def test_a_run_whose_process_was_killed_is_told_and_resumed(workbench: Open) -> None:
     import os
     import signal

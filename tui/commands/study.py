@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import os
@@ -427,6 +428,7 @@ def dashboard_arguments(parser: argparse.ArgumentParser) -> None:
 def dashboard(options: argparse.Namespace) -> int:
     """Start optuna-dashboard on the study's storage."""
     import getpass
+    import signal
     import socket
     import subprocess
     from importlib import util
@@ -454,10 +456,18 @@ def dashboard(options: argparse.Namespace) -> int:
         f"from your own machine: ssh -L {options.port}:127.0.0.1:{options.port} {getpass.getuser()}@{socket.gethostname()}",
         flush=True,
     )
-    process = subprocess.Popen(program)
+    # In a session of its own: a Ctrl-C that reaches gunicorn's worker from the terminal and from its master at once
+    # makes it wait for its own lock.
+    process = subprocess.Popen(program, start_new_session=True)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         return process.wait()
     except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
         return 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

@@ -154,9 +154,8 @@ def pareto(look: Look, chosen: int | None, width: int, height: int, styles: Styl
     front = [row for row in rows if row.number in look.best]
     layers = [layer(rows, "point", "•"), layer(front, "line", "", line=True), layer(front, "best", "★"),
               layer([row for row in rows if row.number == chosen], "chosen", "◉")]  # fmt: skip
-    return picture(
-        x, y, layers, width, height, styles, f"{a.text} against {b.text}: {len(front)} trials on the Pareto front"
-    )
+    trials = "1 trial" if len(front) == 1 else f"{len(front)} trials"
+    return picture(x, y, layers, width, height, styles, f"{a.text} against {b.text}: {trials} on the Pareto front")
 
 
 # --- over the parameters -------------------------------------------------------------------------------------------------

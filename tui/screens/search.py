@@ -191,11 +191,11 @@ class SearchScreen(SearchActions):
         words = [state, f"{over}/{look.limits.trials} trials"]
         words += [f"{counts[name]} {name}" for name in ("pruned", "failed", "waiting") if counts.get(name)]
         best = look.row(look.best[0]) if look.best else None
-        if best is not None and len(look.best) == 1:
+        if best is not None and len(look.objectives) == 1:
             words.append(
                 f"best {look.objectives[0].name} {number(best.value, look.objectives[0].name)} (trial {best.number})"
             )
-        elif len(look.best) > 1:
+        elif best is not None:
             words.append(f"{len(look.best)} on the Pareto front")
         left = finishing(look) if look.working else None
         if left is not None:

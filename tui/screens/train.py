@@ -214,7 +214,7 @@ class TrainScreen(ExperimentKeys, RunKeys):
 
     def _draw(self, again: bool = False) -> None:
         snapshot = self.snapshot
-        if snapshot is None:
+        if snapshot is None or not self.is_attached:  # on the way out nothing can be mounted
             return
         self.query_one(Progress).show(snapshot)
         self.query_one(QueueList).show(snapshot.waiting)
