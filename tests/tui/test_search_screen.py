@@ -112,7 +112,9 @@ async def test_several_objectives(workbench: Open, tmp_path: Path) -> None:
         front = len(study.best())
         assert f"{front} on the Pareto front" in str(screen.query_one("#search-head").render())
         await pilot.press("8")
-        await until(pilot, lambda: f"{'1 trial' if front == 1 else f'{front} trials'} on the Pareto front" in picture(screen))
+        await until(
+            pilot, lambda: f"{'1 trial' if front == 1 else f'{front} trials'} on the Pareto front" in picture(screen)
+        )
         assert picture(screen).count("★") + picture(screen).count("◉") >= min(2, front)
         trial = study.optuna.ask()
         study.space.suggest(trial)
