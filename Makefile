@@ -11,11 +11,9 @@ BIN := $(VENV)/bin
 run: $(VENV)/.installed
 	@if [ -t 0 ] && [ -t 1 ]; then exec $(BIN)/torchdeck; else exec $(BIN)/torchdeck --batch --plain; fi
 
-# Tests of terminals and of several processes measure silence, traffic and time: they run alone.
-ALONE := tests/test_distributed.py tests/test_search_processes.py
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/terminal $(addprefix --ignore ,$(ALONE))
-	$(BIN)/python -m pytest tests/terminal $(ALONE)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

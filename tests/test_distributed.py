@@ -17,6 +17,8 @@ from core.checkpoints.read import load_checkpoint
 from core.data.batches import batch_bounds, share_of
 from core.runs.directory import read_info
 
+pytestmark = pytest.mark.alone
+
 
 def torchrun(folder: Path, *words: str) -> subprocess.Popen[str]:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tui"]

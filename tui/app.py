@@ -40,6 +40,8 @@ HUNG_UP, TERMINATED, FAILED = 129, 143, 1
 
 #: Seconds between two collections of garbage, and after the start until what is there counts as lasting.
 _TIDY_EVERY, _FROZEN_AFTER = 10.0, 5.0
+#: Lines below which a screen is a small one.
+_SMALL = 10
 
 
 class Workbench(App[int]):
@@ -162,6 +164,8 @@ class Workbench(App[int]):
     def notify(self, message: str, *, title: str = "", severity: SeverityLevel = "information", timeout: float | None = None,
                markup: bool = False) -> None:  # fmt: skip
         """Say something in a corner. Names of files and runs may hold brackets, so that nothing is taken for markup."""
+        if self.size.height < _SMALL:  # a notice covers all there is to see
+            timeout = min(timeout or self.NOTIFICATION_TIMEOUT, 2)
         super().notify(message, title=title, severity=severity, timeout=timeout, markup=False)
 
     # --- screens -----------------------------------------------------------------------------------------------------

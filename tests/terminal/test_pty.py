@@ -15,6 +15,8 @@ from core.runs.directory import read_info
 from core.runs.listing import list_runs
 from core.runs.live import live_runs
 
+pytestmark = pytest.mark.alone
+
 Start = Callable[..., Pty]
 LONG = ("digits", "--set", "trainer.epochs=100000", "--set", "tracking.graph=false", "--set", "tracking.images=false")
 
@@ -31,7 +33,7 @@ def test_nothing_is_sent_when_idle(on_pty: Start) -> None:
     terminal.until(b"idle")
     # Data and model are looked at, which takes as long as torch's import does here; then the readings of the machine
     # come to rest. From then on nothing is sent, however long one looks.
-    until(lambda: settled(terminal, 10) == settled(terminal, 10) == 0, 120)
+    until(lambda: settled(terminal, 6) == settled(terminal, 6) == 0, 120)
 
 
 def test_steady_traffic_while_training(on_pty: Start, tmp_path: Path) -> None:
@@ -39,8 +41,8 @@ def test_steady_traffic_while_training(on_pty: Start, tmp_path: Path) -> None:
     terminal.until(b"idle")
     terminal.type(b"s")
     until(lambda: any(info.get("step", 0) > 500 for info in list_runs(tmp_path / "runs")[0]))
-    time.sleep(3)
-    assert 0 < settled(terminal, 8) / 8 < 10_000
+    time.sleep(2)
+    assert 0 < settled(terminal, 5) / 5 < 10_000
 
 
 def test_the_title_tells_where_the_run_is_and_the_bell_rings_at_its_end(on_pty: Start) -> None:

@@ -78,7 +78,6 @@ def remote(tmp_path: Path, *words: str) -> str:
             f"{quoted} --runs '{tmp_path}/runs'")  # fmt: skip
 
 
-@pytest.mark.slow
 def test_a_client_that_is_killed_in_mid_run_loses_nothing(sshd: Server, tmp_path: Path) -> None:
     first = Pty(sshd.client(remote(tmp_path, "digits", *RUN), "-tt"), tmp_path, 120, 35, environment())
     try:
