@@ -416,3 +416,10 @@ class Experiment(Section):
             if root.exists() and not root.is_dir():
                 raise UserError(f"data.root = {self.data.root!r} is not a folder.")
         return self
+
+    def to_share(self) -> Experiment:
+        """What may stand in runs, checkpoints and databases: without the URL of a storage, which may hold a password, and
+        to which each machine knows its own way."""
+        if "://" not in self.search.storage:
+            return self
+        return self.model_copy(update={"search": self.search.model_copy(update={"storage": "auto"})})

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ def _nothing_is_left(tmp_path: Path) -> Iterator[None]:
     kill_below(tmp_path)
 
 
-# --- one process: the verbs, and what is wrong ---
+# --- one process: the verbs, and what is wrong -------------------------------------------------------------------------
 
 
 def test_a_database_that_is_not_there_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +44,19 @@ def test_a_database_that_is_not_there_is_one_sentence(tmp_path: Path, capsys: py
     assert said.count("\n") == 1
 
 
-# --- one process: the verbs, and what is wrong -------------------------------------------------------------------------
+def test_a_password_is_kept_nowhere(tmp_path: Path) -> None:
+    """A plain training of an experiment that could also be searched."""
+    storage = "search.storage=postgresql://me:secret@127.0.0.1:9/db"
+    root = tmp_path / "runs"
+    assert (
+        main(
+            ["--batch", "digits", "--quiet", "--runs", str(root), *SPACE, "--set", storage, "--set", "trainer.epochs=1"]
+        )
+        == 0
+    )
+    kept = [path for path in root.rglob("*") if path.is_file()]
+    assert {"experiment.toml", "last.pt"} <= {path.name for path in kept}
+    assert not [path for path in kept if b"secret" in path.read_bytes()]
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +79,24 @@ def study(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> St
     monkeypatch.chdir(tmp_path)
     shutil.copytree(searched, "runs/study", symlinks=True)
     return studies.open_folder(Path("runs/study"))
+
+
+def test_last_weeks_study_on_a_disk_that_is_read_only(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    with contextlib.closing(sqlite3.connect(study.folder / "optuna.db")) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copytree(study.folder, "last-week", symlinks=True, ignore=shutil.ignore_patterns("*-wal", "*-shm"))
+    place = str(Path("last-week").absolute())
+    if subprocess.run(["mount", "--bind", place, place], capture_output=True).returncode:
+        pytest.skip("only root can mount a disk")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", place], check=True)
+        assert main(["study", "show", place]) == 0
+        assert capsys.readouterr().out.startswith("study: maximize accuracy; 4 complete; 4 in all")
+        assert main(["study", "best", place]) == 0
+        assert main(["study", "enqueue", place, "optimizer.lr=0.01"]) == 2
+        assert "can't be written" in (said := capsys.readouterr().err) or "readonly" in said
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
 
 
 def test_the_verbs_of_a_study(study: Study, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ VERBS = {
     "predict": ("further", "predict for images, folders, tables or stdin"),
     "finetune": ("further", "train a model further on other data"),
     "study": ("study", "studies: list, show, best, importance, export, plot, stop, enqueue, edit"),
-    "dashboard": ("study", "start optuna-dashboard on a study"),
+    "dashboard": ("dashboard", "start optuna-dashboard on a study"),
     "catalog": ("machine", "what can be picked: data, models, optimizers, ..."),
     "doctor": ("machine", "what this machine has: devices, versions, data"),
 }
@@ -104,7 +104,7 @@ def _train(words: list[str]) -> int:
         from core.runs.listing import requeued
 
         experiment = toml.load(options.experiment or "digits", options.overrides)
-        resume = requeued(root, toml.dumps(experiment))
+        resume = requeued(root, toml.dumps(experiment.to_share()))
     if options.dry_run:
         from tui.dry_run import show
 

@@ -85,11 +85,6 @@ def edit(study: Study, changes: Mapping[str, Any]) -> None:
                 f"once there are trials; start a study that learns from this one: --set search.warm_start={study.folder}"
             ) from None
     check_sampler(experiment, space, len(study.objectives) > 1)
-    study.set_attribute(EXPERIMENT, toml.dumps(without_password(experiment)))
+    study.set_attribute(EXPERIMENT, toml.dumps(experiment.to_share()))
     study.set_attribute(EXHAUSTED, False)
     study.take(experiment)
-
-
-def without_password(experiment: Experiment) -> Experiment:
-    """What other machines need to know; each knows its own way to the storage."""
-    return experiment.model_copy(update={"search": experiment.search.model_copy(update={"storage": "auto"})})

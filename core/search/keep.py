@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import optuna
-from optuna.artifacts import FileSystemArtifactStore, upload_artifact
+from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
 from optuna.trial import FrozenTrial, TrialState
 
 from core import files
@@ -66,13 +66,20 @@ def publish(study: Study, trial: optuna.Trial, values: Sequence[float] | None) -
     with contextlib.suppress(OSError):
         if not (run / "checkpoints" / BEST).exists():
             return
-        upload_artifact(artifact_store=store(study), file_path=str(run / "checkpoints" / BEST), study_or_trial=trial)
+        _upload(study, trial, run / "checkpoints" / BEST)
         best = study.best()
         if values and len(values) == 1 and (not best or study.rank(values[0]) < study.rank(best[0].values[0])):
             from core.search.figures import curves
 
             if curves(run, run / "curves.png"):
-                upload_artifact(artifact_store=store(study), file_path=str(run / "curves.png"), study_or_trial=trial)
+                _upload(study, trial, run / "curves.png")
+
+
+def _upload(study: Study, trial: optuna.Trial, file: Path) -> None:
+    """Once, also where telling is tried again after a database did not answer."""
+    there = get_all_artifact_meta(trial, storage=study.storage)
+    if not any(one.filename == file.name for one in there):
+        upload_artifact(artifact_store=store(study), file_path=str(file), study_or_trial=trial)
 
 
 def tidy(study: Study) -> None:

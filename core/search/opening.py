@@ -19,7 +19,7 @@ from core.runs.directory import check_root, folder_name
 from core.runs.trust import new_id
 from core.search import storage as storages
 from core.search.build import build_pruner, check_sampler
-from core.search.change import refuse_another, without_password
+from core.search.change import refuse_another
 from core.search.objectives import Objective, objectives
 from core.search.space import Space
 from core.search.study import EXPERIMENT, ID, Study
@@ -74,7 +74,7 @@ def _create(
     directions = [StudyDirection.MAXIMIZE if one.higher else StudyDirection.MINIMIZE for one in wanted]
     handle = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
     attributes = handle._storage.get_study_system_attrs(handle._study_id)
-    text = toml.dumps(without_password(experiment))
+    text = toml.dumps(experiment.to_share())
     if EXPERIMENT in attributes:
         study = Study(folder, url, storage, handle)
         refuse_another(study, experiment)

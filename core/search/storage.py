@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from core.errors import UserError
 
@@ -107,10 +108,20 @@ def open_storage(url: str, create: bool = False) -> BaseStorage:
         else:
             engine = {"pool_pre_ping": True}
         return RDBStorage(
-            _with_driver(url) if file is None else url,
+            _with_driver(url) if file is None else _to_read(file) if _read_only(file) else url,
             engine_kwargs=engine,
             skip_table_creation=file is not None and not create,
         )
+
+
+def _read_only(file: Path) -> bool:
+    """Whether SQLite can't make the files that a database in WAL mode is read through (sqlite.org/wal.html#read_only):
+    last week's study on a disk that is mounted read-only. With a WAL there, somebody is working on it, and it can."""
+    return not os.access(file.parent, os.W_OK) and not file.with_name(f"{file.name}-wal").exists()
+
+
+def _to_read(file: Path) -> str:
+    return f"sqlite:///file:{quote(str(file))}?mode=ro&immutable=1&uri=true"
 
 
 def _with_driver(url: str) -> str:

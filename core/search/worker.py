@@ -39,14 +39,18 @@ T = TypeVar("T")
 
 
 class Worker:
-    """Trains trials in this process. ``told`` is called with each trial that is over."""
+    """Trains trials in this process. ``told`` is called with each trial that is over.
 
-    def __init__(self, study: Study, told: Callable[[FrozenTrial], None], note: Callable[[str], None]) -> None:
+    ``began``: when the search was started (Unix time), where another process did that.
+    """
+
+    def __init__(self, study: Study, told: Callable[[FrozenTrial], None], note: Callable[[str], None],
+                 began: float | None = None) -> None:  # fmt: skip
         self.study = study
         self._told, self._note = told, note
         self._owners = Owners()
-        self._began = time.monotonic()
         self._started_at = time.time()
+        self._began = time.monotonic() - (0.0 if began is None else self._started_at - began)
         self._unwell = False
         #: Why the study ended before its time; None when it did not.
         self.failure: str | None = None

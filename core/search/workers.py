@@ -34,6 +34,7 @@ class Workers:
                  trust: bool) -> None:  # fmt: skip
         self._study, self._count = study, count
         self._told, self._note, self._trust = told, note, trust
+        self._began = time.time()
         self._seen: set[int] = {t.number for t in study.trials() if t.state.is_finished()}
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         #: Why the study ended before its time.
@@ -77,18 +78,8 @@ class Workers:
         return code
 
     def _start(self, place: int) -> None:
-        words = [
-            sys.executable,
-            "-P",
-            "-m",
-            "tui",
-            "--batch",
-            "--quiet",
-            "--worker",
-            "--study",
-            str(self._study.folder),
-        ]
-        words += ["--trust-code"] if self._trust else []
+        words = [sys.executable, "-P", "-m", "tui", "--batch", "--quiet", "--worker", str(self._began), "--study",
+                 str(self._study.folder), *(["--trust-code"] if self._trust else [])]  # fmt: skip
         try:
             with self._log(place).open("wb") as log:
                 self._processes[place] = subprocess.Popen(

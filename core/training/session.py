@@ -53,7 +53,7 @@ class Session:
     def __init__(
         self, experiment: Experiment, root: Path, resume: Path | None = None, trial: TrialOf | None = None
     ) -> None:
-        self.experiment = experiment
+        self.experiment = experiment.to_share()
         self.trial = trial
         self.control = Control()
         self.run: RunDirectory | None = None

@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--study", metavar="STUDY", help="the study to make or go on with: its name, directory, or URL#NAME"
     )
     parser.add_argument("--trust-code", action="store_true", help="run code that a study of somebody else names")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)  # one of those that --workers starts
+    # One of those that --workers starts, and since when.
+    parser.add_argument("--worker", type=float, metavar="BEGAN", help=argparse.SUPPRESS)
 
 
 def wanted(options: argparse.Namespace) -> bool:
@@ -47,7 +48,7 @@ def search(options: argparse.Namespace, root: Path) -> int:
     with study.errors():
         if options.trials is not None:
             study.set_limits(trials=options.trials)
-        if not options.worker:  # one that takes a dead one's place must not undo a stop
+        if options.worker is None:  # one that takes a dead one's place must not undo a stop
             study.allow()
     reporter = TrialReporter(study, "json" if options.json else "quiet" if options.quiet else "plain")
     reporter.begin()
@@ -59,7 +60,7 @@ def search(options: argparse.Namespace, root: Path) -> int:
     else:
         from core.search.worker import Worker
 
-        worker = Worker(study, reporter.told, reporter.note)
+        worker = Worker(study, reporter.told, reporter.note, options.worker)
         code, failure = worker.work(), worker.failure
     with study.errors():
         reporter.end(failure)

@@ -8,9 +8,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from core.errors import UserError
 from core.text import printable
+
+if TYPE_CHECKING:
+    from core.search.look import Look
+    from core.search.study import Study
 
 
 def print_json(value: Any) -> None:
@@ -48,6 +53,31 @@ def with_roots_apart(words: Sequence[str]) -> list[str]:
 def roots(options: argparse.Namespace) -> list[Path]:
     """The roots that were given."""
     return [Path(root).expanduser() for root in options.runs or ["runs"]]
+
+
+def opened_study(options: argparse.Namespace) -> Study:
+    """The study that was given, below one of the roots.
+
+    Raises UserError when there is none.
+    """
+    from core.search.opening import open_study
+
+    error: UserError | None = None
+    for root in roots(options):
+        try:
+            return open_study(options.study, root)
+        except UserError as problem:
+            error = error or problem
+    assert error is not None
+    raise error
+
+
+def look_at_study(options: argparse.Namespace) -> tuple[Study, Look]:
+    """The study that was given, and how it stands."""
+    from core.search.look import Looker
+
+    opened = opened_study(options)
+    return opened, Looker(opened).look()
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool] = ()) -> None:

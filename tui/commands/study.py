@@ -1,20 +1,18 @@
-"""``torchdeck study``: studies listed, shown, drawn, exported, steered; ``torchdeck dashboard``."""
+"""``torchdeck study``: studies listed, shown, exported, steered."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import json
-import os
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import UserError, did_you_mean
-from tui.commands.shared import add_runs, print_json, print_table, roots
+from core.errors import UserError
+from tui.commands.shared import add_runs, look_at_study, opened_study, print_json, print_table, roots
+from tui.commands.study_plot import plot
 
 if TYPE_CHECKING:
     from core.search.look import Look
@@ -71,30 +69,10 @@ def study_arguments(parser: argparse.ArgumentParser) -> None:
 def study(options: argparse.Namespace) -> int:
     """One of the verbs."""
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
-        "list": _list, "show": _show, "best": _best, "importance": _importance, "export": _export, "plot": _plot,
+        "list": _list, "show": _show, "best": _best, "importance": _importance, "export": _export, "plot": plot,
         "stop": _stop, "prune": _prune, "enqueue": _enqueue, "edit": _edit,
     }  # fmt: skip
     return commands[options.verb](options)
-
-
-def _open(options: argparse.Namespace) -> Study:
-    from core.search.opening import open_study
-
-    error: UserError | None = None
-    for root in roots(options):
-        try:
-            return open_study(options.study, root)
-        except UserError as problem:
-            error = error or problem
-    assert error is not None
-    raise error
-
-
-def _look(options: argparse.Namespace) -> tuple[Study, Look]:
-    from core.search.look import Looker
-
-    opened = _open(options)
-    return opened, Looker(opened).look()
 
 
 # --- list, show ------------------------------------------------------------------------------------------------------
@@ -149,7 +127,7 @@ def _show(options: argparse.Namespace) -> int:
     from core.search.rows import number, short, shown
     from tui.drawing.bars import sparkline
 
-    opened, look = _look(options)
+    opened, look = look_at_study(options)
     found = list(look.rows)
     if options.sort == "value":
         turn = -1 if look.objectives[0].higher else 1
@@ -181,7 +159,7 @@ def _best(options: argparse.Namespace) -> int:
     from core import toml
     from core.search.rows import number, row_of, settings
 
-    opened, look = _look(options)
+    opened, look = look_at_study(options)
     wanted = options.trial if options.trial is not None else (look.best[0] if look.best else None)
     if wanted is None:
         raise UserError(f"No trial of {look.name!r} is complete yet.")
@@ -206,7 +184,7 @@ def _best(options: argparse.Namespace) -> int:
 def _importance(options: argparse.Namespace) -> int:
     from core.search.importance import importances
 
-    found = importances(_open(options), options.by, options.objective)
+    found = importances(opened_study(options), options.by, options.objective)
     if options.json:
         print_json(found)
         return 0
@@ -222,7 +200,7 @@ def _export(options: argparse.Namespace) -> int:
     from core import files
     from core.search.report import as_json
 
-    opened, look = _look(options)
+    opened, look = look_at_study(options)
     found = [as_json(row, opened) for row in look.rows]
 
     def write(out: Any) -> None:
@@ -255,99 +233,13 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
-# --- plot ------------------------------------------------------------------------------------------------------------
-
-_STYLES = {"axis": "bright_black", "title": "bold", "point": "blue", "pruned": "bright_black", "best": "bold green",
-           "line": "green", "chosen": "bold magenta", "bad": "red", "middle": "yellow", "good": "green"}  # fmt: skip
-
-
-def _plot(options: argparse.Namespace) -> int:
-    from tui.drawing.study import PICTURES
-
-    names = [*PICTURES, "importance"]
-    kinds = options.kind or ["history", "slices"]
-    for kind in kinds:
-        if kind not in names:
-            raise UserError(f"There is no picture {kind!r} of a study; {did_you_mean(kind, names)}")
-    opened, look = _look(options)
-    pair = tuple(options.params.split(",")) if options.params else None
-    if pair is not None:
-        from tui.drawing.study import parameters
-
-        for name in pair:
-            if name not in parameters(look):
-                raise UserError(f"--params: there is no parameter {name!r}; {did_you_mean(name, parameters(look))}")
-        if len(pair) != 2:
-            raise UserError("--params takes two parameters, with a comma between them.")
-    if options.output is not None:
-        if len(kinds) != 1:
-            raise UserError("-o takes one picture; name its KIND.")
-        _plot_to_file(opened, kinds[0], Path(options.output).expanduser(), pair)
-        print(options.output)
-        return 0
-    from rich.console import Console
-
-    from tui.drawing.study import contour, importance
-
-    console = Console(highlight=False)
-    width = shutil.get_terminal_size((100, 40)).columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else 100
-    for kind in kinds:
-        if kind == "importance":
-            from core.search.importance import importances
-
-            lines = importance(importances(opened), "importance (fANOVA)", width, 20, _STYLES)
-        elif kind == "contour":
-            lines = contour(look, None, width, 20, _STYLES, pair)
-        else:
-            lines = PICTURES[kind][0](look, None, width, 20, _STYLES)
-        for line in lines:
-            console.print(line, soft_wrap=True)
-    return 0
-
-
-def _plot_to_file(opened: Study, kind: str, path: Path, pair: Any) -> None:
-    """With Optuna's own pictures."""
-    import warnings
-
-    from core import files
-
-    form = path.suffix.lower().lstrip(".")
-    if form not in ("png", "svg", "pdf"):
-        raise UserError(f"-o {str(path)!r}: name a .png, .svg or .pdf file.")
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import optuna.visualization.matplotlib as pictures
-
-    name = {"history": "optimization_history", "slices": "slice", "contour": "contour", "parallel": "parallel_coordinate",
-            "pareto": "pareto_front", "intermediate": "intermediate_values", "edf": "edf", "importance": "param_importances"}[kind]  # fmt: skip
-    several = len(opened.objectives) > 1 and kind not in ("pareto", "intermediate")
-    options: dict[str, Any] = (
-        {"target": lambda t: t.values[0], "target_name": opened.objectives[0].name} if several else {}
-    )
-    if kind == "contour" and pair:
-        options["params"] = list(pair)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            axes = getattr(pictures, f"plot_{name}")(opened.optuna, **options)
-        except (ValueError, RuntimeError) as error:
-            raise UserError(f"{kind} can't be drawn: {str(error).splitlines()[0]}") from None
-        first = axes if hasattr(axes, "figure") else axes.flat[0]
-        try:
-            with files.replacing(path) as file:
-                first.figure.savefig(file, format=form, dpi=120, bbox_inches="tight")
-        except OSError as error:
-            raise UserError(f"{str(path)!r} can't be written: {error.strerror}.") from None
-
-
 # --- steering --------------------------------------------------------------------------------------------------------
 
 
 def _stop(options: argparse.Namespace) -> int:
     from core.search.watch import ask_of
 
-    opened = _open(options)
+    opened = opened_study(options)
     with opened.errors():
         if options.trial is not None:
             ask_of(opened, options.trial, "stop")
@@ -363,7 +255,7 @@ def _stop(options: argparse.Namespace) -> int:
 def _prune(options: argparse.Namespace) -> int:
     from core.search.watch import ask_of
 
-    opened = _open(options)
+    opened = opened_study(options)
     with opened.errors():
         ask_of(opened, options.trial, "prune")
     print(f"trial {options.trial} is asked to give up")
@@ -371,7 +263,7 @@ def _prune(options: argparse.Namespace) -> int:
 
 
 def _enqueue(options: argparse.Namespace) -> int:
-    opened = _open(options)
+    opened = opened_study(options)
     values = settings_of(opened, options.settings)
     with opened.errors(), opened.locked():
         opened.enqueue(values)
@@ -401,7 +293,7 @@ def settings_of(opened: Study, words: list[str]) -> dict[str, Any]:
 def _edit(options: argparse.Namespace) -> int:
     from core.search.change import edit
 
-    opened = _open(options)
+    opened = opened_study(options)
     changes: dict[str, Any] = {}
     for word in options.settings:
         key, sign, text = word.partition("=")
@@ -413,61 +305,3 @@ def _edit(options: argparse.Namespace) -> int:
     for key, dimension in opened.space.dimensions.items():
         print(f"{key}  {dimension.text}")
     return 0
-
-
-# --- dashboard -------------------------------------------------------------------------------------------------------
-
-
-def dashboard_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``torchdeck dashboard``."""
-    parser.add_argument("study", metavar="STUDY", help="its name, its directory, or URL#NAME")
-    add_runs(parser)
-    parser.add_argument("--port", type=int, default=8080, help="where it listens, on this machine only (default: 8080)")
-
-
-def dashboard(options: argparse.Namespace) -> int:
-    """Start optuna-dashboard on the study's storage."""
-    import getpass
-    import signal
-    import socket
-    import subprocess
-    from importlib import util
-
-    from core.search.keep import store
-    from core.search.storage import file_of
-
-    opened = _open(options)
-    if util.find_spec("optuna_dashboard") is None:
-        raise UserError("torchdeck dashboard needs the package optuna-dashboard: pip install 'torchdeck[dashboard]'.")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", options.port))
-        except OSError as error:
-            raise UserError(f"--port {options.port}: {error.strerror}; choose another one.") from None
-    store(opened)  # makes the folder
-    file = file_of(opened.url)
-    place = str(file) if file is not None and opened.url.startswith("journal") else opened.url
-    server = "gunicorn" if util.find_spec("gunicorn") is not None else "auto"
-    program = [sys.executable, "-c", "from optuna_dashboard._cli import main; main()", place, "--host", "127.0.0.1", "--port", str(options.port),
-               "--artifact-dir", str(opened.folder / "artifacts"), "--server", server]  # fmt: skip
-    print(f"optuna-dashboard on {opened.name}: http://127.0.0.1:{options.port}")
-    print(
-        f"from your own machine: ssh -L {options.port}:127.0.0.1:{options.port} {getpass.getuser()}@{socket.gethostname()}",
-        flush=True,
-    )
-    # In a session of its own: a Ctrl-C that reaches gunicorn's worker from the terminal and from its master at once
-    # makes it wait for its own lock.
-    process = subprocess.Popen(program, start_new_session=True)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(5)
-        return 0
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)

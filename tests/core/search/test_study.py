@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import FrozenTrial, TrialState
 
 from core import toml
@@ -16,6 +18,7 @@ from core.errors import UserError
 from core.runs.directory import read_info, read_metrics
 from core.runs.listing import RunList
 from core.runs.opened import Opened
+from core.search import keep
 from core.search import opening as studies
 from core.search.change import edit
 from core.search.look import Looker
@@ -39,6 +42,28 @@ def search(tmp_path: Path) -> Search:
         return study, worker, worker.work()
 
     return run
+
+
+def test_an_artifact_is_put_there_once(tmp_path: Path) -> None:
+    """Though a trial is told again after a database did not answer."""
+    study = studies.create(toml.load("digits", [*QUICK]), tmp_path / "runs")
+    trial = study.optuna.ask()
+    checkpoints = study.run_of(trial.number) / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "best.pt").write_bytes(b"weights")
+    for _ in range(2):
+        keep.publish(study, trial, None)
+    assert [one.filename for one in get_all_artifact_meta(trial, storage=study.storage)] == ["best.pt"]
+    assert len(list((study.folder / "artifacts").iterdir())) == 1
+
+
+def test_the_minutes_count_from_the_start_of_the_search(tmp_path: Path) -> None:
+    """A worker that takes a dead one's place has what is left of them."""
+    study = studies.create(toml.load("digits", [*QUICK, "search.trials=1", "search.minutes=1"]), tmp_path / "runs")
+    assert Worker(study, lambda trial: None, lambda text: None, time.time() - 61).work() == 0
+    assert not study.trials()
+    assert Worker(study, lambda trial: None, lambda text: None, time.time() - 5).work() == 0
+    assert len(study.trials()) == 1
 
 
 def test_each_trial_is_a_run_whose_best_epoch_is_its_value(search: Search, tmp_path: Path) -> None:

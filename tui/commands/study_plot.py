@@ -1,0 +1,100 @@
+"""``torchdeck study plot``: the Search screen's pictures in the terminal, Optuna's own in files."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import UserError, did_you_mean
+from tui.commands.shared import look_at_study
+
+if TYPE_CHECKING:
+    from core.search.study import Study
+
+_STYLES = {"axis": "bright_black", "title": "bold", "point": "blue", "pruned": "bright_black", "best": "bold green",
+           "line": "green", "chosen": "bold magenta", "bad": "red", "middle": "yellow", "good": "green"}  # fmt: skip
+
+
+def plot(options: argparse.Namespace) -> int:
+    """Draw a study in the terminal, or to a file."""
+    from tui.drawing.study import PICTURES
+
+    names = [*PICTURES, "importance"]
+    kinds = options.kind or ["history", "slices"]
+    for kind in kinds:
+        if kind not in names:
+            raise UserError(f"There is no picture {kind!r} of a study; {did_you_mean(kind, names)}")
+    opened, look = look_at_study(options)
+    pair = tuple(options.params.split(",")) if options.params else None
+    if pair is not None:
+        from tui.drawing.study import parameters
+
+        for name in pair:
+            if name not in parameters(look):
+                raise UserError(f"--params: there is no parameter {name!r}; {did_you_mean(name, parameters(look))}")
+        if len(pair) != 2:
+            raise UserError("--params takes two parameters, with a comma between them.")
+    if options.output is not None:
+        if len(kinds) != 1:
+            raise UserError("-o takes one picture; name its KIND.")
+        _plot_to_file(opened, kinds[0], Path(options.output).expanduser(), pair)
+        print(options.output)
+        return 0
+    from rich.console import Console
+
+    from tui.drawing.study import contour, importance
+
+    console = Console(highlight=False)
+    width = shutil.get_terminal_size((100, 40)).columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else 100
+    for kind in kinds:
+        if kind == "importance":
+            from core.search.importance import importances
+
+            lines = importance(importances(opened), "importance (fANOVA)", width, 20, _STYLES)
+        elif kind == "contour":
+            lines = contour(look, None, width, 20, _STYLES, pair)
+        else:
+            lines = PICTURES[kind][0](look, None, width, 20, _STYLES)
+        for line in lines:
+            console.print(line, soft_wrap=True)
+    return 0
+
+
+def _plot_to_file(opened: Study, kind: str, path: Path, pair: Any) -> None:
+    """With Optuna's own pictures."""
+    import warnings
+
+    from core import files
+
+    form = path.suffix.lower().lstrip(".")
+    if form not in ("png", "svg", "pdf"):
+        raise UserError(f"-o {str(path)!r}: name a .png, .svg or .pdf file.")
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import optuna.visualization.matplotlib as pictures
+
+    name = {"history": "optimization_history", "slices": "slice", "contour": "contour", "parallel": "parallel_coordinate",
+            "pareto": "pareto_front", "intermediate": "intermediate_values", "edf": "edf", "importance": "param_importances"}[kind]  # fmt: skip
+    several = len(opened.objectives) > 1 and kind not in ("pareto", "intermediate")
+    options: dict[str, Any] = (
+        {"target": lambda t: t.values[0], "target_name": opened.objectives[0].name} if several else {}
+    )
+    if kind == "contour" and pair:
+        options["params"] = list(pair)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            axes = getattr(pictures, f"plot_{name}")(opened.optuna, **options)
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{kind} can't be drawn: {str(error).splitlines()[0]}") from None
+        first = axes if hasattr(axes, "figure") else axes.flat[0]
+        try:
+            with files.replacing(path) as file:
+                first.figure.savefig(file, format=form, dpi=120, bbox_inches="tight")
+        except OSError as error:
+            raise UserError(f"{str(path)!r} can't be written: {error.strerror}.") from None
