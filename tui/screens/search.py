@@ -26,7 +26,7 @@ from core.text import printable
 from tui.link import Link
 from tui.memory import Memory
 from tui.screens.halves import pane_bindings
-from tui.screens.search_actions import SearchActions
+from tui.screens.trial_actions import TrialActions
 from tui.widgets.facts import Facts
 from tui.widgets.keybar import KeyBar
 from tui.widgets.picture import Picture
@@ -49,7 +49,7 @@ _TINTS = {"running": "success", "failed": "error", "pruned": "text-muted", "wait
 _EVALUATORS = {"fanova": "fANOVA", "ped-anova": "PED-ANOVA"}
 
 
-class SearchScreen(SearchActions):
+class SearchScreen(TrialActions):
     """Trials above, one of nine views below."""
 
     PREFIX, PANES, WIDE = "search", _PANES, 126
