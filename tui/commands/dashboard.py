@@ -52,7 +52,7 @@ def dashboard(options: argparse.Namespace) -> int:
     # In a session of its own: a Ctrl-C that reaches gunicorn's worker from the terminal and from its master at once
     # makes it wait for its own lock.
     process = subprocess.Popen(program, start_new_session=True)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
         return process.wait()
