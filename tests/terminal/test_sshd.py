@@ -74,7 +74,8 @@ def sshd(tmp_path: Path, runs_end: None) -> Iterator[Server]:
 def remote(tmp_path: Path, *words: str) -> str:
     """torchdeck on the other side, in the test's folder."""
     quoted = " ".join(f"'{w}'" for w in words)
-    return (f"cd '{tmp_path}' && XDG_STATE_HOME='{tmp_path}/state' PYTHONPATH='{ROOT}' exec '{sys.executable}' -P -m tui "
+    threads = " ".join(f"{k}='{v}'" for k, v in os.environ.items() if "OMP_" in k)
+    return (f"cd '{tmp_path}' && XDG_STATE_HOME='{tmp_path}/state' PYTHONPATH='{ROOT}' {threads} exec '{sys.executable}' -P -m tui "
             f"{quoted} --runs '{tmp_path}/runs'")  # fmt: skip
 
 
