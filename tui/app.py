@@ -358,11 +358,6 @@ class Workbench(App[int]):
         self._write("\x1b[23;0t")
         self.exit(code)
 
-    async def on_unmount(self) -> None:
-        """End the process that looked at the data."""
-        if self.is_screen_installed("train"):
-            await self.train.preview.close()
-
     def _mind_terminal(self) -> None:
         """A terminal that has gone away without a signal must not leave the workbench spinning on it."""
         with contextlib.suppress(OSError, ValueError):

@@ -48,12 +48,11 @@ class Preview:
             self._task = asyncio.create_task(self._work())
 
     async def close(self) -> None:
-        """End the process."""
+        """End the process, for good."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-            self._task = None
         await self._end()
 
     async def _work(self) -> None:

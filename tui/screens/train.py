@@ -110,6 +110,10 @@ class TrainScreen(ExperimentKeys, RunKeys):
         # What comes first is the first paint: processes are started after it.
         self.call_after_refresh(self._begin)
 
+    async def on_unmount(self) -> None:
+        """End the process that looked at the data."""
+        await self.preview.close()
+
     def _begin(self) -> None:
         self._ask_preview()
         self._watch()
