@@ -35,9 +35,12 @@ class Preview:
         self._asked = asyncio.Event()
         self._since: float | None = None
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     def ask(self, experiment: str) -> None:
-        """Look at this experiment (TOML)."""
+        """Look at this experiment (TOML); nothing happens once it is closed."""
+        if self._closed:
+            return
         self._number += 1
         self._wanted = experiment
         self._asked.set()
@@ -49,11 +52,14 @@ class Preview:
 
     async def close(self) -> None:
         """End the process, for good."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        await self._end()
+        self._closed = True
+        try:
+            if self._task is not None:
+                self._task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._task
+        finally:
+            await self._end()
 
     async def _work(self) -> None:
         while True:

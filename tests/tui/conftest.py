@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from conftest import kill_below
 from textual.pilot import Pilot
@@ -28,6 +29,8 @@ def workbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]
         async with app.run_test(size=size) as pilot:
             await until(pilot, lambda: app.is_screen_installed("train") and app.train.snapshot is not None)
             yield pilot
+        living = [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
+        assert not [p for p in living if "core.preview" in p.cmdline()]
 
     yield opened
     kill_below(tmp_path)

@@ -274,6 +274,8 @@ class TrainScreen(ExperimentKeys, RunKeys):
         self.preview.ask(text)
 
     def _previewed(self, part: str, value: Any) -> None:
+        if not self.query(ModelTree):  # on the way out the panes go before their screen
+            return
         model, data = self.query_one(ModelTree), self.query_one(DataPreview)
         if part == "device":
             self.query_one(Device).show_chosen(value)
