@@ -16,6 +16,7 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from core.errors import UserError
+from tui.widgets.text_input import TextInput
 from tui.widgets.vim import LIST_KEYS
 
 
@@ -102,9 +103,7 @@ class Line(Dialog):
         """The line and the words around it."""
         with Vertical(classes="box"):
             yield Static(self._title, classes="title", markup=False)
-            box = Input(self._value, id="line")
-            box.cursor_blink = False
-            yield box
+            yield TextInput(self._value, id="line")
             yield Static(self._words, classes="words", markup=False)
 
     def _wrong(self, text: str) -> bool:
@@ -168,9 +167,7 @@ class Pick(Dialog):
         """Filter and list."""
         with Vertical(classes="box"):
             yield Static(self._title, classes="title", markup=False)
-            box = Input(placeholder="type to filter", id="filter")
-            box.cursor_blink = False
-            yield box
+            yield TextInput(placeholder="type to filter", id="filter")
             yield OptionList(id="choices", markup=False)
             yield Static(self._words, classes="words", markup=False)
 

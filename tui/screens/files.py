@@ -14,6 +14,7 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from tui.screens.dialogs import Dialog
+from tui.widgets.text_input import TextInput
 
 _MOST = 200
 
@@ -38,9 +39,7 @@ class FilePick(Dialog):
         """The path and what is there."""
         with Vertical(classes="box"):
             yield Static(self._title, classes="title", markup=False)
-            box = Input(self._start, id="path", select_on_focus=False)
-            box.cursor_blink = False
-            yield box
+            yield TextInput(self._start, id="path", select_on_focus=False)
             yield OptionList(id="names", markup=False)
             yield Static("", classes="words", markup=False)
 

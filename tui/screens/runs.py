@@ -36,6 +36,7 @@ from tui.widgets.keybar import KeyBar
 from tui.widgets.parallel import Parallel
 from tui.widgets.table import Table, TableColumn
 from tui.widgets.tabs import Tabs
+from tui.widgets.text_input import TextInput
 
 #: Seconds between two looks at the runs, at least; more where a look takes long.
 _PACE = 2.0
@@ -105,9 +106,7 @@ class RunsScreen(RunActions):
     def compose(self) -> ComposeResult:
         """Tabs, filter, list, view, keys."""
         yield Tabs(id="runs-tabs")
-        box = Input(placeholder="/ filters: val_acc > 0.9 model:cnn tag:paper", id="runs-filter")
-        box.cursor_blink = False
-        yield box
+        yield TextInput(placeholder="/ filters: val_acc > 0.9 model:cnn tag:paper", id="runs-filter")
         yield Table(id="runs-list", empty="looking for runs")
         with Vertical(id="runs-below"):
             yield Charts(id="runs-charts")

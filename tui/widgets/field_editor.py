@@ -14,6 +14,7 @@ from textual.widgets import Input, Static
 
 from core.errors import UserError
 from core.fields import Field, show
+from tui.widgets.text_input import TextInput
 
 
 class FieldEditor(Vertical):
@@ -50,12 +51,8 @@ class FieldEditor(Vertical):
 
     def compose(self) -> ComposeResult:
         """The line, and the words below it."""
-        yield Input(id="field-input", select_on_focus=True)
+        yield TextInput(id="field-input", select_on_focus=True)
         yield Static(id="field-words", markup=False)
-
-    def on_mount(self) -> None:
-        """A cursor that blinks would send something all the time."""
-        self.query_one(Input).cursor_blink = False
 
     def open(self, field: Field, text: str | None = None) -> None:
         """Edit a field, beginning with its value or another text."""
