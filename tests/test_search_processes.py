@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import socket
 import sqlite3
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,54 +99,56 @@ def test_workers_that_are_killed_lose_nothing(tmp_path: Path) -> None:
     assert any("torchdeck:deaths" in t.system_attrs for t in study.trials())
 
 
-# --- PostgreSQL --------------------------------------------------------------------------------------------------------
+# --- databases ---------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def server(words: list[str | Path], folder: Path, stop: signal.Signals, **options: Any) -> Iterator[None]:
+    """A database's server that runs meanwhile."""
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=log, cwd=folder, **options)
+    try:
+        yield
+    finally:
+        process.send_signal(stop)
+        process.wait(20)
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
 
 
 @pytest.fixture
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a database of Debian's server, started for this test."""
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a database of Debian's PostgreSQL, started for this test."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not programs:
         pytest.skip("PostgreSQL's server is not installed (Debian: postgresql)")
-    pytest.importorskip("psycopg")
-    folder = tmp_path_factory.mktemp("pg")
-    as_user: dict[str, Any] = {}
+    psycopg = pytest.importorskip("psycopg")
+    folder = tmp_path_factory.mktemp("postgresql")
+    options: dict[str, Any] = {"env": {"PATH": os.environ["PATH"], "LC_ALL": "C"}}
     if os.getuid() == 0:  # the server refuses to be run by root
         for path in (folder, *folder.parents):
             if path == Path("/tmp") or path.stat().st_uid != 0:
                 break
             path.chmod(path.stat().st_mode | 0o011)
         shutil.chown(folder, "nobody")
-        as_user = {"user": "nobody"}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    data = folder / "data"
-    options: dict[str, Any] = {
-        "check": True,
-        "capture_output": True,
-        "cwd": folder,
-        "env": {"PATH": os.environ["PATH"], "LC_ALL": "C"},
-        **as_user,
-    }
-    subprocess.run([programs[-1], "-D", data, "-U", "deck", "-E", "UTF8", "--auth=trust", "--no-sync"], **options)
-    server = [programs[-1].parent / "postgres", "-D", data, "-p", str(port), "-k", folder, "-h", "127.0.0.1", "-F"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(server, stdout=log, stderr=log, cwd=folder, env=options["env"], **as_user)
-    url = f"postgresql://deck@127.0.0.1:{port}/postgres"
-    try:
-        import psycopg
-
+        options["user"] = "nobody"
+    data, port = folder / "data", free_port()
+    words = [programs[-1], "-D", data, "-U", "deck", "-E", "UTF8", "--auth=trust", "--no-sync"]
+    subprocess.run(words, check=True, capture_output=True, cwd=folder, **options)
+    words = [programs[-1].parent / "postgres", "-D", data, "-p", port, "-k", folder, "-h", "127.0.0.1", "-F"]
+    with server(words, folder, signal.SIGINT, **options):  # not to wait for clients
+        url = f"postgresql://deck@127.0.0.1:{port}/postgres"
         wait_for(lambda: psycopg.connect(url), 30).close()
         yield url
-    finally:
-        process.send_signal(signal.SIGINT)  # not to wait for clients
-        process.wait(20)
 
 
-def test_workers_of_several_folders_share_a_database(tmp_path: Path, postgres: str) -> None:
+def test_workers_of_several_folders_share_a_database(tmp_path: Path, postgresql: str) -> None:
     """As on several machines: nothing but the database is shared."""
-    place = f"{postgres}#study"
+    place = f"{postgresql}#study"
     words = ("--batch", "digits", "--trials", "6", *SPACE, "--set", "trainer.epochs=40", "--study", place)
     first = start(*words, "--runs", "one", cwd=tmp_path)
     wait_for(lambda: studies.open_study(place, tmp_path / "look").trials()[0].intermediate_values)
@@ -162,6 +166,24 @@ def test_workers_of_several_folders_share_a_database(tmp_path: Path, postgres: s
     assert {t.state for t in found} == {TrialState.COMPLETE}
     assert len({json.dumps(t.params) for t in found}) == 6
     assert all(sorted(t.intermediate_values) == list(range(1, 41)) for t in found)
+    if importlib.util.find_spec("optuna_dashboard") is not None:
+        shown_by_the_dashboard(place, tmp_path)
+
+
+def shown_by_the_dashboard(place: str, folder: Path) -> None:
+    port = free_port()
+    dashboard = start("dashboard", place, "--runs", "look", "--port", port, cwd=folder)
+    try:
+
+        def studies_there() -> list[str]:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=10) as answer:
+                return [one["study_name"] for one in json.load(answer)["study_summaries"]]
+
+        assert wait_for(studies_there) == ["study"]
+    finally:
+        dashboard.terminate()
+        dashboard.communicate(timeout=60)
+    assert dashboard.returncode == 0
 
 
 def test_a_full_disk_ends_the_search_and_the_trial_goes_on_later(tmp_path: Path) -> None:

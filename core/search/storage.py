@@ -108,7 +108,7 @@ def open_storage(url: str, create: bool = False) -> BaseStorage:
         else:
             engine = {"pool_pre_ping": True}
         return RDBStorage(
-            _with_driver(url) if file is None else _to_read(file) if _read_only(file) else url,
+            with_driver(url) if file is None else _to_read(file) if _read_only(file) else url,
             engine_kwargs=engine,
             skip_table_creation=file is not None and not create,
         )
@@ -124,7 +124,7 @@ def _to_read(file: Path) -> str:
     return f"sqlite:///file:{quote(str(file))}?mode=ro&immutable=1&uri=true"
 
 
-def _with_driver(url: str) -> str:
+def with_driver(url: str) -> str:
     """The URL with the driver that is installed: SQLAlchemy's default is another one in each of its versions.
 
     Raises UserError when there is none.
@@ -170,7 +170,7 @@ def locked_in_database(url: str, name: str, engine: Any = None) -> Iterator[None
         return
     import sqlalchemy
 
-    engine = engine or sqlalchemy.create_engine(_with_driver(url), poolclass=sqlalchemy.pool.NullPool)
+    engine = engine or sqlalchemy.create_engine(with_driver(url), poolclass=sqlalchemy.pool.NullPool)
     take, give = {
         "postgresql": ("SELECT pg_advisory_lock(hashtext(:name))", "SELECT pg_advisory_unlock(hashtext(:name))"),
         "mysql": ("SELECT GET_LOCK(:name, 3600)", "SELECT RELEASE_LOCK(:name)"),

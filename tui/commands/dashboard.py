@@ -10,6 +10,12 @@ import sys
 from core.errors import UserError
 from tui.commands.shared import add_runs, opened_study
 
+#: optuna-dashboard takes its storage as an argument, which every user of the machine can see; a URL may hold a password.
+_STORAGE = "TORCHDECK_STORAGE"
+_PROGRAM = (
+    f"import os, sys; from optuna_dashboard._cli import main; sys.argv[1:1] = [os.environ.pop({_STORAGE!r})]; main()"
+)
+
 
 def dashboard_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``torchdeck dashboard``."""
@@ -27,7 +33,7 @@ def dashboard(options: argparse.Namespace) -> int:
     from importlib import util
 
     from core.search.keep import store
-    from core.search.storage import file_of
+    from core.search.storage import file_of, with_driver
 
     opened = opened_study(options)
     if util.find_spec("optuna_dashboard") is None:
@@ -40,20 +46,20 @@ def dashboard(options: argparse.Namespace) -> int:
             raise UserError(f"--port {options.port}: {error.strerror}; choose another one.") from None
     store(opened)  # makes the folder
     file = file_of(opened.url)
-    place = str(file) if file is not None and opened.url.startswith("journal") else opened.url
+    place = with_driver(opened.url) if file is None else str(file) if opened.url.startswith("journal") else opened.url
     server = "gunicorn" if util.find_spec("gunicorn") is not None else "auto"
-    program = [sys.executable, "-c", "from optuna_dashboard._cli import main; main()", place, "--host", "127.0.0.1", "--port", str(options.port),
-               "--artifact-dir", str(opened.folder / "artifacts"), "--server", server]  # fmt: skip
+    program = [sys.executable, "-c", _PROGRAM, "--host", "127.0.0.1", "--port", str(options.port), "--artifact-dir",
+               str(opened.folder / "artifacts"), "--server", server]  # fmt: skip
     print(f"optuna-dashboard on {opened.name}: http://127.0.0.1:{options.port}")
     print(
         f"from your own machine: ssh -L {options.port}:127.0.0.1:{options.port} {getpass.getuser()}@{socket.gethostname()}",
         flush=True,
     )
-    # In a session of its own: a Ctrl-C that reaches gunicorn's worker from the terminal and from its master at once
-    # makes it wait for its own lock.
-    process = subprocess.Popen(program, start_new_session=True)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
+    # In a session of its own: a Ctrl-C that reaches gunicorn's worker from the terminal and from its master at once
+    # makes it wait for its own lock.
+    process = subprocess.Popen(program, start_new_session=True, env={**os.environ, _STORAGE: place})
     try:
         return process.wait()
     except KeyboardInterrupt:
