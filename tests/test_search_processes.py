@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import importlib.util
 import json
 import os
@@ -146,10 +147,45 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-def test_workers_of_several_folders_share_a_database(tmp_path: Path, postgresql: str) -> None:
+@pytest.fixture
+def mysql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a database of Debian's MariaDB, started for this test."""
+    program = shutil.which("mariadbd", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip("MariaDB's server is not installed (Debian: mariadb-server)")
+    pymysql = pytest.importorskip("pymysql")
+    folder = tmp_path_factory.mktemp("mysql")
+    data, port, user = f"--datadir={folder / 'data'}", free_port(), f"--user={getpass.getuser()}"
+    words: list[str | Path] = [
+        "mariadb-install-db",
+        "--no-defaults",
+        data,
+        "--auth-root-authentication-method=normal",
+        user,
+    ]
+    subprocess.run(words, check=True, capture_output=True, cwd=folder)
+    words = [
+        program,
+        "--no-defaults",
+        data,
+        f"--port={port}",
+        "--bind-address=127.0.0.1",
+        f"--socket={folder / 'socket'}",
+        user,
+    ]
+    with server(words, folder, signal.SIGTERM):
+        with wait_for(lambda: pymysql.connect(host="127.0.0.1", port=int(port), user="root"), 30) as connection:
+            connection.cursor().execute("CREATE DATABASE deck")
+        yield f"mysql://root@127.0.0.1:{port}/deck"
+
+
+@pytest.mark.parametrize("database", ["postgresql", "mysql"])
+def test_workers_of_several_folders_share_a_database(
+    tmp_path: Path, database: str, request: pytest.FixtureRequest
+) -> None:
     """As on several machines: nothing but the database is shared."""
-    place = f"{postgresql}#study"
-    words = ("--batch", "digits", "--trials", "6", *SPACE, "--set", "trainer.epochs=40", "--study", place)
+    place = f"{request.getfixturevalue(database)}#study"
+    words = ("--batch", "digits", "--trials", "6", *SPACE, "--set", "trainer.epochs=100", "--study", place)
     first = start(*words, "--runs", "one", cwd=tmp_path)
     wait_for(lambda: studies.open_study(place, tmp_path / "look").trials()[0].intermediate_values)
     second = start("--batch", "--study", place, "--runs", "two", cwd=tmp_path)
@@ -165,7 +201,7 @@ def test_workers_of_several_folders_share_a_database(tmp_path: Path, postgresql:
     assert [t.number for t in found] == list(range(6))
     assert {t.state for t in found} == {TrialState.COMPLETE}
     assert len({json.dumps(t.params) for t in found}) == 6
-    assert all(sorted(t.intermediate_values) == list(range(1, 41)) for t in found)
+    assert all(sorted(t.intermediate_values) == list(range(1, 101)) for t in found)
     if importlib.util.find_spec("optuna_dashboard") is not None:
         shown_by_the_dashboard(place, tmp_path)
 
