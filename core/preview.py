@@ -49,7 +49,7 @@ class Previewer:
         self._loaded: _Loaded | None = None
 
     def answer(self, number: int, text: str) -> None:
-        """Send all parts for one experiment."""
+        """Send all parts for one experiment but the last, which tells that it is done."""
         from core import toml
         from core.errors import UserError
 
@@ -67,7 +67,6 @@ class Previewer:
         except Exception as error:
             first = str(error).strip().splitlines()
             send("error", f"{type(error).__name__}: {first[0] if first else 'no message'}")
-        send("done", True)
 
     def _load(self, experiment: Experiment) -> _Loaded:
         import torch
@@ -200,7 +199,8 @@ def main() -> int:
             return STALE
         request = json.loads(lines[-1])
         previewer.answer(request["id"], request["experiment"])
-        files = _imported()
+        files = _imported()  # before it is told: the user may edit a file as soon as the answer is there
+        send({"id": request["id"], "done": True})
 
 
 def _changed(path: Path, at: float) -> bool:

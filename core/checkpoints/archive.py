@@ -10,6 +10,7 @@ import json
 import os
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,14 +40,16 @@ def look(path: Path) -> Stored:
         raise UserError(f"{str(path)!r} is a folder, not a file of weights.") from None
     except Unreadable as error:
         raise UserError(f"{str(path)!r} is damaged or no file of weights: {error}.") from None
+    except EOFError:
+        raise UserError(f"{str(path)!r} is damaged or no file of weights: it ends too early.") from None
     except (
         OSError,
         zipfile.BadZipFile,
-        RecursionError,
+        zlib.error,
         MemoryError,
         ValueError,
         struct.error,
-        NotImplementedError,
+        RuntimeError,  # encrypted, or with a compression that is not known; nested too deep
     ) as error:
         reason = str(getattr(error, "strerror", None) or error or type(error).__name__).splitlines()[0]
         raise UserError(f"{str(path)!r} can't be read: {reason.rstrip('.')}.") from None

@@ -16,6 +16,7 @@ from core.home import state_folder
 from core.runs.directory import read_info
 from core.runs.door import RemoteControl
 from core.runs.listing import list_runs
+from core.runs.live import live_runs
 from tui.screens.dialogs import Line, Pick, Question
 from tui.screens.files import FilePick
 from tui.screens.help import Help
@@ -454,6 +455,7 @@ async def test_a_look_that_comes_after_quitting_is_let_go(workbench: Open) -> No
         screen = train_of(pilot)
         await until(pilot, lambda: screen.query_one(Charts).charts and screen.snapshot and not screen.snapshot.active)
         seen = screen.snapshot
+        await until(pilot, lambda: not live_runs())  # the next visit would attach to it
     assert seen is not None
     async with workbench(None) as pilot:
         screen = train_of(pilot)

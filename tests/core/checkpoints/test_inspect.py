@@ -349,18 +349,29 @@ def test_every_truncation_is_one_sentence(tmp_path: Path) -> None:
         refused(path)
 
 
+def test_an_archive_whose_member_ends_too_early(tmp_path: Path) -> None:
+    """Its directory says that more comes than the file holds."""
+    path = tmp_path / "x.npz"
+    np.savez(path, a=np.ones((3, 3)))
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    content[entry + 20 + 2] = content[entry + 24 + 2] = 1  # 64 KiB more, compressed and not
+    path.write_bytes(bytes(content))
+    refused(path)
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_flipped_bytes_never_raise_anything_else(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.mktemp("flip")
-    kind = data.draw(st.sampled_from(["zip", "legacy", "safetensors", "npz"]))
+    kind = data.draw(st.sampled_from(["zip", "legacy", "safetensors", "npz", "compressed.npz"]))
     path = folder / f"x.{kind}"
     state = {"a.weight": torch.randn(3, 3), "a.bias": torch.zeros(3)}
     if kind == "safetensors":
         save_file(state, path)
-    elif kind == "npz":
+    elif kind.endswith("npz"):
         with path.open("wb") as file:
-            np.savez(file, a=np.ones((3, 3)))
+            (np.savez if kind == "npz" else np.savez_compressed)(file, a=np.ones((3, 3)))
     else:
         torch.save(state, path, _use_new_zipfile_serialization=kind == "zip")
     content = bytearray(path.read_bytes())
