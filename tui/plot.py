@@ -18,7 +18,7 @@ from core.errors import UserError, did_you_mean
 from core.runs.labels import read as labels_of
 from core.runs.names import metric
 from core.runs.opened import histories
-from tui.drawing.chart import Painter, Scalar, Source, View, curves_of, overlaid, scalars
+from tui.drawing.chart import Painter, Scalar, Source, View, curves_of, overlaid, scalars, titled
 
 _COLOURS = {
     "axis": "bright_black", "raw": "bright_black", "title": "bold", "cursor": "bold", "odd": "bold red",
@@ -94,7 +94,8 @@ def _to_file(sources: Sequence[Source], charts: Sequence[Scalar], view: View, pa
     FigureCanvasAgg(figure)
     for number, scalar in enumerate(charts, 1):
         axes = figure.add_subplot(rows, columns, number)
-        for one in curves_of(sources, scalar, view)[0]:
+        curves = curves_of(sources, scalar, view)[0]
+        for one in curves:
             colour = f"C{one.colour % 10}"
             label = one.label or one.name
             if one.dense and view.smoothing > 0:
@@ -104,7 +105,7 @@ def _to_file(sources: Sequence[Source], charts: Sequence[Scalar], view: View, pa
             )
             for where, _ in one.odd[:200]:
                 axes.axvline(where, color="red", alpha=0.3, linewidth=1)
-        axes.set_title(scalar.title)
+        axes.set_title(titled(scalar, curves))
         axes.set_xlabel({"step": "step", "epoch": "epoch", "time": "seconds of training"}[view.x])
         axes.grid(alpha=0.3)
         if view.log and all(np.nanmin(line.get_ydata(), initial=np.inf) > 0 for line in axes.lines):

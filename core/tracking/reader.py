@@ -67,8 +67,10 @@ class _Points:
 class EventReader:
     """The scalars below one directory, of all its event files (not of folders within): ``poll`` reads what is new.
 
-    Several files are one run, in the order of their names, which begin with the time. Where a writer began anew at an
-    earlier step, what came after that step is forgotten, as in TensorBoard.
+    Several files are one run, in the order of their names, which begin with the time. Points of several writers, or of
+    one that goes back, are all kept, by step. Only where a writer says that it began anew (SessionLog.START, which
+    SummaryWriter writes for ``purge_step``) what was read before and lies at or after that step is forgotten, as in
+    TensorBoard. A file that was cut or replaced is read again, and with it the others.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -89,6 +91,9 @@ class EventReader:
         Raises OSError when the directory can't be read; a file that has gone is passed over.
         """
         changed = False
+        if any(file.replaced() for file in self._files.values()):
+            self._files, self.series, self.began, self.newest = {}, {}, 0.0, 0.0
+            changed = True
         for name in event_files(self.folder):
             file = self._files.setdefault(name, RecordFile(self.folder / name))
             try:
@@ -139,16 +144,8 @@ class EventReader:
         for place, step in restarts:
             series.drop_from(step)
             keep &= ~((one.order < place) & (one.steps >= step))
-        steps = one.steps
-        # A curve that goes back was begun anew without a word: what it repeats is what holds.
-        least = np.minimum.accumulate(np.where(keep, steps, np.inf)[::-1])[::-1]
-        keep &= steps <= least
-        if not keep.any():
-            return
-        steps = steps[keep]
-        if len(series) and series.steps[-1] > steps[0]:
-            series.drop_from(float(steps[0]))
-        series.extend(steps, one.times[keep] - self.began, one.values[keep])
+        if keep.any():
+            series.extend(one.steps[keep], one.times[keep] - self.began, one.values[keep])
 
 
 # --- records of one length -------------------------------------------------------------------------------------------

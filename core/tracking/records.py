@@ -9,6 +9,7 @@ of its bytes contributes at its place: one table a place, and no loop over recor
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,18 +119,26 @@ class RecordFile:
         self.offset = 0
         #: Bytes that were passed over because their checksum is wrong.
         self.damaged = 0
+        self._inode = 0
         #: Headers that were found right, and the length that each tells.
         self._headers: dict[bytes, int] = {}
 
+    def replaced(self) -> bool:
+        """Whether the file is another than that which was read, or was cut: what was read does not hold any more."""
+        try:
+            now = self.path.stat()
+        except OSError:
+            return False
+        return self.offset > 0 and (now.st_size < self.offset or now.st_ino != self._inode)
+
     def poll(self) -> Iterator[list[Group]]:
-        """What was written since, in parts of some megabytes; a file that was cut or replaced begins anew.
+        """What was written since, in parts of some megabytes.
 
         Raises OSError as the file system does.
         """
         with self.path.open("rb") as file:
             size = file.seek(0, 2)
-            if size < self.offset:
-                self.offset = 0
+            self._inode = os.fstat(file.fileno()).st_ino
             part = _PART
             while self.offset < size:
                 file.seek(self.offset)

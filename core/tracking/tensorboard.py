@@ -8,6 +8,7 @@ backwards (tensorboard#3732).
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -39,9 +40,12 @@ class TensorBoard(Listener):
         super().__init__("tensorboard", subscription, trouble)
         self._experiment = experiment
         self._built = built
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None, max_queue=1000, flush_secs=1)
+        # TensorBoard's Python reader takes the first start of a run for no restart: it must be there from the beginning.
+        purge = step + 1 if step else 0
+        self._writer = SummaryWriter(str(folder), purge_step=purge, max_queue=1000, flush_secs=1)
         self._file = self._writer._get_file_writer()
         self._names = _metric_names(built)
+        self._laid_out = False
         if step == 0:
             self._begin()
 
@@ -95,6 +99,7 @@ class TensorBoard(Listener):
             case EpochEnded():
                 values = {f"{name}/train_epoch": v for name, v in event.train.items()}
                 self._scalars(values | {f"{name}/val": v for name, v in event.val.items()}, event.step, event.time)
+                self._lay_out(list(event.val or event.train))
                 if self._experiment.tracking.histograms:
                     self._histograms(event.step)
             case Evaluated():
@@ -109,6 +114,14 @@ class TensorBoard(Listener):
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
         self._file.add_summary(summary, step, walltime=when)
 
+    def _lay_out(self, names: list[str]) -> None:
+        """One chart a metric for training, validation and test, among TensorBoard's custom scalars."""
+        if self._laid_out:
+            return
+        self._laid_out = True
+        charts = {name: ["Multiline", [f"^{re.escape(name)}/(train|train_epoch|val|test)$"]] for name in names}
+        self._writer.add_custom_scalars({"training, validation and test": charts})
+
     def _histograms(self, step: int) -> None:
         # Weights that are read here may be in the middle of a step: a histogram bears that. NumPy does the work, for a
         # second thread with parallel torch operations makes OpenMP yield in both, which halves the training speed.
@@ -119,6 +132,7 @@ class TensorBoard(Listener):
 
     def _finish(self, event: Finished) -> None:
         self._scalars({f"{name}/test": v for name, v in event.test.items()}, event.step, event.time)
+        self._lay_out(list(event.test))
         if event.confusion and self._experiment.tracking.images and len(event.class_names) <= 100:
             self._writer.add_image("confusion_matrix", confusion_matrix(event.confusion, event.class_names), event.step)
         if event.status in ("done", "pruned"):

@@ -110,6 +110,8 @@ class Curve:
     last: float
     best: float
     dense: bool
+    #: Whether ``smooth`` is over the means of joined points, not over single ones.
+    approximate: bool
     #: Place of its colour: that of the run where there are several, so that a run has one colour in all charts.
     colour: int
 
@@ -140,7 +142,13 @@ def _curve(history: History, name: str, label: str, view: View, number: int) -> 
     odd = tuple((o[at] / scale, o[2]) for o in series.odd)
     dense = not name.startswith(("val/", "test/")) and name != "learning_rate"
     smooth = series.smoothed(view.smoothing) if dense else series.mean
-    return Curve(name, label, x, series.low, series.high, smooth, odd, series.last, _best(series, name), dense, number)
+    approximate = dense and view.smoothing > 0 and not series.smoothing_is_exact
+    low, high, last = series.low, series.high, series.last
+    if view.x == "time" and (np.diff(x) < 0).any():  # points of several writers are in the order of their steps
+        order = np.argsort(x, kind="stable")
+        x, low, high, smooth = x[order], low[order], high[order], smooth[order]
+        odd = tuple(sorted(odd))
+    return Curve(name, label, x, low, high, smooth, odd, last, _best(series, name), dense, approximate, number)
 
 
 def _best(series: Series, name: str) -> float:
@@ -150,6 +158,11 @@ def _best(series: Series, name: str) -> float:
         if not np.isfinite(values).any():
             return math.nan
         return float(np.nanmax(values) if higher else np.nanmin(values))
+
+
+def titled(scalar: Scalar, curves: Sequence[Curve]) -> str:
+    """The title of a chart, which says where its smoothing is approximate."""
+    return f"{scalar.title} (≈ smoothed)" if any(one.approximate for one in curves) else scalar.title
 
 
 #: Curves of one chart that have a colour of their own; more begin again, with another pattern.
@@ -333,7 +346,7 @@ class Painter:
     def _legend(self, curves: Sequence[Curve], view: View, width: int) -> Strip:
         """The title, and each curve's mark and value: as much of it as there is room for."""
         style = self._style("title")
-        title = Segment(f" {self.scalar.title} ", style + Style(reverse=True) if self.marked else style)
+        title = Segment(f" {titled(self.scalar, curves)} ", style + Style(reverse=True) if self.marked else style)
         # What there is room for: names, values and best values; then without; of several runs names go first.
         share = (width - len(title.text)) // max(len(curves), 1)
         for names, values, best in (

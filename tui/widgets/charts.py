@@ -40,7 +40,7 @@ class Charts(Grid, can_focus=True):
         Binding("full_stop", "pan(0.25)", "Pan", show=False, id="charts.pan-right", tooltip="Pan to the right"),
         Binding("0,home", "reset", "All", show=False, id="charts.reset", tooltip="Show everything again, without cursor"),
         Binding("left_square_bracket", "smooth(-1)", "Smooth", show=False, id="charts.smooth-less", tooltip="Smooth less"),
-        Binding("right_square_bracket", "smooth(1)", "Smooth", key_display="[ ]", id="charts.smooth-more", tooltip="Smooth more (exponential average)"),
+        Binding("right_square_bracket", "smooth(1)", "Smooth", key_display="[ ]", id="charts.smooth-more", tooltip="Smooth more (exponential average; ≈ where points were joined)"),
         Binding("y", "log", "Log y", show=False, id="charts.log", tooltip="Logarithmic y axis"),
         Binding("u", "unit", "x unit", show=False, id="charts.unit", tooltip="x axis: step, epoch or time"),
         Binding("i", "outliers", "Outliers", show=False, id="charts.outliers", tooltip="Leave outliers out of the range"),

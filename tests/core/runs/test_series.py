@@ -77,3 +77,41 @@ def test_places_of_what_is_not_finite_are_bounded() -> None:
     series.extend(np.arange(n), np.arange(n), np.full(n, np.nan))
     assert 0 < len(series.odd) <= 2048
     assert np.isnan(series.smoothed(0.9)).all()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 10_000), st.floats(-1e6, 1e6) | st.just(math.nan)), min_size=1, max_size=300,
+             unique_by=lambda point: point[0]),
+    st.integers(1, 60),
+    st.sampled_from([8, 16, 1024]),
+)  # fmt: skip
+def test_each_bucket_holds_the_points_between_its_neighbours_in_whatever_order_they_came(
+    points: list[tuple[int, float]], part: int, limit: int
+) -> None:
+    series = Series(limit)
+    for at in range(0, len(points), part):
+        steps, x = zip(*points[at : at + part], strict=True)
+        series.extend(steps, steps, x)
+    assert series.count == len(points)
+    assert len(series) <= limit
+    before = -1.0
+    for step, mean, low, high in zip(series.steps, series.mean, series.low, series.high, strict=True):
+        inside = [v for s, v in points if before < s <= step and math.isfinite(v)]
+        assert (min(inside, default=math.nan), max(inside, default=math.nan)) == pytest.approx((low, high), nan_ok=True)
+        expected = math.fsum(inside) / len(inside) if inside else math.nan
+        assert mean == pytest.approx(expected, nan_ok=True, rel=1e-6, abs=1e-6)
+        before = step
+    assert sum(s > before for s, _ in points) < series.stride  # what waits for a bucket
+    newest = max(points)[1]
+    assert series.last == pytest.approx(newest, nan_ok=True)
+
+
+def test_what_is_dropped_is_neither_counted_nor_the_last() -> None:
+    series = Series(limit=8)
+    series.extend(range(100), range(100), [float(i) for i in range(100)])
+    series.drop_from(40)
+    assert series.count == len([s for s in range(100) if s <= series.steps[-1]]) + series.count % series.stride
+    assert series.last < 40
+    series.drop_from(0)
+    assert series.count == 0
+    assert math.isnan(series.last)

@@ -49,7 +49,7 @@ def theirs(folder: Path) -> dict[str, list[Point]]:
     found = {tag: [(e.step, e.value) for e in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
     for tag in accumulator.Tags()["tensors"]:
         values = [(e.step, make_ndarray(e.tensor_proto)) for e in accumulator.Tensors(tag)]
-        if all(v.shape == () for _, v in values):
+        if all(v.shape == () and v.dtype.kind == "f" for _, v in values):
             found[tag] = [(step, float(v)) for step, v in values]
     return found
 
@@ -211,13 +211,70 @@ def test_a_writer_that_begins_anew_takes_the_place_of_what_came_after(tmp_path: 
     assert points(reader)["loss"] == [(s, 1.0) for s in range(5)] + [(s, 2.0) for s in range(5, 8)]
 
 
-def test_a_curve_never_runs_backwards(tmp_path: Path) -> None:
-    """tensorboard#3732: two writers in one folder, without a word of the second."""
-    write(tmp_path / "events.out.tfevents.1", [scalar(step, value=1.0) for step in range(10)])
-    write(tmp_path / "events.out.tfevents.2", [scalar(step, value=2.0) for step in range(3, 6)])
+#: What a writer does: a scalar, or a restart at that step.
+doings = st.lists(
+    st.tuples(st.sampled_from(["point"] * 8 + ["restart"]), st.integers(0, 30), st.sampled_from(["a", "b"]),
+              st.floats(-100, 100, width=32)), max_size=60)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(doings, min_size=1, max_size=3), st.data())
+def test_points_in_any_order_are_all_kept_by_step_and_only_a_restart_drops_some(
+    tmp_path_factory: pytest.TempPathFactory, writers: list[list[tuple[str, int, str, float]]], data: st.DataObject
+) -> None:
+    """tensorboard#3570: shuffled steps, several writers; read at once and while they are being written."""
+    folder = tmp_path_factory.mktemp("events")
+    at_once, tailed = EventReader(folder), EventReader(folder)
+    for number, doing in enumerate(writers):
+        events = [Event(file_version="brain.Event:2")]
+        for kind, step, tag, value in doing:
+            log = SessionLog(status=SessionLog.START)
+            events.append(scalar(step, tag, value) if kind == "point" else Event(step=step, session_log=log))
+        path = folder / f"events.out.tfevents.{number + 1}"
+        write(path, events)
+        whole = path.read_bytes()
+        for end in sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=3))):
+            path.write_bytes(whole[:end])
+            tailed.poll()
+        path.write_bytes(whole)
+        tailed.poll()
+    at_once.poll()
+    expected = {tag: sorted(found, key=lambda point: point[0]) for tag, found in theirs(folder).items() if found}
+    for reader in (at_once, tailed):
+        assert {tag: found for tag, found in points(reader).items() if found} == expected
+        assert {tag: s.last for tag, s in reader.series.items() if len(s)} == {t: f[-1][1] for t, f in expected.items()}
+
+
+def test_two_summary_writers_at_once_in_one_folder(tmp_path: Path) -> None:
+    first = SummaryWriter(str(tmp_path), filename_suffix=".first")
+    second = SummaryWriter(str(tmp_path), filename_suffix=".second")
     reader = EventReader(tmp_path)
+    for step in range(20):
+        first.add_scalar("loss", 1.0, 2 * step)
+        second.add_scalar("loss", 2.0, 2 * (19 - step) + 1)  # backwards
+        if step % 5 == 4:
+            first.flush()
+            second.flush()
+            reader.poll()
+    first.close()
+    second.close()
     reader.poll()
-    assert points(reader)["loss"] == [(s, 1.0) for s in range(3)] + [(s, 2.0) for s in range(3, 6)]
+    assert points(reader)["loss"] == [(s, 1.0 + s % 2) for s in range(40)]
+
+
+def test_a_file_that_is_replaced_or_cut_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "events.out.tfevents.1"
+    reader = EventReader(tmp_path)
+    write(path, [scalar(step, value=1.0) for step in range(10)])
+    reader.poll()
+    write(path, [scalar(step, value=2.0) for step in range(5)])
+    assert reader.poll()
+    assert points(reader)["loss"] == [(s, 2.0) for s in range(5)]
+    other = tmp_path / "new"
+    write(other, [scalar(step, value=3.0) for step in range(30)])
+    other.replace(path)
+    assert reader.poll()
+    assert points(reader)["loss"] == [(s, 3.0) for s in range(30)]
 
 
 def test_memory_is_bounded(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import Train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator as PluginEventAccumulator
 
 from core import toml
 from core.events import EpochEnded, StepSummary
@@ -111,6 +113,13 @@ def test_scalars_hparams_images_graph_and_text_show_in_a_real_tensorboard(train:
     metrics = {m["name"]["tag"]: m["value"] for m in session["metricValues"]}
     assert metrics["accuracy/test"] == pytest.approx(run.session._finished.test["accuracy"], rel=1e-5)
 
+    (category,) = server.json("/data/plugin/custom_scalars/layout")["category"]
+    charts = {chart["title"]: chart["multiline"]["tag"] for chart in category["chart"]}
+    assert {"loss", "accuracy", "f1", "top5"} <= set(charts)
+    asked = urllib.parse.urlencode({"run": name, "tag": charts["accuracy"][0]})
+    drawn = server.json(f"/data/plugin/custom_scalars/scalars?{asked}")["tag_to_events"]
+    assert set(drawn) == {"accuracy/train", "accuracy/train_epoch", "accuracy/val", "accuracy/test"}
+
     images = server.json("/data/plugin/images/tags")[name]
     assert {"data/train", "confusion_matrix"} <= set(images)
     listed = server.json(f"/data/plugin/images/images?run={name}&tag=confusion_matrix&sample=0")
@@ -145,6 +154,8 @@ def test_after_a_resume_no_curve_runs_backwards(train: Train, serve) -> None:
     reader = EventAccumulator(str(run.path), size_guidance={"scalars": 0})
     reader.Reload()
     assert [e.step for e in reader.Scalars("loss/train")] == steps
+    without_fast_loading = PluginEventAccumulator(str(run.path), tensor_size_guidance={"scalars": 0}).Reload()
+    assert [e.step for e in without_fast_loading.Tensors("loss/train")] == steps
 
 
 def test_hparams_are_flat_and_of_plain_kinds() -> None:

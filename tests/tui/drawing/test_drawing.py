@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui.drawing import axes, bars
+from core.runs.history import History
+from core.runs.series import Series
+from tui.drawing import axes, bars, chart
 from tui.drawing.canvas import Window, curve, envelope, points
 
 #: Training in this process has the CPU flush subnormal numbers, which hypothesis notices.
@@ -117,3 +119,26 @@ def test_bars_and_sparklines() -> None:
     assert bars.bar(2.0, 4) == "████"
     assert bars.bar(-1.0, 4) == "    "
     assert bars.bar(1 / 16, 2) == "▏ "
+
+
+def _drawn(steps: np.ndarray, times: np.ndarray, values: np.ndarray, view: chart.View) -> tuple[chart.Curve, str]:
+    series = Series()
+    series.extend(steps, times, values)
+    history = History()
+    history.adopt({"train/loss": series})
+    scalar = chart.Scalar("loss", ("train/loss",))
+    (curve,), _ = chart.curves_of([chart.Source("", history)], scalar, view)
+    return curve, chart.titled(scalar, [curve])
+
+
+def test_smoothing_of_joined_points_is_told_as_approximate() -> None:
+    for count, smoothing, told in ((1000, 0.6, "loss"), (300_000, 0.6, "loss (≈ smoothed)"), (300_000, 0.0, "loss")):
+        steps = np.arange(count)
+        assert _drawn(steps, steps, np.cos(steps / 50), chart.View(smoothing=smoothing))[1] == told
+
+
+def test_over_time_the_points_of_several_writers_are_in_the_order_of_their_times() -> None:
+    steps, times = np.array([0, 1, 2, 3]), np.array([0.0, 20.0, 1.0, 21.0])
+    curve, _ = _drawn(steps, times, np.array([1.0, 3.0, 2.0, 4.0]), chart.View(x="time", smoothing=0))
+    assert curve.x.tolist() == [0.0, 1.0, 20.0, 21.0]
+    assert curve.low.tolist() == [1.0, 2.0, 3.0, 4.0]
