@@ -139,7 +139,7 @@ class Series:
     def _fold(self, rows: Floats) -> None:
         """Take points into the buckets that cover their steps."""
         at = np.searchsorted(self.steps, rows[_STEP])
-        table = self._rows
+        table = self._rows[:, : self._size]
         finite = rows[_FINITE] > 0
         total = np.where(table[_FINITE] > 0, table[_MEAN] * table[_FINITE], 0.0)
         np.add.at(total, at[finite], rows[_MEAN, finite])
