@@ -160,7 +160,7 @@ class Model(Picked):
     args: dict[str, Any] = {}
     """Parameters of the model."""
     weights: str | None = None
-    """Weights to start from: DEFAULT (torchvision's), or a .pt, .pth, .ckpt or .safetensors file."""
+    """Weights to start from: torchvision's by name (DEFAULT, IMAGENET1K_V2), or a .pt, .pth, .ckpt or .safetensors file."""
     partial: bool = False
     """Load the weights that fit, though others don't; the rest keeps its fresh values."""
     freeze: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ And whether weights fit a model: which tensor goes where, before anything is loa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from core.checkpoints.tensors import StoredTensor, distance
@@ -101,8 +101,13 @@ class Matches:
         return ", ".join(words)
 
 
-def match(own: Mapping[str, Shape], stored: Mapping[str, Shape]) -> Matches:
+def match(
+    own: Mapping[str, Shape], stored: Mapping[str, Shape], places: Mapping[str, Hashable] | None = None
+) -> Matches:
     """Which of the stored tensors go where in a model with these tensors.
+
+    ``places``: where in memory each tensor of the model lies. Tensors of one place are tied: what loads one of them
+    loads the others, and a file may hold any of them.
 
     Where names fit better without a common prefix (a wrapper's, or Lightning's ``model.``), or with one, it is taken
     off or put before. The head is the module of the model's last tensors.
@@ -114,11 +119,12 @@ def match(own: Mapping[str, Shape], stored: Mapping[str, Shape]) -> Matches:
             renamed[name] = (name, shape)
             continue
         renamed[f"{added}{name.removeprefix(removed)}"] = (name, shape)
+    tied = _tied(own, renamed, places or {})
     last = list(own)[-1] if own else ""
     head = last.rpartition(".")[0]
     found = []
     for name, shape in own.items():
-        theirs = renamed.pop(name, None)
+        theirs = renamed.pop(name, None) or tied.get(name)
         in_head = name.rpartition(".")[0] == head
         if theirs is None:
             found.append(Match("head" if in_head else "missing", name, shape))
@@ -129,6 +135,13 @@ def match(own: Mapping[str, Shape], stored: Mapping[str, Shape]) -> Matches:
     # A head of another name in the file (fc against classifier) is left over; so are a wrapper's own tensors.
     found += [Match("unused", "", None, *theirs) for theirs in renamed.values()]
     return Matches(tuple(found), removed, added)
+
+
+def _tied(own: Mapping[str, Shape], renamed: Mapping[str, tuple[str, Shape]],
+          places: Mapping[str, Hashable]) -> dict[str, tuple[str, Shape]]:  # fmt: skip
+    """For each of the model's tensors that is tied to another: the stored tensor that fits one of them."""
+    by_place = {places[n]: renamed[n] for n in own if n in places and n in renamed and renamed[n][1] == own[n]}
+    return {name: by_place[place] for name, place in places.items() if place in by_place}
 
 
 def _prefix(own: Mapping[str, Shape], stored: Mapping[str, Shape]) -> tuple[str, str]:

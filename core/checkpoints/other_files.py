@@ -61,8 +61,18 @@ def safetensors(path: Path, file: BinaryIO, size: int) -> Stored:
             StoredTensor(word(name), shape, dtype, path, 8 + length + begin, (), (end - begin) // max(width, 1))
         )
     tensors.sort(key=lambda t: t.offset or 0)
+    tensors += _tied(metadata, tensors)
     contents = [(word(k), printable(str(v)[:200])) for k, v in metadata.items()] if isinstance(metadata, dict) else []
     return Stored(path, "safetensors", size, tuple(tensors), tuple(contents))
+
+
+def _tied(metadata: Any, tensors: list[StoredTensor]) -> list[StoredTensor]:
+    """Tensors that safetensors.torch.save_model left out because they share their memory with another: the metadata
+    name the one that was kept for each."""
+    kept = {t.name: t for t in tensors}
+    pairs = metadata.items() if isinstance(metadata, dict) else ()
+    return [replace(kept[to], name=word(name)) for name, to in pairs
+            if name != "format" and isinstance(to, str) and to in kept and word(name) not in kept]  # fmt: skip
 
 
 def npy_header(file: Any, path: Path, name: str, start: int, room: int) -> StoredTensor:

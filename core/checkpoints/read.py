@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from core.checkpoints import load
+from core.checkpoints.archive import look
 from core.checkpoints.stored import PREFIXES
 from core.errors import UserError
 
@@ -48,16 +49,28 @@ def load_checkpoint(path: Path, where: str) -> dict[str, Any]:
 
     Raises UserError when it is damaged, foreign, or of a later version.
     """
+    _refuse_other_formats(path, where)
     state = load_file(path, where)
-    if broken := _broken_part(path):
-        raise UserError(f"{where}: {str(path)!r} is damaged: the checksum of {broken} is wrong.")
     if not isinstance(state, dict) or "torchdeck" not in state:
         raise UserError(
             f"{where}: {str(path)!r} is not a torchdeck checkpoint; as plain weights it can be model.weights."
         )
+    if broken := _broken_part(path):
+        raise UserError(f"{where}: {str(path)!r} is damaged: the checksum of {broken} is wrong.")
     if not isinstance(state["torchdeck"], int) or state["torchdeck"] > VERSION:
         raise UserError(f"{where}: {str(path)!r} was written by a later torchdeck (layout {state['torchdeck']}).")
     return state
+
+
+def _refuse_other_formats(path: Path, where: str) -> None:
+    """Files of weights that are whole, but can't be checkpoints of ours."""
+    try:
+        kind = look(path).format
+    except UserError:
+        return  # torch.load tells what is wrong
+    if not kind.startswith(("torch zip", "torch legacy", "pickle")):
+        raise UserError(f"{where}: {str(path)!r} is {kind}, which holds no experiment and so is no torchdeck checkpoint; "
+                        "evaluate, predict and resume need one, as plain weights it can be model.weights.")  # fmt: skip
 
 
 def _broken_part(path: Path) -> str | None:

@@ -39,9 +39,26 @@ class Stored:
         return not self.calls
 
     @property
+    def numel(self) -> int:
+        """Numbers in all tensors; those of tied tensors, which lie in one place, count once."""
+        return sum(t.numel for t in self._distinct())
+
+    @property
     def nbytes(self) -> int:
-        """Bytes of all tensors."""
-        return sum(t.nbytes for t in self.tensors)
+        """Bytes of all tensors; those of tied tensors count once."""
+        return sum(t.nbytes for t in self._distinct())
+
+    def _distinct(self) -> Iterable[StoredTensor]:
+        places = {t.name if t.offset is None else (t.file, t.offset, t.shape, t.dtype): t for t in self.tensors}
+        return places.values()
+
+    @property
+    def wrapped(self) -> str:
+        """The prefix that a wrapper put before every name of the weights, and that ``weights`` takes off."""
+        start = f"{self.weights_key}." if self.weights_key else ""
+        first = next((t.name[len(start) :] for t in self.tensors if t.name.startswith(start)), "")
+        plain = next((t.name for t in self.weights()), "") if first else ""
+        return first.removesuffix(plain)
 
     def weights(self) -> tuple[StoredTensor, ...]:
         """The tensors of the model's state_dict, named as the model names them (without wrappers' prefixes).

@@ -199,25 +199,37 @@ def _magnitudes(tensor: StoredTensor) -> Iterator[NDArray[Any]]:
 
 
 def distance(a: StoredTensor, b: StoredTensor) -> float:
-    """How much ``b`` differs from ``a``: the norm of the difference over the norm of ``a``; NaN where either holds one.
+    """How much ``b`` differs from ``a``: the norm of the difference over the norm of ``a``'s finite numbers.
+
+    A NaN equals a NaN, and an infinity the same infinity; where one stands against another number the distance is NaN.
 
     Raises UserError when one can't be read.
     """
     difference = norm = 0.0
-    for x, y in zip(_flat_parts(a), _flat_parts(b), strict=True):
-        d = (y.astype(np.complex128) if y.dtype.kind == "c" else y.astype(np.float64)) - x
+    for stored_x, stored_y in zip(_flat_parts(a), _flat_parts(b), strict=True):
+        x, y = _wide(decoded(stored_x, a.dtype)), _wide(decoded(stored_y, b.dtype))
+        same = (x == y) | (np.isnan(x) & np.isnan(y))
+        if a.dtype == b.dtype and a.dtype.startswith(("int", "uint")):
+            same = stored_x == stored_y  # large whole numbers that differ may be equal as float64
+        with np.errstate(invalid="ignore"):
+            d = np.where(same, 0, np.where(x == y, 1, y - x))
         difference += float(np.vdot(d, d).real)
-        norm += float(np.vdot(x, x).real) if x.dtype.kind == "c" else float(x.astype(np.float64) @ x.astype(np.float64))
+        finite = x[np.isfinite(x)]
+        norm += float(np.vdot(finite, finite).real)
     if difference == 0:
         return 0.0
     return math.sqrt(difference / norm) if norm else math.inf
 
 
+def _wide(values: NDArray[Any]) -> NDArray[Any]:
+    return values.astype(np.complex128 if values.dtype.kind == "c" else np.float64)
+
+
 def _flat_parts(tensor: StoredTensor) -> Iterator[NDArray[Any]]:
-    """Parts of the same sizes, whatever the strides."""
+    """The stored numbers in parts of the same sizes, whatever the strides."""
     stored = tensor.array()
     if not stored.flags.c_contiguous:
         stored = np.ascontiguousarray(stored)
     flat = stored.reshape(-1)
     for at in range(0, len(flat), _PART):
-        yield decoded(flat[at : at + _PART], tensor.dtype)
+        yield flat[at : at + _PART]

@@ -167,6 +167,8 @@ def _tensor(call: Call, name: str, path: Path, place: Any) -> StoredTensor | Non
         )
     if function == "_rebuild_from_type_v2" and len(a) >= 3 and isinstance(a[2], tuple):
         return _tensor(Call(a[0], a[2]), name, path, place)
+    if call.name in _PARTS and a:
+        return _assembled(call, name, path, place)
     if function == "_rebuild_meta_tensor_no_storage" and len(a) >= 2:
         shape = shape_of(a[1])
         dtype = a[0].name if isinstance(a[0], Global) else "?"
@@ -185,10 +187,40 @@ def _tensor(call: Call, name: str, path: Path, place: Any) -> StoredTensor | Non
         dtype = a[6].name
     width = DTYPES.get(dtype, (0, ""))[0]
     found = place(storage.key)
+    flags = a[6] if function == "_rebuild_tensor_v2" and len(a) > 6 and isinstance(a[6], dict) else {}
+    if flags.get("conj") or flags.get("neg"):  # the numbers stand in the file with another sign
+        return StoredTensor(name, shape, f"{dtype} {'conjugate' if flags.get('conj') else 'negative'} view")
     if found is None or not width or a[1] < 0:
         return StoredTensor(name, shape, dtype)
     start, length = found
     return StoredTensor(name, shape, dtype, path, start + a[1] * width, stride, length // width - a[1])
+
+
+#: What puts a tensor together from others: where these are among its arguments, and how that is called.
+_PARTS = {
+    "torch._utils._rebuild_sparse_tensor": "sparse",
+    "torch._utils._rebuild_nested_tensor": "nested",
+    "torch.nested._internal.nested_tensor._rebuild_njt": "nested",
+}
+
+
+def _assembled(call: Call, name: str, path: Path, place: Any) -> StoredTensor | None:
+    """A sparse or nested tensor: shape and kind of numbers, which are not read. A nested one has the shape of the
+    tensor that holds all of its numbers."""
+    kind, a = _PARTS[call.name], call.arguments
+    inside = a[1] if kind == "sparse" and len(a) > 1 and isinstance(a[1], tuple) else a
+    if isinstance(a[0], dict):
+        inside = (a[0].get("values") or a[0].get("_values"),)
+    parts = [one for p in inside if isinstance(p, Call) and (one := _tensor(p, name, path, place)) is not None]
+    if not parts:
+        return None
+    if kind == "nested":
+        return StoredTensor(name, parts[0].shape, f"{parts[0].dtype} nested")
+    layout = a[0].arguments[0] if isinstance(a[0], Call) and a[0].arguments else "torch.sparse"
+    shape = next((size for part in inside if (size := shape_of(part)) is not None), None)
+    if shape is None:
+        return None
+    return StoredTensor(name, shape, f"{parts[-1].dtype} {word(layout).removeprefix('torch.')}")
 
 
 def _stored(path: Path, format: str, size: int, pickled: Pickle, place: Any, script: bool = False) -> Stored:

@@ -5,23 +5,23 @@ from __future__ import annotations
 import fnmatch
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from core import usercode
-from core.checkpoints.compare import Matches, match
-from core.checkpoints.read import load_weights
 from core.data.source import DataInfo
 from core.errors import UserCodeError, UserError
 from core.experiment import Model
+from core.models import weights
 from core.models.nets import NETS
 
 
-def build(model: Model, info: DataInfo, loss: str | None = None) -> nn.Module:
-    """The model for these data, on the CPU, with its weights loaded and its frozen parameters marked.
+def build(model: Model, info: DataInfo, loss: str | None = None,
+          tell: Callable[[str], None] = lambda text: None) -> nn.Module:  # fmt: skip
+    """The model for these data, on the CPU, with its weights loaded and its frozen parameters marked; ``tell`` is called
+    with what of the weights did not load as it stands.
 
     Weights are drawn from torch's global generator: seed it first.
 
@@ -29,10 +29,12 @@ def build(model: Model, info: DataInfo, loss: str | None = None) -> nn.Module:
     """
     outputs = info.outputs
     entry = model.entry()
+    from_torchvision = entry is not None and entry.fact("family") == "torchvision"
+    offered = weights.pretrained(model.name, model.weights) if from_torchvision else None
     if entry is None:
         net = _user_model(model, info)
-    elif entry.fact("family") == "torchvision":
-        net = _torchvision(model, info, outputs)
+    elif from_torchvision:
+        net = _torchvision(model, info, outputs, offered)
     else:
         if entry.name not in ("mlp", "linear") and len(info.input_shape) != 3:
             raise UserError(
@@ -41,10 +43,10 @@ def build(model: Model, info: DataInfo, loss: str | None = None) -> nn.Module:
             )
         make: Callable[..., nn.Module] = NETS[entry.name]  # type: ignore[assignment]
         net = make(info.input_shape, outputs, **model.resolved())
-    if model.weights and model.weights != "DEFAULT":
-        _load_local(net, model.weights, model.partial)
-    elif model.weights and (entry is None or entry.fact("family") != "torchvision"):
-        raise UserError("model.weights = 'DEFAULT' is for torchvision's models; name a file for others.")
+    if model.weights and offered is None:
+        if model.weights == "DEFAULT":
+            raise UserError("model.weights = 'DEFAULT' is for torchvision's models; name a file for others.")
+        weights.load(net, model.weights, model.partial, tell)
     _freeze(net, model.freeze)
     _check_output(net, info, loss, model.name)
     return net
@@ -65,27 +67,28 @@ def _user_model(model: Model, info: DataInfo) -> nn.Module:
     return made
 
 
-def _torchvision(model: Model, info: DataInfo, outputs: int) -> nn.Module:
+def _torchvision(model: Model, info: DataInfo, outputs: int, offered: Any | None) -> nn.Module:
     import torchvision
 
     if len(info.input_shape) != 3:
         raise UserError(f"model.name = {model.name!r} needs images, but {info.name!r} is a table.")
     args: dict[str, Any] = {k: v for k, v in model.args.items() if v is not None}
-    pretrained = model.weights == "DEFAULT"
-    if model.name in ("googlenet", "inception_v3") and not pretrained:
+    if model.name in ("googlenet", "inception_v3") and offered is None:
         args |= {"aux_logits": False, "init_weights": True}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            if pretrained:
-                net = torchvision.models.get_model(model.name, weights="DEFAULT", **args)
+            if offered is not None:
+                net = torchvision.models.get_model(model.name, weights=offered, **args)
             else:
                 net = torchvision.models.get_model(model.name, num_classes=outputs, **args)
     except OSError as error:
         raise UserError(
-            f"model.weights = 'DEFAULT': the weights of {model.name} could not be downloaded ({error}); put a file in "
+            f"model.weights = {model.weights!r}: the weights of {model.name} could not be downloaded ({error}); put a file in "
             f"model.weights, or the download in {torch.hub.get_dir()!r}."
         ) from None
+    except RuntimeError as error:  # a download with a wrong checksum, or weights for another num_classes
+        raise UserError(f"model.weights = {model.weights!r}: {first_line(error)}.") from None
     except TypeError as error:
         raise UserError(f"model.args: {model.name} does not take {args}: {error}.") from None
     if getattr(net, "aux_logits", False):
@@ -134,32 +137,6 @@ def adapt_outputs(net: nn.Module, outputs: int) -> None:
         net.set_submodule(name, nn.Conv2d(head.in_channels, outputs, head.kernel_size))  # type: ignore[arg-type]
     if hasattr(net, "num_classes"):
         net.num_classes = outputs  # type: ignore[assignment]
-
-
-def _load_local(net: nn.Module, weights: str, partial: bool) -> None:
-    """Load a weights file; a head (the last layer) of another size is left as it was drawn."""
-    given = load_weights(Path(weights).expanduser(), "model.weights")
-    own = net.state_dict()
-    matches = match({n: tuple(t.shape) for n, t in own.items()}, {n: tuple(t.shape) for n, t in given.items()})
-    if not matches.of("loads"):
-        raise UserError(
-            f"model.weights = {weights!r} fits none of the model's {len(own)} tensors; it is another model's."
-        )
-    if not matches.fits and not partial:
-        raise UserError(
-            f"model.weights = {weights!r} does not fit the model: {_misfit(matches)}. What fits is loaded with "
-            "model.partial = true."
-        )
-    net.load_state_dict({m.name: given[m.stored] for m in matches.of("loads")}, strict=False)
-
-
-def _misfit(matches: Matches) -> str:
-    for one in matches.of("reshaped"):
-        return (f"{one.name!r} has the shape {list(one.stored_shape or ())} in the file and {list(one.shape or ())} "
-                "in the model")  # fmt: skip
-    for one in matches.of("missing"):
-        return f"{one.name!r} is missing from the file"
-    return f"{matches.of('unused')[0].stored!r} is not in the model"
 
 
 def _freeze(net: nn.Module, patterns: Sequence[str]) -> None:

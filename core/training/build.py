@@ -58,7 +58,7 @@ def build(
     data = load(experiment, device, warn)
     seed_everything(options.seed)
     loss_kind = experiment.loss.name or ""
-    net = build_model(experiment.model, data.info, loss_kind).to(device)
+    net = build_model(experiment.model, data.info, loss_kind, warn).to(device)
     channels_last = experiment.model.channels_last
     if len(data.info.input_shape) == 3 and (wants_channels_last(net) if channels_last is None else channels_last):
         net = net.to(memory_format=torch.channels_last)

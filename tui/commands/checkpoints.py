@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
+from collections.abc import Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +100,7 @@ def record(stored: Stored, stats: bool = False) -> dict[str, Any]:
     return {
         "path": str(stored.path), "format": stored.format, "bytes": stored.size, "safe": stored.safe, "calls": list(stored.calls),
         "dangerous": list(stored.dangerous), "weights": stored.weights_key, "contents": dict(stored.contents),
-        "numbers": sum(t.numel for t in stored.tensors), "tensors": tensors,
+        "numbers": stored.numel, "tensors": tensors,
     }  # fmt: skip
 
 
@@ -110,10 +112,8 @@ def _show(stored: Stored, as_json: bool, everything: bool, stats: bool) -> int:
     from tui.columns import size
     from tui.tensor_tree import contents_words, folded, shape_words, tree
 
-    numbers = sum(t.numel for t in stored.tensors)
-    print(
-        f"{stored.path}: {stored.format}, {size(stored.size)}, {count(len(stored.tensors), 'tensor')}, {numbers:,} numbers"
-    )
+    counts = f"{count(len(stored.tensors), 'tensor')}, {stored.numel:,} numbers"
+    print(f"{stored.path}: {stored.format}, {size(stored.size)}, {counts}")
     warn(stored)
     for key, words in stored.contents:
         print(f"  {key:<22} {words}")
@@ -122,8 +122,8 @@ def _show(stored: Stored, as_json: bool, everything: bool, stats: bool) -> int:
         for t in stored.tensors:
             try:
                 f = figures(t)
-            except UserError as error:
-                lines.append([t.name, shape_words(t.shape), t.dtype, str(error)])
+            except UserError:
+                lines.append([t.name, shape_words(t.shape), t.dtype, *["n/a"] * 7])
                 continue
             lines.append([t.name, shape_words(t.shape), t.dtype, *(f"{v:.4g}" for v in (f.minimum, f.maximum, f.mean, f.std)),
                           f"{f.zero_share:.1%}", str(f.nans), str(f.infinities)])  # fmt: skip
@@ -235,28 +235,33 @@ def _fits(stored: Stored, options: argparse.Namespace) -> int:
 def _matches(stored: Stored, options: argparse.Namespace) -> Matches:
     from core.checkpoints.compare import match
 
-    return match(_model_shapes(options), {t.name: t.shape for t in stored.weights()})
+    shapes, where = _model_shapes(options)
+    return match(shapes, {t.name: t.shape for t in stored.weights()}, where)
 
 
-def _model_shapes(options: argparse.Namespace) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a model: of a run from its checkpoint, else built for the experiment's data."""
+def _model_shapes(options: argparse.Namespace) -> tuple[dict[str, tuple[int, ...]], dict[str, Hashable]]:
+    """Names and shapes of a model, and where its tensors lie in memory (tied ones in one place): of a run from its
+    checkpoint, else built for the experiment's data."""
     from core import toml
     from core.checkpoints.archive import look
     from core.checkpoints.names import choose
     from tui.commands.runs import find_any
 
     if options.fits not in toml.presets() and not options.fits.endswith(".toml") and not options.overrides:
-        return {t.name: t.shape for t in look(choose(find_any(options.fits, roots(options)), "last")).weights()}
+        found = look(choose(find_any(options.fits, roots(options)), "last")).weights()
+        return {t.name: t.shape for t in found}, {t.name: (t.offset, t.shape, t.stride) for t in found}
     experiment = toml.load(options.fits, options.overrides)
     import torch
 
     from core.data.load import load
     from core.models.build import build
+    from core.models.weights import places
 
     data = load(experiment, torch.device("cpu"))
     data.close()
     net = build(experiment.model.model_copy(update={"weights": None}), data.info, experiment.loss.name)
-    return {name: tuple(t.shape) for name, t in net.state_dict().items()}
+    state = net.state_dict()
+    return {name: tuple(t.shape) for name, t in state.items()}, places(state)
 
 
 # --- diff ------------------------------------------------------------------------------------------------------------
@@ -289,6 +294,7 @@ def _diff_files(options: argparse.Namespace) -> int:
         raise UserError("diff compares two files of weights at a time.")
     first, second = (look(file_of(text, options)) for text in options.what)
     found = compare(first.weights(), second.weights())
+    tell_wrapped(first, second)
     if options.json:
         print_json([{**vars(c), "change": None if math.isnan(c.change) else c.change} for c in found])
         return 0
@@ -298,6 +304,13 @@ def _diff_files(options: argparse.Namespace) -> int:
                 [False, False, True, True, True])  # fmt: skip
     print(f"{len(found) - len(shown)} of {count(len(found), 'tensor')} are the same")
     return 0
+
+
+def tell_wrapped(*stored: Stored) -> None:
+    """Say on stderr where a wrapper's prefix was taken off the names of weights."""
+    for one in stored:
+        if one.wrapped:
+            print(f"{printable(str(one.path))}: the prefix {one.wrapped!r} is taken off every name", file=sys.stderr)
 
 
 # --- average, prune --------------------------------------------------------------------------------------------------
@@ -312,6 +325,7 @@ def average_arguments(parser: argparse.ArgumentParser) -> None:
 
 def average(options: argparse.Namespace) -> int:
     """Write the mean of several checkpoints' weights."""
+    from core.checkpoints.archive import look
     from core.checkpoints.load import average as mean
     from core.checkpoints.load import save
     from tui.columns import size
@@ -319,6 +333,7 @@ def average(options: argparse.Namespace) -> int:
     paths = [file_of(text, options) for text in options.file]
     output = Path(options.output).expanduser()
     save(mean(paths), output)
+    tell_wrapped(*(look(path) for path in paths))
     print(f"{output} ({size(output.stat().st_size)}): the mean of {count(len(paths), 'file')}")
     return 0
 

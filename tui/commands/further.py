@@ -93,11 +93,14 @@ def _export_weights(path: Path, options: argparse.Namespace) -> int:
     """Weights of any file: read, written, read again and compared, number by number. No model is built, no code run."""
     import torch
 
+    from core.checkpoints.archive import look
     from core.checkpoints.load import save, weights
     from core.checkpoints.read import load_weights
     from tui.columns import size
+    from tui.commands.checkpoints import tell_wrapped
 
     state = load_weights(path, "export")
+    tell_wrapped(look(path))
     suffix = ".safetensors" if options.format == "safetensors" else ".pth"
     output = Path(options.output or f"{_stem(path)}{suffix}").expanduser()
     save(state, output, options.format == "safetensors")

@@ -27,6 +27,7 @@ from core.checkpoints.archive import look
 from core.checkpoints.compare import diff, match
 from core.checkpoints.find import caches, find
 from core.checkpoints.prune import carry_out, plan
+from core.checkpoints.read import load_checkpoint
 from core.checkpoints.stored import Stored
 from core.checkpoints.tensors import figures
 from core.errors import UserError
@@ -245,9 +246,94 @@ def test_a_diff_tells_missing_added_reshaped_and_how_much_changed(tmp_path: Path
         "gone": "missing",
         "shape": "reshaped",
         "new": "added",
-        "nan": "changed",
+        "nan": "same",
     }
     assert found["moved"].change == pytest.approx(0.5)
+
+
+#: Numbers among which some are equal, as what a training that diverged leaves.
+odd_numbers = st.lists(st.sampled_from([0.0, -0.0, 1.0, 2.5, math.nan, math.inf, -math.inf]), min_size=1, max_size=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(odd_numbers, odd_numbers, st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.complex64]))
+def test_nan_equals_nan_and_what_is_equal_is_the_same(
+    tmp_path_factory: pytest.TempPathFactory, before: list[float], after: list[float], dtype: torch.dtype
+) -> None:
+    folder = tmp_path_factory.mktemp("diff")
+    n = min(len(before), len(after))
+    a, b = torch.tensor(before[:n]).to(dtype), torch.tensor(after[:n]).to(dtype)
+    for name, tensor in (("a", a), ("b", b)):
+        torch.save({"w": tensor}, folder / f"{name}.pt")
+    files = [look(folder / f"{name}.pt").weights() for name in ("a", "a", "b")]
+    assert diff(files[0], files[1])[0].kind == "same"
+    (change,) = diff(files[0], files[2])
+    assert change.kind == ("same" if torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) else "changed")
+    finite = torch.isfinite(a) & torch.isfinite(b)
+    if bool((finite | (a == b) | (a.isnan() & b.isnan())).all()) and bool(torch.isfinite(a).any()):
+        norm = a[torch.isfinite(a)].to(torch.complex128).abs().norm()
+        expected = (b - a)[finite].to(torch.complex128).abs().norm() / norm
+        assert change.change == pytest.approx(float(expected), nan_ok=True) or norm == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.float64])
+def test_a_difference_that_float64_can_not_hold_is_one(tmp_path: Path, dtype: torch.dtype) -> None:
+    large = 2**60 if dtype == torch.int64 else 200
+    for name, value in (("a", large), ("b", large + 1)):
+        torch.save({"w": torch.tensor([value]).to(dtype)}, tmp_path / f"{name}.pt")
+    first, second = (look(tmp_path / f"{name}.pt").weights() for name in ("a", "b"))
+    assert [c.kind for c in diff(first, second)] == ["changed"]
+
+
+def test_sparse_and_nested_tensors_and_views_of_another_sign_are_shown(tmp_path: Path) -> None:
+    eye = torch.eye(4)
+    state = {
+        "coo": (eye.to_sparse(), (4, 4), "float32 sparse_coo"), "csr": (eye.to_sparse_csr(), (4, 4), "float32 sparse_csr"),
+        "csc": (eye.to_sparse_csc(), (4, 4), "float32 sparse_csc"), "bsr": (eye.to_sparse_bsr((2, 2)), (4, 4), "float32 sparse_bsr"),
+        "parameter": (nn.Parameter(eye.double().to_sparse()), (4, 4), "float64 sparse_coo"),
+        "nested": (torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(1, 3)]), (9,), "float32 nested"),
+        "jagged": (torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(1, 3)], layout=torch.jagged), (3, 3), "float32 nested"),
+        "conj": (torch.ones(2, dtype=torch.complex64).conj(), (2,), "complex64 conjugate view"),
+        "neg": (torch.ones(2, dtype=torch.complex64).conj().imag, (2,), "float32 negative view"),
+        "plain": (torch.ones(2), (2,), "float32"),
+    }  # fmt: skip
+    for name, (tensor, shape, dtype) in state.items():
+        path = tmp_path / f"{name}.pt"
+        torch.save({"first": torch.zeros(1), name: tensor}, path)
+        shown = {t.name: t for t in look(path).tensors}
+        assert (shown[name].shape, shown[name].dtype) == (shape, dtype)
+        if name == "plain":
+            assert figures(shown[name]).mean == 1
+            continue
+        with pytest.raises(UserError, match=dtype):  # never a wrong number
+            figures(shown[name])
+        with pytest.raises(UserError, match=f"The tensor '{name}' is {dtype}, which can't be loaded"):
+            load.weights(path, "model.weights")
+
+
+def test_damaged_is_said_of_what_is_damaged_alone(train: Train, tmp_path: Path) -> None:
+    import warnings
+
+    checkpoint = train("trainer.epochs=1").path / "checkpoints" / "last.pt"
+    made = net()
+    load.save(made.state_dict(), tmp_path / "w.safetensors")
+    np.savez(tmp_path / "w.npz", a=np.ones(3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(made.eval(), torch.zeros(1, 3, 3, 3)), tmp_path / "script.pt")
+        torch.save(made.state_dict(), tmp_path / "plain.pt")
+        torch.save(made.state_dict(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    for name in ("w.safetensors", "w.npz", "script.pt", "plain.pt", "old.pt"):
+        with warnings.catch_warnings(), pytest.raises(UserError) as error:
+            warnings.simplefilter("error")
+            load_checkpoint(tmp_path / name, "the checkpoint")
+        assert "is damaged" not in str(error.value)
+        assert "torchdeck checkpoint" in str(error.value)
+    data = checkpoint.read_bytes()
+    for cut in (data[: len(data) // 2], data[:-10], b"PK\x03\x04" + bytes(100)):
+        (tmp_path / "cut.pt").write_bytes(cut)
+        with pytest.raises(UserError, match="is damaged"):
+            load_checkpoint(tmp_path / "cut.pt", "the checkpoint")
 
 
 def test_matches_find_prefixes_heads_and_what_does_not_fit() -> None:
