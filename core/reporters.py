@@ -22,6 +22,7 @@ from core.events import (
     StepSummary,
 )
 from core.runs.recorder import to_json
+from core.text import printable_lines
 
 
 class Reporter:
@@ -85,8 +86,8 @@ class Progress:
 
 
 def say(text: str) -> None:
-    """One line on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """What is to be said, on stderr."""
+    print(printable_lines(text), file=sys.stderr, flush=True)
 
 
 def duration(seconds: float | None) -> str:
@@ -161,7 +162,7 @@ class PlainReporter(Reporter):
 
     def line(self, text: str) -> None:
         """Print one line."""
-        print(text, file=self._out, flush=True)
+        print(printable_lines(text), file=self._out, flush=True)
 
     def handle(self, event: Event) -> None:
         """Print what is worth a line."""
@@ -232,7 +233,7 @@ class RichReporter(PlainReporter):
 
     def line(self, text: str) -> None:
         """Print one line above the bars."""
-        self._bars.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._bars.console.print(printable_lines(text), highlight=False, markup=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Tell something that is not an event."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from core import __version__
 from core.errors import UserError
+from core.text import printable_lines
 from tui.commands import search
 from tui.commands.shared import add_runs, with_roots_apart
 from tui.commands.shared import roots as roots_of
@@ -147,6 +149,9 @@ def _verb(name: str, words: list[str]) -> int:
 def main(words: list[str] | None = None) -> int:
     """Run the command with these words (default: those of the process) and return its exit code."""
     words = sys.argv[1:] if words is None else words
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is replaced, and ends nothing
+            stream.reconfigure(errors="replace")
     try:
         if words and words[0] in VERBS:
             # Where a verb takes directories as its own arguments, a second folder after --runs is one of those.
@@ -154,7 +159,7 @@ def main(words: list[str] | None = None) -> int:
             return _verb(words[0], rest)
         return _train(with_roots_apart(words))
     except UserError as error:
-        print(f"torchdeck: {error}", file=sys.stderr)
+        print(f"torchdeck: {printable_lines(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 0  # the reader, such as head, had enough

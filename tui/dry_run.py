@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from core import toml
 from core.experiment import Experiment
+from core.text import printable, printable_lines
 from tui.columns import size
 
 if TYPE_CHECKING:
@@ -21,23 +23,27 @@ def show(experiment: Experiment) -> int:
     from core.models.summary import summarize
     from core.training.build import build
 
-    built = build(experiment, Control(), lambda event: None)
+    notes: list[str] = []
+    built = build(experiment, Control(), lambda event: None, notes.append)
     info = built.data.info
     console = Console(highlight=False, soft_wrap=True)
-    console.print(toml.dumps(experiment).rstrip(), markup=False)
+    console.print(printable_lines(toml.dumps(experiment).rstrip()), markup=False)
     built.data.close()
 
     console.print()
     samples = ", ".join(f"{count:,} {part}" for part, count in info.samples.items())
-    console.print(f"data      {info.name} from {info.place}: {samples}", markup=False)
+    console.print(printable(f"data      {info.name} from {info.place}: {samples}"), markup=False)
     console.print(f"input     {list(info.input_shape)}  {info.task}, {info.outputs} outputs", markup=False)
     if info.class_names:
         names = ", ".join(info.class_names[:12]) + (", ..." if len(info.class_names) > 12 else "")
-        console.print(f"classes   {names}", markup=False)
+        console.print(printable(f"classes   {names}"), markup=False)
     console.print(f"device    {built.device}, {built.trainer.precision.name}", markup=False)
     console.print(
         f"training  {built.trainer.total_steps:,} steps, {built.trainer.epoch_length:,} an epoch", markup=False
     )
+
+    for note in notes:
+        console.print(f"note      {printable_lines(note)}", markup=False)
 
     summary = summarize(built.trainer.net, info.input_shape, experiment.trainer.batch_size, experiment.optimizer.name)
     console.print()
@@ -65,5 +71,5 @@ def tree(root: Node) -> Table:
             label += " (frozen)"
         shape = "x".join(map(str, node.output_shape)) or "-"
         share = f"{node.share:.1%}" if node.parameters else "-"
-        table.add_row(label, shape, f"{node.parameters:,}", share, f"{node.multiply_adds:,}")
+        table.add_row(Text(printable(label)), shape, f"{node.parameters:,}", share, f"{node.multiply_adds:,}")
     return table

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.style import Style
+from rich.text import Text
 from textual.strip import Strip
 
 from core import files
@@ -18,6 +19,7 @@ from core.errors import UserError, did_you_mean
 from core.runs.labels import read as labels_of
 from core.runs.names import metric
 from core.runs.opened import histories
+from core.text import printable
 from tui.drawing.chart import Painter, Scalar, Source, View, curves_of, overlaid, scalars, titled
 
 _COLOURS = {
@@ -45,18 +47,18 @@ def draw(paths: Sequence[Path], wanted: Sequence[str], output: str | None, x: st
         painter = Painter(scalar, lambda name: Style.parse(_COLOURS[name]))
         found, _ = curves_of(sources, scalar, view)
         for line in painter.picture(found, view, 0.0, width, 18):
-            console.print(Strip(line).text if console.color_system is None else _text(line), soft_wrap=True)
+            console.print(Text(Strip(line).text) if console.color_system is None else _text(line), soft_wrap=True)
         if len(sources) > 1:
             for number, one in enumerate(found, 1):
                 console.print(
-                    f"  {number} {one.label}", style=_COLOURS[f"curve-{(number - 1) % 8 + 1}"], soft_wrap=True
+                    Text(f"  {number} {printable(one.label)}"),
+                    style=_COLOURS[f"curve-{(number - 1) % 8 + 1}"],
+                    soft_wrap=True,
                 )
     return 0
 
 
-def _text(line: Strip) -> object:
-    from rich.text import Text
-
+def _text(line: Strip) -> Text:
     return Text.assemble(*((segment.text, segment.style or "") for segment in line))
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError, count
 from core.text import printable
-from tui.commands.shared import add_runs, agreed, print_json, print_table, roots
+from tui.commands.shared import add_runs, agreed, print_json, roots, say
+from tui.tables import print_table
 
 if TYPE_CHECKING:
     from core.checkpoints.compare import Matches
@@ -113,10 +114,10 @@ def _show(stored: Stored, as_json: bool, everything: bool, stats: bool) -> int:
     from tui.tensor_tree import contents_words, folded, shape_words, tree
 
     counts = f"{count(len(stored.tensors), 'tensor')}, {stored.numel:,} numbers"
-    print(f"{stored.path}: {stored.format}, {size(stored.size)}, {counts}")
+    say(f"{stored.path}: {stored.format}, {size(stored.size)}, {counts}")
     warn(stored)
     for key, words in stored.contents:
-        print(f"  {key:<22} {words}")
+        say(f"  {key:<22} {words}")
     if stats:
         lines = []
         for t in stored.tensors:
@@ -162,7 +163,7 @@ def warn(stored: Stored) -> None:
     if stored.safe:
         return
     what = "DANGER: when unpickled, it would run" if stored.dangerous else "unpickling it would also call"
-    print(f"  {what} {'; '.join(stored.calls[:6])}{' ...' if len(stored.calls) > 6 else ''} (nothing was run)")
+    say(f"  {what} {'; '.join(stored.calls[:6])}{' ...' if len(stored.calls) > 6 else ''} (nothing was run)")
 
 
 def _one(stored: Stored, name: str, as_json: bool) -> int:
@@ -334,7 +335,7 @@ def average(options: argparse.Namespace) -> int:
     output = Path(options.output).expanduser()
     save(mean(paths), output)
     tell_wrapped(*(look(path) for path in paths))
-    print(f"{output} ({size(output.stat().st_size)}): the mean of {count(len(paths), 'file')}")
+    say(f"{output} ({size(output.stat().st_size)}): the mean of {count(len(paths), 'file')}")
     return 0
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core import jsons
 from core.errors import UserError, count
-from tui.commands.shared import add_runs, print_json, print_table, roots
+from core.text import printable_lines
+from tui.commands.shared import add_runs, print_json, roots, say
+from tui.tables import print_table
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +49,7 @@ def _load(options: argparse.Namespace) -> Trained:
 
 
 def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
+    print(f"warning: {printable_lines(text)}", file=sys.stderr)
 
 
 # --- export ----------------------------------------------------------------------------------------------------------
@@ -135,7 +137,7 @@ def _tell_export(output: Path, compared: Compared, real: bool, accuracy: dict[st
         )
         return
     kind = "samples" if real else "made-up samples (its data are not here)"
-    print(f"{output} ({size(output.stat().st_size)})")
+    say(f"{output} ({size(output.stat().st_size)})")
     print(f"compared on {compared.samples} {kind}: greatest difference {compared.difference:.3g} "
           f"(relative {compared.relative:.3g}), same prediction for {compared.agreement:.2%}")  # fmt: skip
     if accuracy:
@@ -207,7 +209,7 @@ def evaluate(options: argparse.Namespace) -> int:
         print_json({**describe(trained), "evaluated_on": done.data, "split": done.split, "samples": done.samples,
                     "metrics": done.report.metrics, "confusion": done.report.confusion, "classes": done.class_names})  # fmt: skip
         return 0
-    print(f"{trained.path} on {done.data} ({done.split}, {done.samples:,} samples)")
+    say(f"{trained.path} on {done.data} ({done.split}, {done.samples:,} samples)")
     for name, value in done.report.metrics.items():
         print(f"  {name:<12}{f'{value:.2%}' if name in ('accuracy', 'top5', 'f1') else f'{value:.6g}'}")
     if done.report.confusion and len(done.class_names) <= 20:
@@ -270,7 +272,7 @@ def predict(options: argparse.Namespace) -> int:
     found = look(trained, options.input, sys.stdin.buffer, options.device, options.top)
     if options.json:
         for one in found:
-            print(json.dumps(one.record()), flush=True)
+            print(jsons.dumps(one.record()), flush=True)
         return 0
     if options.csv:
         writer = csv.writer(sys.stdout)
@@ -344,7 +346,7 @@ def finetune(options: argparse.Namespace) -> int:
             files.write_text(output, toml.dumps(experiment))
         except OSError as error:
             raise UserError(f"{str(output)!r} can't be written: {error.strerror}.") from None
-        print(f"{output}; train it with: torchdeck --batch {output}")
+        say(f"{output}; train it with: torchdeck --batch {output}")
         return 0
     from core import batch, reporters
     from core.training.session import Session

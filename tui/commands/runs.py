@@ -11,7 +11,8 @@ from typing import Any
 from core.errors import UserError, count
 from core.runs.rows import Row
 from core.text import printable
-from tui.commands.shared import add_runs, agreed, print_json, print_table, roots
+from tui.commands.shared import add_runs, agreed, print_json, roots, say
+from tui.tables import print_table
 
 # --- attach ----------------------------------------------------------------------------------------------------------
 
@@ -119,7 +120,7 @@ def runs(options: argparse.Namespace) -> int:
             writer.writerow([_cell(row, key) for key in keys])
         return 0
     if not found:
-        print(f"no runs in {', '.join(repr(str(root)) for root in roots(options))}")
+        say(f"no runs in {', '.join(repr(str(root)) for root in roots(options))}")
         return 0
     columns = chosen(names, found) if names else filled([*chosen(DEFAULT, found)], found)
     print_table(
@@ -163,7 +164,7 @@ def show(options: argparse.Namespace) -> int:
         print_json({**info.values, "path": str(info.path), "status": info.status, "epochs_done": epochs,
                     "checkpoints": checkpoints})  # fmt: skip
         return 0
-    print(f"{info.path}: {info.status}")
+    say(f"{info.path}: {info.status}")
     if info.get("message"):
         for line in str(info.get("message")).splitlines():
             print(f"  {printable(line)}")
@@ -172,10 +173,10 @@ def show(options: argparse.Namespace) -> int:
             print(f"  {key:<12}{printable(str(info.get(key)))}")
     for record in epochs[-10:]:
         parts = [f"{part} {_words(record[part])}" for part in ("train", "val") if record.get(part)]
-        print(f"  epoch {record['epoch']:<6}{'   '.join(parts)}{'   best' if record.get('best') else ''}")
+        say(f"  epoch {record['epoch']:<6}{'   '.join(parts)}{'   best' if record.get('best') else ''}")
     if isinstance(info.get("test"), dict):
-        print(f"  test        {_words(info.get('test'))}")
-    print(f"  checkpoints {', '.join(checkpoints) or 'none'}")
+        say(f"  test        {_words(info.get('test'))}")
+    say(f"  checkpoints {', '.join(checkpoints) or 'none'}")
     for line in (info.path / "experiment.toml").read_text(encoding="utf-8").splitlines():
         print(printable(line))
     return 0
@@ -191,7 +192,7 @@ def _show_foreign(run: Path, as_json: bool) -> int:
         print_json(as_rows.to_json(row))
         return 0
     history = histories([run])[0].history
-    print(f"{run}: TensorBoard events of another tool")
+    say(f"{run}: TensorBoard events of another tool")
     if row.message:
         print(f"  {row.message}")
     series = {name: history.series(name) for name in history.names()}
@@ -370,7 +371,7 @@ def delete(options: argparse.Namespace) -> int:
         raise UserError("Nothing was deleted; say --yes to delete without being asked.")
     for path in paths:
         trash.delete(path, trash.root_of(path, roots(options)))
-        print(f"{path} is in the trash")
+        say(f"{path} is in the trash")
     return 0
 
 
@@ -394,7 +395,7 @@ def trash(options: argparse.Namespace) -> int:
         if not matching:
             raise UserError(f"There is no run {options.restore!r} in the trash.")
         bin_.restore(matching[-1])
-        print(f"{matching[-1].origin} is back")
+        say(f"{matching[-1].origin} is back")
         return 0
     if options.empty:
         if not agreed(f"Delete {count(len(found), 'run')} for good?", options.yes):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core import jsons
 from core.errors import UserError
 from core.text import printable
 
@@ -19,8 +18,13 @@ if TYPE_CHECKING:
 
 
 def print_json(value: Any) -> None:
-    """A value as indented JSON."""
-    print(json.dumps(value, indent=2, default=str))
+    """A value as indented, strict JSON."""
+    print(jsons.dumps(value, 2))
+
+
+def say(text: str) -> None:
+    """A line on stdout in which names from outside may stand."""
+    print(printable(text))
 
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
@@ -78,24 +82,6 @@ def look_at_study(options: argparse.Namespace) -> tuple[Study, Look]:
 
     opened = opened_study(options)
     return opened, Looker(opened).look()
-
-
-def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool] = ()) -> None:
-    """A table of texts; where there is no terminal, as wide as $COLUMNS says, or as it needs to be."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, title in enumerate(titles):
-        table.add_column(title, no_wrap=True, justify="right" if number < len(right) and right[number] else "left")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    console = Console(highlight=False)
-    if not sys.stdout.isatty():
-        given = os.environ.get("COLUMNS", "")
-        console.width = int(given) if given.isdigit() else 200
-    console.print(table)
 
 
 def agreed(question: str, yes: bool) -> bool:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError
-from tui.commands.shared import add_runs, look_at_study, opened_study, print_json, print_table, roots
+from tui.commands.shared import add_runs, look_at_study, opened_study, print_json, roots
 from tui.commands.study_plot import plot
+from tui.tables import print_table
 
 if TYPE_CHECKING:
     from core.search.look import Look
