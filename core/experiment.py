@@ -91,10 +91,20 @@ class Transform(Section):
     model_config = ConfigDict(extra="allow")
     name: str
     """Name in the catalog, or path/to/file.py:Name."""
+    train_only: bool | None = None
+    """Of a transform of your own: run it on training samples only; default: where it draws random numbers."""
 
     def args(self) -> dict[str, Any]:
         """The parameters as written."""
         return dict(self.model_extra or {})
+
+    def record(self) -> dict[str, Any]:
+        """All of it as a plain table."""
+        return {
+            "name": self.name,
+            **self.args(),
+            **({} if self.train_only is None else {"train_only": self.train_only}),
+        }
 
 
 def _check_transforms(kind: str, raw: Any, where: str) -> Any:
@@ -104,13 +114,14 @@ def _check_transforms(kind: str, raw: Any, where: str) -> Any:
     for i, item in enumerate(raw):
         item = {"name": item} if isinstance(item, str) else item
         if isinstance(item, Transform):
-            item = {"name": item.name, **item.args()}
+            item = item.record()
         if not isinstance(item, dict) or not isinstance(item.get("name"), str):
             raise UserError(f"{where}[{i}] = {item!r} is not a transform; write it like {{name = 'ToTensor'}}.")
         args = {k: v for k, v in item.items() if k != "name"}
         if not catalog.is_user_code(item["name"]):
             entry = catalog.find(kind, item["name"], where=f"{where}[{i}].name")
-            item = {"name": entry.name, **entry.check(args, f"{where}[{i}]")}
+            own = {"train_only": args.pop("train_only")} if entry.name == "Lambda" and "train_only" in args else {}
+            item = {"name": entry.name, **entry.check(args, f"{where}[{i}]"), **own}
         checked.append(item)
     return checked
 
@@ -126,6 +137,8 @@ class Data(Picked):
     """Folder with data sets; default: $TORCHDECK_DATA, ./data, then ~/.cache/torchdeck/data."""
     download: bool = True
     """Whether a missing torchvision data set may be downloaded."""
+    shuffle: bool = True
+    """Whether training samples come in another order in each epoch; false: always as they lie."""
     test_share: Share = 0.2
     """Share that becomes the test set, where the data come without one."""
     transforms: tuple[Transform, ...] | None = None
@@ -207,6 +220,10 @@ class Schedule(Picked):
     args: dict[str, Any] = {}
     """Parameters of the schedule."""
 
+    @model_validator(mode="after")
+    def _known(self) -> Schedule:
+        return _not_own(self)
+
 
 class Loss(Picked):
     """What is minimised."""
@@ -240,7 +257,10 @@ class Trainer(Section):
     eval_batch_size: Annotated[int, Field(ge=1, le=10**7)] | None = None
     """Samples in a batch of validation and test; default: at least 512."""
     validation_share: Share = 0.1
-    """Share of the training set held back for validation."""
+    """Share of the training set held back for validation, where the data have no validation set of their own."""
+    validate_on: Literal["validation", "test"] = "validation"
+    """test: evaluate on the test set after every epoch, as tutorials do; nothing is held back, and what the test set
+    tells is not of unseen data any more."""
     device: str = "auto"
     """auto (cuda, then mps, then cpu), cuda, cuda:N, mps or cpu."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"

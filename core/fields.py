@@ -209,7 +209,7 @@ def show(value: Any) -> str:
 
 def _show_item(value: Any) -> str:
     if isinstance(value, Transform):
-        value = {"name": value.name, **value.args()}
+        value = value.record()
     if isinstance(value, Mapping) and "name" in value:
         args = ", ".join(f"{k}={v!r}" for k, v in value.items() if k != "name")
         return f"{value['name']}({args})" if args else str(value["name"])

@@ -74,7 +74,9 @@ class Previewer:
         from core.data.load import load
 
         options = experiment.trainer
-        key = repr((experiment.data, options.seed, options.validation_share))
+        # The data's preparation depends on what takes them: a loss or model of the user's gets them as they are.
+        key = repr((experiment.data, options.seed, options.validation_share, options.validate_on, experiment.model.name,
+                    experiment.loss.name))  # fmt: skip
         if self._loaded is None or key != self._key:
             self._loaded = None
             warnings: list[str] = []
@@ -120,7 +122,8 @@ def _model(experiment: Experiment, info: DataInfo) -> dict[str, Any]:
 
     bare = experiment.model.model_copy(update={"weights": None})  # nothing is downloaded for a look
     net = build(bare, info, experiment.loss.name)
-    summary = summarize(net, info.input_shape, experiment.trainer.batch_size, experiment.optimizer.name)
+    summary = summarize(net, info.input_shape, experiment.trainer.batch_size, experiment.optimizer.name,
+                        info.integer)  # fmt: skip
     return asdict(summary)
 
 

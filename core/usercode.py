@@ -187,7 +187,8 @@ def call(function: Callable[..., Any], args: dict[str, Any], where: str, offered
 
     Raises UserError when the arguments don't fit its signature, UserCodeError when it raises.
     """
-    args = dict(args)
+    # TOML has no null: the text None stands for Python's.
+    args = {name: None if value == "None" else value for name, value in args.items()}
     with contextlib.suppress(TypeError, ValueError):
         signature = inspect.signature(function)
         parameters = signature.parameters
@@ -212,6 +213,15 @@ def call(function: Callable[..., Any], args: dict[str, Any], where: str, offered
             return function(**args)
     except TypeError as error:  # an abstract class, or a signature that can't be looked at
         raise UserError(f"{where}.name: {getattr(function, '__name__', function)} can't be called: {error}.") from None
+    except (
+        KeyError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+    ) as error:  # raised by a library, not by a line of the user's
+        given = ", ".join(f"{name}={value!r}" for name, value in args.items())
+        called = f"{getattr(function, '__name__', function)}({given})"
+        raise UserError(f"{where}.name: {called} raised {type(error).__name__}: {error}.") from None
 
 
 @contextlib.contextmanager

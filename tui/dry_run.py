@@ -45,7 +45,8 @@ def show(experiment: Experiment) -> int:
     for note in notes:
         console.print(f"note      {printable_lines(note)}", markup=False)
 
-    summary = summarize(built.trainer.net, info.input_shape, experiment.trainer.batch_size, experiment.optimizer.name)
+    summary = summarize(built.trainer.net, info.input_shape, experiment.trainer.batch_size, experiment.optimizer.name,
+                        info.integer)  # fmt: skip
     console.print()
     Console(highlight=False, width=max(console.width, 100)).print(tree(summary.root))
     root = summary.root

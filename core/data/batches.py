@@ -55,13 +55,17 @@ class FeedOptions:
     shuffle: bool
     #: Whether a transform of the batch draws random numbers.
     random: bool = False
+    #: Whether a last batch of one is left out, and batches are shared out among processes.
+    training: bool = False
+    #: Whether inputs are whole numbers, which stay so (as int64).
+    integer: bool = False
     #: Which of several processes this is, among how many (training only).
     rank: int = 0
     processes: int = 1
 
     def bounds(self, count: int) -> list[tuple[int, int]]:
         """Where this process' batches begin and end, in an epoch of ``count`` samples."""
-        return share_of(batch_bounds(count, self.batch_size, self.shuffle), self.rank, self.processes)
+        return share_of(batch_bounds(count, self.batch_size, self.training), self.rank, self.processes)
 
 
 class Feed:
@@ -77,7 +81,7 @@ class Feed:
         return len(self._bounds)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of that epoch from number ``start`` on: inputs [B, ...] float, targets [B] or [B, T]."""
+        """The batches of that epoch from number ``start`` on: inputs [B, ...], targets [B] or [B, T]."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -96,7 +100,7 @@ class Feed:
             self._generator.manual_seed(derive(o.seed, "augment", epoch, number * o.processes + o.rank))
         for op in o.ops:
             x = op(x, self._generator)
-        return x.float() if not x.is_floating_point() else x, o.target_op(y)
+        return x.long() if o.integer else x.float(), o.target_op(y)
 
 
 #: Samples that are indexed and transformed at once where no random numbers are drawn: with batches of 64 of a small

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
-import random
 import signal
 import sys
 import threading
@@ -16,17 +15,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from core import usercode
 from core.data.batches import Batch, Feed, FeedOptions
+from core.data.probe import seeded
 from core.data.samples import pair
 from core.data.seeds import derive
 from core.data.source import Samples
-from core.data.transforms import as_tensor
+from core.data.transforms import as_tensor, to_unit
 from core.errors import TrainingError, UserCodeError, UserError
 
 
@@ -59,15 +58,24 @@ class Reader(Dataset):
             with usercode.user_errors(), seeded(derive(self._seed, "sample", epoch, index)):
                 x, y = pair(self._part.dataset[index], self._name)
                 x = as_tensor(self._transform(x))
-                y = torch.as_tensor(self._target_transform(y))
+                y = self._target(y, index)
             self._check(x, y, index)
             return x, y
         except UserCodeError as error:
-            return Failure(str(error), True)
+            return Failure(f"Sample {index} of {self._name!r}: {error}", True)
         except UserError as error:
             return Failure(str(error), False)
         except Exception as error:
             return Failure(f"Sample {index} of {self._name!r} can't be read: {type(error).__name__}: {error}.", False)
+
+    def _target(self, y: Any, index: int) -> Tensor:
+        y = self._target_transform(y)
+        try:
+            return torch.as_tensor(y)
+        except (TypeError, ValueError, RuntimeError):
+            raise UserError(
+                f"The target of sample {index} of {self._name!r} is {type(y).__name__}; a class number or numbers are needed."
+            ) from None
 
     def _check(self, x: Tensor, y: Tensor, index: int) -> None:
         if x.is_floating_point() and not torch.isfinite(x).all():
@@ -77,24 +85,6 @@ class Reader(Dataset):
                 f"Sample {index} of {self._name!r} has the label {int(y)}; with {self._classes} classes it must be "
                 f"between 0 and {self._classes - 1}."
             )
-
-
-class seeded:
-    """Random states of python, numpy and torch (CPU) set for a block, and put back after it."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def __enter__(self) -> None:
-        self._states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        random.seed(self._seed)
-        np.random.seed(self._seed % 2**32)
-        torch.manual_seed(self._seed)
-
-    def __exit__(self, *error: object) -> None:
-        random.setstate(self._states[0])
-        np.random.set_state(self._states[1])
-        torch.set_rng_state(self._states[2])
 
 
 def collate(items: list[Batch | Failure]) -> Batch | Failure:
@@ -109,7 +99,10 @@ def collate(items: list[Batch | Failure]) -> Batch | Failure:
             a, b = sorted(shapes)[:2]
             more = "; add a Resize to data.transforms" if which == 0 and len(a) == 3 else ""
             return Failure(f"The data have {what} of several sizes, such as {list(a)} and {list(b)}{more}.", False)
-    return torch.stack([x for x, _ in pairs]), torch.stack([y for _, y in pairs])
+    inputs = [x for x, _ in pairs]
+    if len({x.dtype for x in inputs}) > 1:  # images of 8 bits among others of 16, which are floats from 0 to 1
+        inputs = [to_unit(x) for x in inputs]
+    return torch.stack(inputs), torch.stack([y for _, y in pairs])
 
 
 class _Keys:

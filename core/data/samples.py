@@ -1,9 +1,10 @@
-"""Data sets that are read sample by sample: ImageFolder, FakeData and the user's own Dataset."""
+"""The user's own Dataset: taken as it is, with its own validation and test sets where it has them; and FakeData."""
 
 from __future__ import annotations
 
+import functools
 import inspect
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,39 +12,23 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from core import usercode
+from core.data.probe import equal, is_random
 from core.data.source import Arrays, Part, Samples, Source, Task, targets_of
-from core.errors import UserError
+from core.data.tables import label_of, narrowed, sorted_names
+from core.errors import UserCodeError, UserError
 
 #: Attributes under which data sets are used to keep the targets of all samples.
 _TARGETS = ("targets", "labels", "y")
 
+#: Keys under which dicts are used to hold input and target.
+_INPUT_KEYS = ("x", "input", "inputs", "image", "img", "pixel_values")
+_TARGET_KEYS = ("y", "target", "label", "labels", "targets")
 
-def load_image_folder(path: str) -> Source:
-    """torchvision's ImageFolder; ``train`` and ``test`` (or ``val``) below ``path`` are taken apart.
+#: What a data set raises for a split that it does not know.
+_NO_SUCH_SPLIT = (ValueError, KeyError, AssertionError, NotImplementedError)
 
-    Raises UserError when there is no such folder, no class folder in it or no image in one.
-    """
-    from torchvision.datasets import ImageFolder
-
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"data.args.path = {path!r} is not a folder.")
-    inner = folder / "train"
-    tests = [folder / name for name in ("test", "val", "valid") if (folder / name).is_dir()]
-    try:
-        train = ImageFolder(str(inner if inner.is_dir() else folder))
-        test = ImageFolder(str(tests[0])) if inner.is_dir() and tests else None
-    except (FileNotFoundError, OSError) as error:
-        raise UserError(f"data.args.path = {path!r}: {str(error).splitlines()[0]}") from None
-    if test is not None and test.classes != train.classes:
-        raise UserError(f"{str(tests[0])!r} has other class folders than {str(inner)!r}.")
-
-    def part(dataset: Any) -> Samples:
-        return Samples(dataset, torch.tensor(dataset.targets))
-
-    return Source(
-        part(train), part(test) if test else None, "classification", True, tuple(train.classes), place=str(folder)
-    )
+#: Samples that are read to learn their classes.
+_READ = 20_000
 
 
 def load_fake(size: int, image_size: tuple[int, ...], num_classes: int) -> Source:
@@ -57,40 +42,85 @@ def load_fake(size: int, image_size: tuple[int, ...], num_classes: int) -> Sourc
 
 
 def load_user(reference: str, args: dict[str, Any], num_classes: int | None) -> Source:
-    """The user's own Dataset class, or function that returns one, or a (train, test) pair of them.
+    """The user's own Dataset class, or a function that returns one, or (train, val) or (train, val, test) of them.
 
-    A class with a parameter ``train`` (bool) or ``split`` (text) gives both sets, as torchvision's do.
+    A class with a parameter ``train`` (bool) gives training and test set, as torchvision's do; one with ``split`` (text)
+    is asked for train, val (valid, validation) and test.
 
     Raises UserError when it gives no map-style data set of (input, target) pairs.
     """
     target = usercode.load(reference, "data.name")
+    notes: list[str] = []
     if isinstance(target, Dataset):
-        made, test = target, None
+        made = {"train": target}
+    elif callable(target):
+        made, notes = _make(target, args, reference)
     else:
-        if not callable(target):
-            raise UserError(f"data.name = {reference!r} is a {type(target).__name__}, not a Dataset class.")
-        made, test = _make(target, args)
-        if isinstance(made, tuple | list) and len(made) == 2:
-            made, test = made
-    train_part = _part(made, reference)
-    test_part = _part(test, reference) if test is not None else None
-    sample, label = first_sample(train_part, reference)
-    task, classes = _classes(made, train_part, label, num_classes, reference)
+        raise UserError(f"data.name = {reference!r} is a {type(target).__name__}, not a Dataset class.")
+    parts = {name: _part(dataset, reference) for name, dataset in made.items()}
+    sample, label = first_sample(parts["train"], reference)
+    task, classes, parts = _classes(made["train"], parts, label, num_classes, reference)
     shape = np.shape(sample)
     image = len(shape) >= 2 or not isinstance(sample, torch.Tensor | np.ndarray | list | tuple | float | int)
-    return Source(train_part, test_part, task, image, classes, place=reference)
+    if task == "regression" and parts["train"].targets is not None and _only_0_and_1(parts["train"].targets):
+        notes.append(
+            f"The targets of {reference!r} are floats 0 and 1, taken as numbers; give whole numbers for classes."
+        )
+    return Source(parts["train"], parts.get("test"), task, image, classes, place=reference, val=parts.get("val"),
+                  notes=tuple(notes))  # fmt: skip
 
 
-def _make(target: Any, args: dict[str, Any]) -> tuple[Any, Any]:
+def _only_0_and_1(targets: torch.Tensor) -> bool:
+    return bool(((targets == 0) | (targets == 1)).all())
+
+
+def _make(target: Any, args: dict[str, Any], reference: str) -> tuple[dict[str, Any], list[str]]:
+    """The parts that the user's class or function gives, and what to say of them."""
     try:
         parameters = inspect.signature(target).parameters
     except (TypeError, ValueError):
         parameters = {}  # type: ignore[assignment]
-    for name, values in (("train", (True, False)), ("split", ("train", "test"))):
-        if name in parameters and name not in args:
-            train, test = (usercode.call(target, args | {name: value}, "data") for value in values)
-            return train, test
-    return usercode.call(target, args, "data"), None
+    if "train" in parameters and "train" not in args:
+        return {
+            name: usercode.call(target, {**args, "train": name == "train"}, "data") for name in ("train", "test")
+        }, []
+    if "split" in parameters and "split" not in args:
+        return _splits(target, args, reference)
+    made = usercode.call(target, args, "data")
+    if isinstance(made, tuple | list) and 2 <= len(made) <= 3:
+        return dict(zip(("train", "val", "test"), made, strict=False)), []
+    return {"train": made}, []
+
+
+def _splits(target: Any, args: dict[str, Any], reference: str) -> tuple[dict[str, Any], list[str]]:
+    made = {"train": usercode.call(target, {**args, "split": "train"}, "data")}
+    notes = []
+    for part, names in (("test", ("test",)), ("val", ("val", "valid", "validation"))):
+        reasons: list[str] = []
+        for name in names:
+            try:
+                made[part] = usercode.call(target, {**args, "split": name}, "data")
+                break
+            except UserCodeError as error:
+                if not isinstance(error.__cause__, _NO_SUCH_SPLIT):
+                    raise
+                reasons.append(f"{type(error.__cause__).__name__}: {error.__cause__}")
+        if part not in made:
+            notes.append(f"{reference!r} gives no split {names[0]!r} ({reasons[0]}).")
+    for other in ("test", "train"):
+        # A class that knows two splits may give one of them for any other name.
+        if "val" in made and other in made and _alike(made["val"], made[other]):
+            del made["val"]
+            notes.append(f"{reference!r}: split='val' gives the same samples as {other!r}; validation is cut from the "
+                         "training set instead.")  # fmt: skip
+    return made, notes
+
+
+def _alike(one: Any, other: Any) -> bool:
+    with usercode.user_errors():
+        if len(one) != len(other) or not len(one):
+            return False
+        return all(equal(one[i], other[i]) for i in {0, len(one) // 2, len(one) - 1})
 
 
 def _part(dataset: Any, reference: str) -> Part:
@@ -109,22 +139,39 @@ def _part(dataset: Any, reference: str) -> Part:
     if not length:
         raise UserError(f"data.name = {reference!r} is empty: its length is 0.")
     if type(dataset) is TensorDataset and len(dataset.tensors) == 2:
-        return Arrays(dataset.tensors[0], targets_of(dataset.tensors[1], reference)[1])
-    return Samples(dataset, _known_targets(dataset))
+        x, y = dataset.tensors
+        return Arrays(narrowed(x) if x.dtype == torch.float64 else x, targets_of(y, reference)[1])
+    return Samples(dataset, _known_targets(dataset, reference))
 
 
-def _known_targets(dataset: Any) -> torch.Tensor | None:
+def _known_targets(dataset: Any, reference: str) -> torch.Tensor | None:
+    """The targets of all samples, where the data set keeps them under a usual name and they are those it gives."""
     for name in _TARGETS:
         values = getattr(dataset, name, None)
         if values is None or callable(values):
             continue
         try:
-            tensor = torch.as_tensor(values)
+            tensor = torch.as_tensor(np.asarray(values) if isinstance(values, list | tuple) else values)
         except (TypeError, ValueError, RuntimeError):
             continue
-        if tensor.ndim and len(tensor) == len(dataset):
+        if tensor.ndim and len(tensor) == len(dataset) and _are_given(dataset, tensor, reference):
             return tensor
     return None
+
+
+def _are_given(dataset: Any, targets: torch.Tensor, reference: str) -> bool:
+    for index in {0, len(targets) // 2, len(targets) - 1}:
+        with usercode.user_errors():
+            _, label = pair(dataset[index], reference)
+        try:
+            given = torch.as_tensor(label)
+        except (TypeError, ValueError, RuntimeError):
+            return False
+        if given.numel() != targets[index].numel() or not torch.allclose(
+            given.double().reshape(-1), targets[index].double().reshape(-1)
+        ):
+            return False
+    return True
 
 
 def first_sample(part: Part, reference: str) -> tuple[Any, Any]:
@@ -140,44 +187,111 @@ def first_sample(part: Part, reference: str) -> tuple[Any, Any]:
 
 
 def pair(item: Any, reference: str) -> tuple[Any, Any]:
-    """An item as (input, target): a tuple, or a dict with an input and a target among the usual keys.
+    """An item as (input, target): a tuple, or a dict with an input and a target among the usual keys, and nothing else.
 
-    Raises UserError when it is neither.
+    Raises UserError when it is neither: nothing of an item is dropped in silence.
     """
     if isinstance(item, tuple | list) and len(item) == 2:
         return item[0], item[1]
     if isinstance(item, dict):
-        x = next((item[k] for k in ("x", "input", "inputs", "image", "img", "pixel_values") if k in item), None)
-        y = next((item[k] for k in ("y", "target", "label", "labels", "targets") if k in item), None)
+        x = next((k for k in _INPUT_KEYS if k in item), None)
+        y = next((k for k in _TARGET_KEYS if k in item), None)
         if x is not None and y is not None:
-            return x, y
-    shown = f"keys {', '.join(map(str, item))}" if isinstance(item, dict) else type(item).__name__
+            others = [str(k) for k in item if k not in (x, y)]
+            if others:
+                raise UserError(
+                    f"An item of {reference!r} holds {', '.join(map(repr, others))} beside the input {x!r} and the target "
+                    f"{y!r}, which the model would not get; give (input, target) pairs, the input one tensor."
+                )
+            return item[x], item[y]
+    shown = type(item).__name__
+    if isinstance(item, dict):
+        shown = f"dict with the keys {', '.join(map(str, item))}"
+    elif isinstance(item, tuple | list):
+        shown = f"{shown} of {len(item)}"
     raise UserError(f"An item of {reference!r} must be an (input, target) pair, but is a {shown}.")
 
 
 def _classes(
-    dataset: Any, part: Part, label: Any, num_classes: int | None, reference: str
-) -> tuple[Task, tuple[str, ...]]:
-    value = torch.as_tensor(label)
-    if value.dtype.is_floating_point:
-        return "regression", ()
+    dataset: Any, parts: dict[str, Part], label: Any, num_classes: int | None, reference: str
+) -> tuple[Task, tuple[str, ...], dict[str, Part]]:
+    """The task, the names of the classes, and the parts, with texts as class numbers."""
     names = getattr(dataset, "classes", None)
-    if isinstance(names, list | tuple) and names:
-        return "classification", tuple(map(str, names))
+    names = tuple(map(str, names)) if isinstance(names, list | tuple) and names else ()
+    if isinstance(label, str | bytes):
+        names = names or sorted_names({label_of(v) for part in parts.values() for v in _labels(part, reference)})
+        index = {name: number for number, name in enumerate(names)}
+        return "classification", names, {n: Samples(_Named(p.dataset, index, reference)) for n, p in parts.items()}  # type: ignore[union-attr]
+    value = _as_target(label, reference)
+    if value.dtype.is_floating_point:
+        return "regression", (), parts
+    if names:
+        return "classification", names, parts
     if num_classes:
-        return "classification", tuple(map(str, range(num_classes)))
-    targets = part.targets
+        return "classification", tuple(map(str, range(num_classes))), parts
+    if value.dtype == torch.bool:
+        return "classification", ("False", "True"), parts
+    targets = parts["train"].targets
     if targets is None:
-        targets = _read_targets(part, reference)
-    return "classification", tuple(map(str, range(int(targets.max()) + 1)))
+        targets = torch.tensor([int(v) for v in _labels(parts["train"], reference)])
+    return "classification", tuple(map(str, range(int(targets.max()) + 1))), parts
 
 
-def _read_targets(part: Part, reference: str) -> torch.Tensor:
-    if len(part) > 20_000:
+def _as_target(label: Any, reference: str) -> torch.Tensor:
+    """Raises UserError for a target that is no class and no number."""
+    where = f"The target of the first sample of {reference!r}"
+    if label is None:
+        raise UserError(f"{where} is None; a class number, a name or numbers are needed.")
+    if isinstance(label, dict):
+        keys = ", ".join(map(str, label))
+        raise UserError(f"{where} is a dict with the keys {keys}; a class number, a name or numbers are needed.")
+    try:
+        value = torch.as_tensor(label)
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"{where} is a {type(label).__name__}; a class number, a name or numbers are needed.") from None
+    if value.dtype.is_complex or (value.numel() > 1 and not value.dtype.is_floating_point):
+        raise UserError(
+            f"{where} holds {'complex' if value.dtype.is_complex else 'whole'} numbers of the shape {list(value.shape)}; one "
+            "class number is needed, or floats (several labels are floats 0 and 1, with a loss of your own)."
+        )
+    return value
+
+
+def _labels(part: Part, reference: str) -> Sequence[Any]:
+    """The labels of all samples, read one by one."""
+    if isinstance(part, Arrays):
+        return part.y.tolist()
+    if len(part) > _READ:
         raise UserError(
             f"data.name = {reference!r} has {len(part):,} samples and neither 'targets' nor 'classes'; set "
             "data.num_classes, rather than reading them all to count."
         )
-    assert isinstance(part, Samples)
     with usercode.user_errors():
-        return torch.as_tensor([int(pair(part.dataset[i], reference)[1]) for i in range(len(part))])
+        return [pair(part.dataset[i], reference)[1] for i in range(len(part))]
+
+
+class _Named(Dataset):
+    """A data set whose targets are names of classes, given as their numbers."""
+
+    def __init__(self, dataset: Dataset, index: dict[str, int], reference: str) -> None:
+        self._dataset, self._index, self._reference = dataset, index, reference
+
+    def __len__(self) -> int:
+        return len(self._dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, at: int) -> tuple[Any, int]:
+        x, label = pair(self._dataset[at], self._reference)
+        number = self._index.get(label_of(label))
+        if number is None:
+            raise UserError(
+                f"Sample {at} of {self._reference!r} has the label {label!r}, which is none of its classes."
+            )
+        return x, number
+
+
+def augments(part: Part, indices: torch.Tensor) -> bool:
+    """Whether a data set of the user's changes its samples at random: tried on the first of them."""
+    if not isinstance(part, Samples) or not len(indices):
+        return False
+    with usercode.user_errors():
+        return is_random(functools.partial(part.dataset.__getitem__, int(indices[0])))

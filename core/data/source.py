@@ -1,7 +1,8 @@
-"""What a source of data gives: training and perhaps test samples, and what is known of them."""
+"""What a source of data gives: training and perhaps validation and test samples, and what is known of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,10 +16,14 @@ Task = Literal["classification", "regression"]
 
 @dataclass(frozen=True)
 class Arrays:
-    """Samples that fit in memory: ``x`` [N, C, H, W] (uint8 or float) or [N, F] (float), ``y`` [N] or [N, T]."""
+    """Samples that fit in memory: ``x`` [N, C, H, W] (uint8 or float) or [N, F] (float, or whole numbers), ``y`` [N] or
+    [N, T]. Floats are float64 where float32 would lose what tells them apart: ``Normalize`` takes the mean out first.
+    """
 
     x: torch.Tensor
     y: torch.Tensor
+    #: Each sample's row in the file, where it comes from a table.
+    rows: Sequence[int] | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -48,7 +53,7 @@ Part = Arrays | Samples
 
 @dataclass(frozen=True)
 class Source:
-    """Training samples, test samples where the source has its own, and names."""
+    """Training samples, validation and test samples where the source has its own, and names."""
 
     train: Part
     test: Part | None
@@ -58,6 +63,16 @@ class Source:
     feature_names: tuple[str, ...] = ()
     #: Where the data were found, for the log.
     place: str = ""
+    val: Part | None = None
+    target_names: tuple[str, ...] = ()
+    #: What was guessed, left out or changed, in sentences: told in the first lines of a run.
+    notes: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The parts that the source itself tells apart."""
+        named = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: part for name, part in named.items() if part is not None}
 
 
 @dataclass(frozen=True)
@@ -78,24 +93,43 @@ class DataInfo:
     place: str = ""
     #: Names of a table's columns.
     feature_names: tuple[str, ...] = ()
+    target_names: tuple[str, ...] = ()
+    #: Whether inputs are whole numbers (token ids), which the model gets as int64.
+    integer: bool = False
+    #: Shape of one image before the transforms; empty for what is no image.
+    raw_shape: tuple[int, ...] = ()
+    #: A fingerprint of the samples: the same data have the same, wherever they lie.
+    fingerprint: str = ""
 
     @property
     def classes(self) -> int:
         """How many classes; 0 in regression."""
         return len(self.class_names)
 
+    def example(self, count: int) -> torch.Tensor:
+        """A batch of zeros of the inputs' shape and type."""
+        return torch.zeros(count, *self.input_shape, dtype=torch.int64 if self.integer else torch.float32)
+
 
 def targets_of(values: torch.Tensor, where: str) -> tuple[Task, torch.Tensor]:
-    """The task that a target tensor means, and the target as the losses want it: int64 classes or float32 numbers."""
+    """The task that a target tensor means, and the target: int64 classes, or numbers in float64.
+
+    Raises UserError for targets of another kind.
+    """
     if values.ndim > 1 and values.shape[-1] == 1:
         values = values.squeeze(-1)
+    if values.dtype.is_complex:
+        raise UserError(f"{where}: targets are complex numbers; classes or plain numbers are needed.")
     if values.dtype.is_floating_point:
         if not torch.isfinite(values).all():
             at = int((~torch.isfinite(values.reshape(len(values), -1))).any(1).nonzero()[0])
             raise UserError(f"{where}: the target of sample {at} is not a finite number.")
-        return "regression", values.float()
+        return "regression", values.double()
     if values.ndim > 1:
-        raise UserError(f"{where}: targets have the shape {list(values.shape)}; one class number per sample is needed.")
+        raise UserError(
+            f"{where}: targets are whole numbers of the shape {list(values.shape[1:])} a sample; one class number per "
+            "sample is needed (several labels a sample are floats 0 and 1, with a loss of your own)."
+        )
     values = values.long()
     if len(values) and int(values.min()) < 0:
         at = int((values < 0).nonzero()[0])

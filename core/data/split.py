@@ -1,11 +1,29 @@
-"""Splits: by class where the classes are known, seeded, complete."""
+"""Splits: by class where the classes are known, seeded, complete; and the source's own parts as they are."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from core.data.source import Source
+from core.data.seeds import derive
+from core.data.source import Part, Source
+from core.experiment import Data, Trainer
+
+
+def split(source: Source, data: Data, trainer: Trainer) -> dict[str, tuple[Part, Tensor]]:
+    """The samples of train, val and test: of which part, and their indices in it.
+
+    What a source has of its own is used as it is; where it lacks a test set, or a validation set, that is cut from the
+    training samples. A source with a validation set but no test set keeps all of its training samples.
+    """
+    n = len(source.train)
+    cut = source.test is None and source.val is None
+    keep, test_at = hold_out(source, torch.arange(n), data.test_share if cut else 0.0, derive(trainer.seed, "test"))
+    share = trainer.validation_share if source.val is None and trainer.validate_on == "validation" else 0.0
+    train_at, val_at = hold_out(source, keep, share, derive(trainer.seed, "validation"))
+    test = (source.train, test_at) if source.test is None else (source.test, torch.arange(len(source.test)))
+    val = (source.train, val_at) if source.val is None else (source.val, torch.arange(len(source.val)))
+    return {"train": (source.train, train_at), "val": val, "test": test}
 
 
 def hold_out(source: Source, indices: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
-"""Mean and standard deviation for Normalize, measured on the training set."""
+"""Mean and standard deviation for Normalize and of targets: in float64 and running, a few samples at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,43 +12,98 @@ from core import usercode
 from core.data import samples, transforms
 from core.data.seeds import derive
 from core.data.source import Arrays, Part, Source
+from core.errors import UserError, count
 from core.experiment import Transform
 
+#: Samples that are read for the statistics of data that are read one by one.
+_SOME = 1000
+#: Numbers that are made float64 at once.
+_NUMBERS = 1 << 21
 
-def measure(chosen: Sequence[Transform], source: Source, train_at: Tensor, seed: int) -> tuple[Transform, ...]:
-    """Fill in mean and std of each Normalize that has none, from the training set (a sample of it when streamed)."""
+
+class Moments:
+    """Mean and variance of each channel, added up part by part (Chan, Golub and LeVeque 1979)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self.squares = torch.zeros(0, dtype=torch.float64)
+
+    def add(self, values: Tensor) -> None:
+        """More values [channels, N]."""
+        x = values.to("cpu", torch.float64)
+        n = x.shape[1]
+        if not n:
+            return
+        mean = x.mean(1)
+        squares = ((x - mean[:, None]) ** 2).sum(1)
+        if not self.count:
+            self.count, self.mean, self.squares = n, mean, squares
+            return
+        total = self.count + n
+        away = mean - self.mean
+        self.mean = self.mean + away * (n / total)
+        self.squares = self.squares + squares + away**2 * (self.count * n / total)
+        self.count = total
+
+    def std(self) -> Tensor:
+        """Standard deviation (of a sample); 1 for a channel that never changes, which then is only shifted."""
+        std = (self.squares / max(self.count - 1, 1)).sqrt()
+        return torch.where(torch.isfinite(std) & (std > 1e-12), std, torch.ones_like(std))
+
+
+def moments(values: Tensor, at: Tensor) -> Moments:
+    """Those of each column of ``values`` [N, ...] (channels come second), over the samples ``at``."""
+    found = Moments()
+    each = max(1, _NUMBERS // max(1, values[0].numel()))
+    for chunk in at.split(each):
+        part = values[chunk]
+        part = part.reshape(len(part), part.shape[1] if part.ndim > 1 else 1, -1)
+        found.add(part.transpose(0, 1).reshape(part.shape[1], -1))
+    return found
+
+
+def measure(chosen: Sequence[Transform], source: Source, train_at: Tensor, seed: int,
+            tell: Callable[[str], None] = lambda text: None) -> tuple[Transform, ...]:  # fmt: skip
+    """Fill in mean and std of each Normalize that has none, from the training set (a sample of it when streamed, which
+    is told)."""
     measured: list[Transform] = []
     for transform in chosen:
         if transform.name == "Normalize" and not (transform.args().get("mean") and transform.args().get("std")):
-            mean, std = _statistics(measured, source, train_at, seed)
+            mean, std = _statistics(measured, source, train_at, seed, tell)
             transform = transforms.make("Normalize", mean=mean, std=std)
         measured.append(transform)
     return tuple(measured)
 
 
-def _statistics(
-    before: Sequence[Transform], source: Source, train_at: Tensor, seed: int
-) -> tuple[list[float], list[float]]:
+def _statistics(before: Sequence[Transform], source: Source, train_at: Tensor, seed: int,
+                tell: Callable[[str], None]) -> tuple[list[float], list[float]]:  # fmt: skip
     part = source.train
     pipeline = transforms.split(before, training=False, streamed=not isinstance(part, Arrays))
     unit = any(t.name == "ToTensor" for t in before)
-    scale = transforms.to_unit if unit else Tensor.float
     if isinstance(part, Arrays) and not pipeline.needs_samples():
         if part.x.dtype == torch.uint8 and part.x.ndim == 4:
             return _byte_statistics(part.x, train_at, 255 if unit else 1)
-        x = part.x[train_at].float()
-    else:
-        generator = torch.Generator().manual_seed(derive(seed, "statistics"))
-        some = train_at[torch.randperm(len(train_at), generator=generator)[:1000]]
-        apply = transforms.sample_transform(pipeline.sample)
+        found = moments(part.x, train_at)
+        return found.mean.tolist(), found.std().tolist()
+    generator = torch.Generator().manual_seed(derive(seed, "statistics"))
+    some = train_at[torch.randperm(len(train_at), generator=generator)[:_SOME]]
+    if len(some) < len(train_at):
+        tell(f"Normalize: mean and std are measured on {len(some):,} of {count(len(train_at), 'training sample')}.")
+    apply = transforms.sample_transform(pipeline.sample)
+    found = Moments()
+    for index in some.tolist():
         with usercode.user_errors():
-            read = [scale(transforms.as_tensor(apply(_sample(part, int(i))))) for i in some]
-        if read[0].ndim >= 3:  # images may differ in size
-            flat = torch.cat([image.flatten(1) for image in read], 1).double()
-            return _rounded(flat.mean(1), flat.std(1))
-        x = torch.stack(read)
-    over = (0, 2, 3) if x.ndim == 4 else (0,)
-    return _rounded(x.double().mean(over), x.double().std(over))
+            x = transforms.as_tensor(apply(_sample(part, index)))
+        x = transforms.to_unit(x) if unit else x
+        try:
+            # Of images the channels, of a row of numbers each, of a series [time, features] each feature.
+            found.add(x.flatten(1) if x.ndim >= 3 else x.T if x.ndim == 2 else x.reshape(-1, 1))
+        except RuntimeError:
+            raise UserError(
+                f"Sample {index} of {source.place!r} has the shape {list(x.shape)}, which others have not; Normalize needs "
+                "the same number of channels or features in all."
+            ) from None
+    return found.mean.tolist(), found.std().tolist()
 
 
 def _sample(part: Part, index: int) -> Any:
@@ -65,12 +120,6 @@ def _byte_statistics(x: Tensor, train_at: Tensor, scale: int) -> tuple[list[floa
             histogram += torch.bincount(x[chunk, channel].flatten().int(), minlength=256)
         share = histogram / histogram.sum()
         mean = (share * values).sum()
-        means.append(mean)
-        stds.append((share * (values - mean) ** 2).sum().sqrt())
-    return _rounded(torch.stack(means), torch.stack(stds))
-
-
-def _rounded(mean: Tensor, std: Tensor) -> tuple[list[float], list[float]]:
-    # A channel or feature that never changes has a std of 0; it is only shifted.
-    std = torch.where(torch.isfinite(std) & (std > 1e-12), std, torch.ones_like(std))
-    return [float(f"{v:.7g}") for v in mean], [float(f"{v:.7g}") for v in std]
+        means.append(float(mean))
+        stds.append(float((share * (values - mean) ** 2).sum().sqrt()) or 1.0)
+    return means, stds

@@ -1,10 +1,9 @@
-"""Tables (CSV, Parquet), .npz files and scikit-learn's embedded data sets."""
+"""Tables and scikit-learn's embedded data sets, as sources of samples; and rows of a table as inputs of a model."""
 
 from __future__ import annotations
 
-import csv
 import math
-import zipfile
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.data.source import Arrays, Source, targets_of
-from core.errors import UserError, did_you_mean
+from core.data import table_files
+from core.data.source import Arrays, Source, Task, targets_of
+from core.data.table_files import Table, number
+from core.errors import UserError, count, did_you_mean
+
+#: More classes than that are not taken for classes unless it is said.
+_CLASSES = 100
 
 
 def load_sklearn(name: str) -> Source:
@@ -40,172 +44,148 @@ def load_table(
 
     Raises UserError naming file, column and row.
     """
-    columns = read_columns(Path(path).expanduser())
-    names = list(columns)
+    table = table_files.read(Path(path).expanduser(), [*(features or ()), *([target] if target else [])])
+    names = list(table.columns)
     target = target or names[-1]
     for column in (target, *(features or ())):
-        if column not in columns:
+        if column not in table.columns:
             raise UserError(f"{path!r} has no column {column!r}; {did_you_mean(column, names)}")
     chosen = list(features) if features else [n for n in names if n != target]
     if target in chosen:
         raise UserError(f"data.args.features of {path!r} holds the target column {target!r}.")
     if not chosen:
         raise UserError(f"{path!r} has no feature column beside the target {target!r}.")
-    y, class_names, found_task = _target_column(columns[target], path, target, task)
-    train = Arrays(_feature_columns(columns, chosen, path), y)
-    test = None
+    y, class_names, found, notes = _target_column(table, target, task)
+    train = Arrays(_features(table, chosen), y, table.rows)
+    test, told = None, [*table.notes, *notes]
     if test_path:
-        others = read_columns(Path(test_path).expanduser())
-        for column in (target, *chosen):
-            if column not in others:
-                raise UserError(f"{test_path!r} has no column {column!r}, which {path!r} has.")
-        test_y, _, _ = _target_column(others[target], test_path, target, found_task, class_names)
-        test = Arrays(_feature_columns(others, chosen, test_path), test_y)
-    return Source(train, test, found_task, False, class_names, tuple(chosen), place=path)  # type: ignore[arg-type]
+        other = table_files.read(Path(test_path).expanduser(), [*chosen, target])
+        told += other.notes
+        _refuse_missing(other, [*chosen, target], table)
+        test_y, _, _, _ = _target_column(other, target, found, class_names)
+        test = Arrays(_features(other, chosen), test_y, other.rows)
+    return Source(train, test, found, False, class_names, tuple(chosen), path, None, (target,), tuple(told))
 
 
-def read_columns(path: Path) -> dict[str, list[Any]]:
-    if not path.is_file():
-        raise UserError(f"There is no file {str(path)!r}.")
-    if path.suffix == ".parquet":
-        return _read_parquet(path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{str(path)!r} can't be read as a table: {error}.") from None
-    rows = [row for row in rows if row]
-    if len(rows) < 2:
-        raise UserError(f"{str(path)!r} is empty: it needs a header and at least one row.")
-    header = [name.strip() for name in rows[0]]
-    if len(set(header)) != len(header):
-        twice = next(n for n in header if header.count(n) > 1)
-        raise UserError(f"{str(path)!r} has two columns named {twice!r}.")
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) != len(header):
-            raise UserError(f"{str(path)!r} row {number} has {len(row)} fields where the header has {len(header)}.")
-    return {name: [row[i].strip() for row in rows[1:]] for i, name in enumerate(header)}
+def _refuse_missing(table: Table, wanted: Sequence[str], like: Table) -> None:
+    if not table.header and like.header:
+        raise UserError(
+            f"{table.path!r} has no header, by which its columns could be matched with those of {like.path!r}."
+        )
+    for column in wanted:
+        if column not in table.columns:
+            raise UserError(f"{table.path!r} has no column {column!r}, which {like.path!r} has.")
 
 
-def _read_parquet(path: Path) -> dict[str, list[Any]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise UserError("Parquet files need pyarrow: pip install 'torchdeck[tables]'.") from None
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{str(path)!r} can't be read as Parquet: {str(error).splitlines()[0]}.") from None
-    if not table.num_rows:
-        raise UserError(f"{str(path)!r} is empty.")
-    return {name: table[name].to_pylist() for name in table.column_names}
+def rows_for(table: Table, features: Sequence[str], width: int) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """The rows of a table as inputs [N, F] of a model that was trained on these features, matched by name; and what to
+    say of it. Without names on either side they are matched by their place, if there are as many.
+
+    Raises UserError when they can't be matched.
+    """
+    names = list(table.columns)
+    missing = [f for f in features if f not in table.columns]
+    if features and not missing:
+        extra = [n for n in names if n not in features]
+        note = (
+            f"{table.path!r}: {table_files.listed(extra)} is not among the columns of the training and is left out.",
+        )
+        return _features(table, features), note if extra else ()
+    if features and table.header:
+        raise UserError(f"{table.path!r} has no column {missing[0]!r}; {did_you_mean(missing[0], names)}")
+    if len(names) != width:
+        raise UserError(f"{table.path!r} has {count(len(names), 'column')}; the model takes {width} numbers a row.")
+    told = f"{table.path!r}: columns are matched with those of the training by their place, for there are no names to go by."
+    return _features(table, names), (told,)
 
 
-def _feature_columns(columns: dict[str, list[Any]], chosen: Sequence[str], path: str) -> torch.Tensor:
-    result = torch.empty(len(columns[chosen[0]]), len(chosen), dtype=torch.float32)
-    for i, name in enumerate(chosen):
-        numbers = []
-        for row, value in enumerate(columns[name], start=2):
-            number = _number(value)
-            if number is None or not math.isfinite(number):
+def _features(table: Table, chosen: Sequence[str]) -> torch.Tensor:
+    """Columns of numbers as [N, F]: float64 where float32 would lose what tells the rows apart."""
+    result = np.empty((len(table.rows), len(chosen)))
+    for place, name in enumerate(chosen):
+        for index, value in enumerate(table.columns[name]):
+            found = _truth(value) if isinstance(value, str) else number(value)
+            if found is None or not math.isfinite(found):
                 raise UserError(
-                    f"{path!r} column {name!r} row {row}: {value!r} is not a finite number; mend it, or name the "
-                    "columns to use in data.args.features."
+                    f"{table.path!r} column {name!r} row {table.rows[index]}: {_shown(value)} is not a finite number; mend "
+                    "it, or name the columns to use in data.args.features."
                 )
-            numbers.append(number)
-        result[:, i] = torch.tensor(numbers, dtype=torch.float32)
-    return result
+            result[index, place] = found
+    return narrowed(torch.from_numpy(result))
 
 
-def _number(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
+def _truth(text: str) -> float | None:
+    """A number, or true and false as 1 and 0."""
+    return {"true": 1.0, "false": 0.0}.get(text.lower()) if text[:1] in "tTfF" and text else number(text)
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str | int | float) or value is None else repr(str(value))
+
+
+def narrowed(x: torch.Tensor) -> torch.Tensor:
+    """float64 [N, ...] as float32, unless that would lose what tells the samples apart: beside a large offset (a time
+    stamp, an identifier) float32 keeps few figures, or none, of what changes."""
+    flat = x.reshape(len(x), -1)
+    spread = flat.amax(0) - flat.amin(0)
+    largest = flat.abs().amax(0)
+    lossy = (spread > 0) & (largest > 1000 * spread) | (largest > 1e38)
+    return x if bool(lossy.any()) else x.float()
 
 
 def _target_column(
-    values: list[Any], path: str, name: str, task: str, class_names: tuple[str, ...] = ()
-) -> tuple[torch.Tensor, tuple[str, ...], str]:
-    for row, value in enumerate(values, start=2):
+    table: Table, name: str, task: str, class_names: tuple[str, ...] = ()
+) -> tuple[torch.Tensor, tuple[str, ...], Task, tuple[str, ...]]:
+    """The target [N], the names of its classes, the task, and what to say of it."""
+    values, path = table.columns[name], table.path
+    for row, value in zip(table.rows, values, strict=True):
         if value is None or value == "":
             raise UserError(f"{path!r} column {name!r} row {row}: the target is missing.")
-    numbers = [_number(v) for v in values]
+    numbers = [None if isinstance(v, bool) else number(v) for v in values]
+    notes: tuple[str, ...] = ()
     if task == "auto":
-        whole = all(n is None or (math.isfinite(n) and n.is_integer()) for n in numbers)
-        text = any(n is None for n in numbers)
-        written_whole = not any(isinstance(v, float) or (isinstance(v, str) and "." in v) for v in values)
-        task = "classification" if text or (whole and written_whole and len(set(numbers)) <= 100) else "regression"
+        task, notes = _guessed(values, numbers, path, name)
     if task == "regression":
-        for row, (value, number) in enumerate(zip(values, numbers, strict=True), start=2):
-            if number is None or not math.isfinite(number):
-                raise UserError(f"{path!r} column {name!r} row {row}: {value!r} is not a finite number.")
-        return torch.tensor(numbers, dtype=torch.float32), (), task
-    labels = [str(v) for v in values]
+        for row, value, found in zip(table.rows, values, numbers, strict=True):
+            if found is None or not math.isfinite(found):
+                raise UserError(f"{path!r} column {name!r} row {row}: {_shown(value)} is not a finite number.")
+        return torch.tensor(numbers, dtype=torch.float64), (), "regression", notes
+    labels = [label_of(v) for v in values]
     if not class_names:
-        numeric = all(n is not None for n in numbers)
-        class_names = tuple(sorted(set(labels), key=(lambda t: (float(t), t)) if numeric else None))
+        class_names = sorted_names(set(labels))
     index = {c: i for i, c in enumerate(class_names)}
-    for row, label in enumerate(labels, start=2):
+    for row, label in zip(table.rows, labels, strict=True):
         if label not in index:
             raise UserError(f"{path!r} column {name!r} row {row}: class {label!r} does not occur in the training set.")
-    return torch.tensor([index[t] for t in labels]), class_names, task
+    return torch.tensor([index[t] for t in labels]), class_names, "classification", notes
 
 
-def load_npz(path: str, x_name: str | None, y_name: str | None, task: str) -> Source:
-    """Arrays from a .npz file: x and y, or x_train, y_train, x_test, y_test (Keras). Never unpickles.
-
-    Images may be [N, H, W], [N, C, H, W] or [N, H, W, C]; tables [N, F].
-
-    Raises UserError when the file is damaged or the arrays don't fit.
-    """
-    file = Path(path).expanduser()
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except FileNotFoundError:
-        raise UserError(f"There is no file {path!r}.") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path!r} can't be read as .npz: {str(error).splitlines()[0]}") from None
-
-    def pick(given: str | None, *names: str) -> np.ndarray:
-        for name in [given] if given else names:
-            if name in arrays:
-                return arrays[name]
-        wanted = given or " or ".join(names)
-        raise UserError(f"{path!r} has no array {wanted!r}; it has {', '.join(arrays) or 'none'}.")
-
-    x = pick(x_name, "x_train", "x", "X", "images", "data")
-    y = pick(y_name, "y_train", "y", "Y", "labels", "target", "targets")
-    train, image, kind = _npz_part(x, y, path, task)
-    test = None
-    if "x_test" in arrays and "y_test" in arrays:
-        test, _, _ = _npz_part(arrays["x_test"], arrays["y_test"], path, task)
-    names: tuple[str, ...] = ()
-    if kind == "classification":
-        names = tuple(str(i) for i in range(int(train.y.max()) + 1))
-    return Source(train, test, kind, image, names, place=path)  # type: ignore[arg-type]
+def _guessed(
+    values: Sequence[Any], numbers: Sequence[float | None], path: str, name: str
+) -> tuple[str, tuple[str, ...]]:
+    if any(n is None for n in numbers):
+        return "classification", ()
+    written_whole = not any(isinstance(v, float) or (isinstance(v, str) and not _WHOLE.fullmatch(v)) for v in values)
+    classes = len(set(numbers))
+    if written_whole and classes <= _CLASSES:
+        told = (f"{path!r}: the whole numbers in {name!r} are taken for {count(classes, 'class')}; for amounts set "
+                "data.args.task = 'regression'.")  # fmt: skip
+        return "classification", (told,)
+    return "regression", ()
 
 
-def _npz_part(x: np.ndarray, y: np.ndarray, path: str, task: str) -> tuple[Arrays, bool, str]:
-    if x.ndim < 1 or not len(x) or y.ndim < 1 or len(x) != len(y):
-        raise UserError(f"{path!r}: x has the shape {x.shape} and y {y.shape}; both need one row per sample.")
-    if x.dtype.kind not in "uifb" or y.dtype.kind not in "uifb":
-        raise UserError(f"{path!r}: x is {x.dtype} and y is {y.dtype}; both must be numbers.")
-    inputs = torch.from_numpy(np.ascontiguousarray(x))
-    if inputs.ndim == 1:
-        inputs = inputs.unsqueeze(1)
-    image = inputs.ndim >= 3
-    if inputs.ndim == 3:
-        inputs = inputs.unsqueeze(1)
-    elif inputs.ndim == 4 and inputs.shape[-1] in (1, 3, 4) and inputs.shape[1] not in (1, 3, 4):
-        inputs = inputs.permute(0, 3, 1, 2).contiguous()
-    if inputs.dtype != torch.uint8 or not image:
-        inputs = inputs.float()
-    if task == "regression":
-        y = y.astype(np.float32)
-    elif task == "classification":
-        y = y.astype(np.int64)
-    found, targets = targets_of(torch.from_numpy(np.ascontiguousarray(y)), path)
-    return Arrays(inputs, targets), image, found
+_WHOLE = re.compile(r"[+-]?\d+")
+
+
+def label_of(value: Any) -> str:
+    """The name of a class: its text; a whole number that was stored as a float (3.0) is called by the number (3)."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    text = str(value)
+    return text.partition(".")[0] if re.fullmatch(r"[+-]?\d+\.0+", text) else text
+
+
+def sorted_names(names: set[str]) -> tuple[str, ...]:
+    """Names of classes in their order: numbers by size, others as texts."""
+    numeric = all(number(n) is not None for n in names)
+    return tuple(sorted(names, key=(lambda n: (float(n), n)) if numeric else None))

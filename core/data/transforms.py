@@ -51,21 +51,28 @@ def split(transforms: Sequence[Transform], training: bool, streamed: bool = Fals
 
     ``streamed``: samples are read one by one and may differ in size, so what makes them one size runs there, too.
     """
-    chosen = [t for transform in transforms for t in ([transform] if training else _for_evaluation(transform))]
+    chosen = list(transforms) if training else evaluation(transforms)
     single = [not _fact(t, "batch") or (streamed and t.name in _SIZING) for t in chosen]
     last = max((i for i, alone in enumerate(single) if alone), default=-1)
     return Pipeline(tuple(chosen[: last + 1]), tuple(chosen[last + 1 :]))
 
 
-def fitted(transforms: Sequence[Transform], image: Tensor, input_shape: Sequence[int]) -> tuple[Transform, ...]:
-    """The transforms with what makes other images [C, H, W] like those of the training put before them: as many
-    channels, and the same size where no transform sees to that."""
-    channels, height, width = input_shape
+def evaluation(transforms: Sequence[Transform]) -> list[Transform]:
+    """The transforms without the random ones, whose sizes are kept."""
+    return [t for transform in transforms for t in _for_evaluation(transform)]
+
+
+def fitted(transforms: Sequence[Transform], image: Tensor, raw_shape: Sequence[int],
+           streamed: bool = False) -> tuple[Transform, ...]:  # fmt: skip
+    """The transforms with what makes other images [C, H, W] like those of the training, which had ``raw_shape``, put
+    before them: as many channels, and the same size where no transform sees to that. ``streamed``: others may differ
+    from this first one in size, so that each is made to fit."""
+    channels, height, width = raw_shape
     before = []
     if image.shape[0] != channels and channels in (1, 3):
         before.append(make("Grayscale", num_output_channels=channels))
     sized = any(t.name in (*_SIZING, "RandomResizedCrop") for t in transforms)
-    if not sized and tuple(image.shape[-2:]) != (height, width):
+    if not sized and (streamed or tuple(image.shape[-2:]) != (height, width)):
         before.append(make("Resize", size=[height, width]))
     return (*before, *transforms)
 
@@ -82,6 +89,8 @@ def _fact(transform: Transform, name: str) -> bool:
 
 
 def _for_evaluation(transform: Transform) -> list[Transform]:
+    if transform.train_only is not None:
+        return [] if transform.train_only else [transform]
     size = transform.args().get("size")
     if transform.name == "RandomCrop":
         return [make("CenterCrop", size=size)]
@@ -140,15 +149,24 @@ def as_tensor(value: Any) -> Tensor:
     """A sample as a tensor: PIL images become uint8 [C, H, W], arrays keep their type, numbers become float."""
     if isinstance(value, Tensor):
         return value
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value)
     if hasattr(value, "getbands"):  # a PIL image
-        array = torch.from_numpy(np.array(value))
+        array = _from_numpy(np.array(value))
         return array.unsqueeze(0) if array.ndim == 2 else array.permute(2, 0, 1).contiguous()
     try:
-        return torch.as_tensor(value, dtype=torch.float32)
+        return _from_numpy(value) if isinstance(value, np.ndarray) else torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError):
         raise UserError(f"A sample is a {type(value).__name__}; a tensor, an array or an image is needed.") from None
+
+
+def _from_numpy(array: np.ndarray) -> Tensor:
+    """An array as a tensor of a type that torch computes with; images of 16 bits become floats from 0 to 1."""
+    if array.dtype == np.uint16 and array.ndim >= 2:
+        return torch.from_numpy(array.astype(np.float32)) / 65535
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        return torch.from_numpy(array.astype(np.int64))
+    if array.dtype.kind == "b":
+        return torch.from_numpy(array.astype(np.float32))
+    return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))
 
 
 # --- a batch at a time -----------------------------------------------------------------------------------------------
@@ -156,7 +174,9 @@ def as_tensor(value: Any) -> Tensor:
 
 def to_unit(x: Tensor) -> Tensor:
     """uint8 0..255 to float 0..1; floats are left alone."""
-    return x.float().div_(255) if x.dtype == torch.uint8 else x.float()
+    if x.dtype == torch.uint8:
+        return x.float().div_(255)
+    return x if x.is_floating_point() else x.float()
 
 
 def batch_transform(transforms: Sequence[Transform], device: torch.device) -> list[BatchOp]:
@@ -204,6 +224,9 @@ def _normalize(transform: Transform, device: torch.device, scale: float = 1.0) -
     folded = (1 / (std * scale)).float().to(device)
 
     def apply(x: Tensor, generator: torch.Generator) -> Tensor:
+        if x.dtype == torch.float64:  # beside a large offset float32 would lose what changes
+            shape = (-1, 1, 1) if x.ndim == 4 else (-1,)
+            return ((x - mean.to(x.device).view(shape)) / std.to(x.device).view(shape)).float()
         by = folded if x.dtype == torch.uint8 else factor
         shape = (-1, 1, 1) if x.ndim == 4 else (-1,)
         return torch.addcmul(shift.view(shape), x.float(), by.view(shape))
@@ -230,13 +253,13 @@ def resize(x: Tensor, size: Any) -> Tensor:
 
 
 def center_crop(x: Tensor, size: Any) -> Tensor:
-    """The middle of each image; images that are smaller are padded with zeros."""
+    """The middle of each image, rounded as torchvision does it; images that are smaller are padded with zeros."""
     h, w = _pair(size)
     dy, dx = h - x.shape[-2], w - x.shape[-1]
     if dy > 0 or dx > 0:
         py, px = max(dy, 0), max(dx, 0)
         x = F.pad(x, (px // 2, px - px // 2, py // 2, py - py // 2))
-    top, left = (x.shape[-2] - h) // 2, (x.shape[-1] - w) // 2
+    top, left = round((x.shape[-2] - h) / 2), round((x.shape[-1] - w) / 2)
     return x[..., top : top + h, left : left + w]
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from core import devices
-from core.data.load import evaluation_feed
+from core.data.evaluation import evaluation_feed
 from core.data.source import DataInfo
 from core.errors import UserError
 from core.evaluation.trained import Trained
@@ -28,14 +28,16 @@ class Evaluated:
     #: test, val, train or all.
     split: str
     samples: int
+    #: Of how many that the data have in all.
+    total: int
     report: Report
     class_names: tuple[str, ...]
 
 
 def evaluate(trained: Trained, data: Data | None = None, split: str | None = None, device: str = "auto",
              warn: Callable[[str], None] = lambda text: None, net: torch.nn.Module | None = None) -> Evaluated:  # fmt: skip
-    """Evaluate on the data that it was trained on (default: the test set), or on others (default: their test set, or
-    all of them where they have none). Inputs are prepared as in training.
+    """Evaluate on the data that it was trained on (default: the test set), or on others (default: all of them). Inputs
+    are prepared as in training.
 
     ``net``: another network in place of the checkpoint's (an exported one, a quantised one).
 
@@ -43,7 +45,8 @@ def evaluate(trained: Trained, data: Data | None = None, split: str | None = Non
     """
     experiment = _with(trained, data)
     chosen = devices.choose(device)
-    info, feed, found = evaluation_feed(experiment, chosen, split, trained.info, warn)
+    evaluated = evaluation_feed(experiment, trained.info, trained.experiment.data, split, chosen, warn)
+    info, feed = evaluated.info, evaluated.feed
     if tuple(info.input_shape) != trained.info.input_shape:
         raise UserError(
             f"data.name = {info.name!r} gives inputs of the shape {list(info.input_shape)}, but the model was trained on "
@@ -52,15 +55,14 @@ def evaluate(trained: Trained, data: Data | None = None, split: str | None = Non
     target = trained.net if net is None else net
     target = target.to(chosen) if net is None else target
     evaluator = Evaluator(
-        replace(info, target_mean=trained.info.target_mean, target_std=trained.info.target_std),
-        _loss(experiment, trained.info, chosen), chosen, nullcontext, experiment.trainer.flip_test, experiment.tracking.metrics,
+        info, _loss(experiment, trained.info, chosen), chosen, nullcontext, experiment.trainer.flip_test, experiment.tracking.metrics,
         wants_channels_last(target) if experiment.model.channels_last is None else experiment.model.channels_last,
     )  # fmt: skip
     try:
         report = evaluator.evaluate(target, feed)
     finally:
         feed.close()
-    return Evaluated(info.name, found, info.samples["evaluated"], report, info.class_names)
+    return Evaluated(info.name, evaluated.split, evaluated.samples, evaluated.total, report, info.class_names)
 
 
 def _with(trained: Trained, data: Data | None) -> Experiment:

@@ -61,13 +61,15 @@ def fitted_to(path: Path, experiment: Experiment) -> Experiment:
 
     if not look(path).experiment:
         return experiment
-    shape = load_checkpoint(path, "finetune")["data"]["input_shape"]
+    trained = load_checkpoint(path, "finetune")["data"]
+    shape = trained.get("raw_shape") or trained["input_shape"]
     source = load_source(experiment.data)
     if not source.image or len(shape) != 3:
         return experiment
     image = transforms.as_tensor(samples.first_sample(source.train, experiment.data.name)[0])
     chosen = experiment.data.transforms or (transforms.make("ToTensor"), transforms.make("Normalize"))
-    fitted = transforms.fitted(chosen, image, shape) if image.ndim == 3 else chosen
+    streamed = isinstance(source.train, samples.Samples)
+    fitted = transforms.fitted(chosen, image, shape, streamed) if image.ndim == 3 else chosen
     if len(fitted) == len(chosen):
         return experiment
     return experiment.model_copy(update={"data": experiment.data.model_copy(update={"transforms": fitted})})

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import csv
 import io
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from core import devices
-from core.data import transforms
-from core.errors import UserError, did_you_mean
+from core import devices, usercode
+from core.data import arrays, table_files
+from core.data.evaluation import prediction_feed
+from core.data.source import Arrays, Part, Samples
+from core.data.tables import rows_for
+from core.errors import UserError
 from core.evaluation.trained import Trained
-from core.models.build import logits_of
-from core.training.evaluation import evaluating
+from core.models.build import channels_last_of
+from core.training.evaluation import evaluating, forward
 
-_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
-_TABLES = (".csv", ".tsv", ".parquet")
-_BATCH = 256
-#: Pixels of an image, at most: a few kilobytes may claim to be a picture of gigabytes.
-_PIXELS = 200_000_000
+#: Images that are read ahead of their predictions.
+_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -49,50 +47,132 @@ class Prediction:
         return values
 
 
-def predict(
-    trained: Trained, inputs: Sequence[str], stdin: BinaryIO, device: str = "auto", top: int = 3
-) -> Iterator[Prediction]:
+def predict(trained: Trained, inputs: Sequence[str], stdin: BinaryIO, device: str = "auto", top: int = 3,
+            tell: Callable[[str], None] = lambda text: None) -> Iterator[Prediction]:  # fmt: skip
     """A prediction for each input, in order, as they are computed. ``-`` is stdin: an image, or a CSV table.
+
+    Files are read and prepared by the code that reads and prepares them for training and evaluation; ``tell`` is told
+    what was guessed or left out.
 
     Raises UserError for an input that can't be read or does not fit the model.
     """
     chosen = devices.choose(device)
-    net = trained.net.to(chosen)
-    image = len(trained.info.input_shape) == 3
-    waiting: list[tuple[str, Tensor]] = []
-    for name, x in (one for text in inputs for one in _read(text, trained, stdin, image)):
-        waiting.append((name, x))
-        if len(waiting) >= _BATCH:
-            yield from _predicted(trained, net, waiting, chosen, top)
-            waiting = []
-    yield from _predicted(trained, net, waiting, chosen, top)
+    reader = _Reader(trained, stdin, tell)
+    for names, part, image in reader.read(inputs):
+        feed = prediction_feed(_as_trained(trained), trained.info, part, image, chosen)
+        at = 0
+        for x, _ in feed.epoch(0):
+            expected = trained.info.input_shape
+            if tuple(x.shape[1:]) != expected:
+                raise UserError(
+                    f"{names[at]!r} gives an input of the shape {list(x.shape[1:])}; the model takes {list(expected)}."
+                )
+            yield from _predicted(trained, names[at : at + len(x)], _logits(trained, x, chosen), top)
+            at += len(x)
 
 
-def _read(text: str, trained: Trained, stdin: BinaryIO, image: bool) -> Iterator[tuple[str, Tensor]]:
-    if text == "-":
-        data = stdin.read()
-        if not data.strip():
-            raise UserError("stdin is empty; give it an image or a CSV table.")
-        if image and not _looks_like_table(data):
-            yield "stdin", _image(io.BytesIO(data), "stdin", trained)
+def _as_trained(trained: Trained) -> Any:
+    data = trained.experiment.data.model_copy(update={"transforms": trained.transforms})
+    return trained.experiment.model_copy(update={"data": data})
+
+
+class _Reader:
+    """Inputs as parts of data, those that follow each other and are of one kind together."""
+
+    def __init__(self, trained: Trained, stdin: BinaryIO, tell: Callable[[str], None]) -> None:
+        self._info = trained.info
+        self._image = len(trained.info.input_shape) == 3
+        self._stdin, self._tell = stdin, tell
+
+    def read(self, inputs: Sequence[str]) -> Iterator[tuple[list[str], Part, bool]]:
+        """What each sample is called, the samples, and whether they are images."""
+        waiting: list[tuple[Any, str]] = []
+        for name, source in (one for text in inputs for one in self._found(text)):
+            if self._is_image(name, source):
+                waiting.append((source, name))
+                if len(waiting) == _AT_ONCE:
+                    yield self._images(waiting)
+                    waiting = []
+                continue
+            if waiting:
+                yield self._images(waiting)
+                waiting = []
+            yield self._array(name) if Path(name).suffix.lower() in (".npy", ".npz") else self._table(name, source)
+        if waiting:
+            yield self._images(waiting)
+
+    def _found(self, text: str) -> Iterator[tuple[str, Any]]:
+        """The files that are meant, each with what can be opened."""
+        if text == "-":
+            data = self._stdin.read()
+            if not data.strip():
+                raise UserError("stdin is empty; give it an image or a CSV table.")
+            yield "stdin", data
             return
-        yield from _rows(_csv(data, "stdin"), "stdin", trained)
-        return
-    path = Path(text).expanduser()
-    if path.is_dir():
-        found = sorted(
-            p for p in path.rglob("*") if p.suffix.lower() in (_IMAGES if image else _TABLES) and p.is_file()
-        )
+        path = Path(text).expanduser()
+        if not path.exists():
+            raise UserError(f"There is no file {text!r}.")
+        if not path.is_dir():
+            yield str(path), str(path)
+            return
+        for one in self._below(path, text):
+            yield str(one), str(one)
+
+    def _below(self, folder: Path, text: str) -> list[Path]:
+        if self._image:
+            from core.data.images import SUFFIXES, images_below
+
+            suffixes: Sequence[str] = SUFFIXES
+            found, what = images_below(folder), "image"
+        else:
+            found = sorted(
+                p for p in folder.rglob("*")
+                if p.suffix.lower() in table_files.SUFFIXES and not p.name.startswith(".") and p.is_file()
+            )  # fmt: skip
+            what, suffixes = "table", table_files.SUFFIXES
         if not found:
+            raise UserError(f"{text!r} holds no {what} ({', '.join(suffixes[:4])} ...).")
+        return found
+
+    def _is_image(self, name: str, source: Any) -> bool:
+        if isinstance(source, bytes):
+            return self._image and not _looks_like_table(source)
+        return self._image and Path(name).suffix.lower() not in (*table_files.SUFFIXES, ".npy", ".npz")
+
+    def _images(self, files: list[tuple[Any, str]]) -> tuple[list[str], Part, bool]:
+        from core.data.images import Images
+
+        opened = [(io.BytesIO(f) if isinstance(f, bytes) else f, name) for f, name in files]
+        mode = "RGBA" if self._info.input_shape[0] == 4 else "RGB"
+        return [name for _, name in files], Samples(Images(opened, mode)), True
+
+    def _array(self, name: str) -> tuple[list[str], Part, bool]:
+        raw = arrays.first_inputs(arrays.read(Path(name)), name)
+        wanted = len(self._info.input_shape) + 1
+        if raw.ndim == wanted - 1 and not (wanted == 4 and raw.shape[1:] == self._info.input_shape[1:]):
+            raw = raw[None]  # a single sample
+        x = arrays.inputs_of(raw, name)
+        if x.ndim != wanted:
             raise UserError(
-                f"{text!r} holds no {'image' if image else 'table'} ({', '.join((_IMAGES if image else _TABLES)[:4])} ...)."
+                f"{name!r} has the shape {list(raw.shape)}; the model takes {list(self._info.input_shape)}."
             )
-        for one in found:
-            yield from _file(one, trained, image)
-        return
-    if not path.is_file():
-        raise UserError(f"There is no file {text!r}.")
-    yield from _file(path, trained, image)
+        return [f"{name}[{i}]" for i in range(len(x))], Arrays(x, torch.zeros(len(x))), self._image
+
+    def _table(self, name: str, source: Any) -> tuple[list[str], Part, bool]:
+        shape, features = self._info.input_shape, self._info.feature_names
+        width = torch.Size(shape).numel()
+        read = (
+            table_files.parse(source, name, features)
+            if isinstance(source, bytes)
+            else table_files.read(Path(name), features)
+        )
+        x, notes = rows_for(read, features, width)
+        for note in (*read.notes, *notes):
+            self._tell(note)
+        x = x.reshape(-1, *shape)
+        if self._info.integer:
+            x = x.long()
+        return [f"{name} row {row}" for row in read.rows], Arrays(x, torch.zeros(len(x))), self._image
 
 
 def _looks_like_table(data: bytes) -> bool:
@@ -103,159 +183,27 @@ def _looks_like_table(data: bytes) -> bool:
     return "," in first or "\n" in first.strip()
 
 
-def _file(path: Path, trained: Trained, image: bool) -> Iterator[tuple[str, Tensor]]:
-    name, suffix = str(path), path.suffix.lower()
-    try:
-        if suffix in (".npy", ".npz"):
-            yield from _arrays(path, trained)
-        elif image and suffix not in _TABLES:
-            yield name, _image(path, name, trained)
-        elif suffix == ".parquet":
-            from core.data.tables import read_columns
-
-            yield from _rows(read_columns(path), name, trained)
-        else:
-            yield from _rows(_csv(path.read_bytes(), name), name, trained)
-    except OSError as error:
-        raise UserError(f"{name!r} can't be read: {error.strerror or error}.") from None
-
-
-def _image(file: Any, name: str, trained: Trained) -> Tensor:
-    """An image as the model gets it [C, H, W]."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    channels = trained.info.input_shape[0]
-    try:
-        with Image.open(file) as opened:
-            if opened.width * opened.height > _PIXELS:
-                raise UserError(f"{name!r} has {opened.width:,} x {opened.height:,} pixels, more than {_PIXELS:,}.")
-            picture: Any = ImageOps.exif_transpose(opened)
-            if picture.mode.startswith(("I", "F")):  # 16 bit and more: stretched to 8 as other images have them
-                values = np.asarray(picture, dtype=np.float64)
-                picture = Image.fromarray(np.clip(values / max(values.max(), 1) * 255, 0, 255).astype(np.uint8))
-            picture = picture.convert({1: "L", 4: "RGBA"}.get(channels, "RGB"))
-    except UnidentifiedImageError:
-        raise UserError(f"{name!r} is no image that can be read.") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{name!r} can't be read as an image: {str(error).splitlines()[0] if str(error) else type(error).__name__}."
-        ) from None
-    return _prepared(transforms.as_tensor(picture)[None], trained, name)[0]
-
-
-def _prepared(x: Tensor, trained: Trained, name: str) -> Tensor:
-    """Inputs [N, ...] through the transforms of the training, as evaluation has them."""
-    chosen: tuple[Any, ...] = trained.transforms
-    if x.ndim == 4:
-        chosen = transforms.fitted(chosen, x[0], trained.info.input_shape)
-    pipeline = transforms.split(chosen, training=False)
-    if pipeline.sample:
-        apply = transforms.sample_transform(pipeline.sample)
-        x = torch.stack([transforms.as_tensor(apply(one)) for one in x])
-    generator = torch.Generator()
-    for op in transforms.batch_transform(pipeline.batch, torch.device("cpu")):
-        x = op(x, generator)
-    if tuple(x.shape[1:]) != trained.info.input_shape:
-        raise UserError(
-            f"{name!r} gives an input of the shape {list(x.shape[1:])}; the model takes {list(trained.info.input_shape)}."
+def _logits(trained: Trained, x: Tensor, device: torch.device) -> Tensor:
+    """As the evaluation of the training computes them, test-time augmentation included."""
+    net = trained.net.to(device)
+    flip = trained.experiment.trainer.flip_test and len(trained.info.input_shape) == 3
+    with evaluating(net), torch.no_grad(), usercode.user_errors():
+        return (
+            forward(net, x, nullcontext, channels_last_of(trained.experiment.model, net, trained.info), flip)
+            .float()
+            .cpu()
         )
-    return x.float()
 
 
-def _arrays(path: Path, trained: Trained) -> Iterator[tuple[str, Tensor]]:
-    """An array [N, ...] of inputs, never unpickled."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        values = (
-            loaded
-            if isinstance(loaded, np.ndarray)
-            else loaded[next(n for n in ("x_test", "x", "X", *loaded.files) if n in loaded.files)]
-        )
-    except (OSError, ValueError, EOFError, StopIteration) as error:
-        raise UserError(
-            f"{str(path)!r} can't be read as an array: {str(error).splitlines()[0] if str(error) else 'it is empty'}."
-        ) from None
-    if values.dtype.kind not in "uifb":
-        raise UserError(f"{str(path)!r} holds {values.dtype}, not numbers.")
-    x = torch.from_numpy(np.ascontiguousarray(values))
-    wanted = len(trained.info.input_shape) + 1
-    if x.ndim == wanted - 1 and wanted == 4 and x.shape[1:] == trained.info.input_shape[1:]:
-        x = x.unsqueeze(1)  # [N, H, W]
-    if x.ndim == wanted - 1:
-        x = x.unsqueeze(0)
-    if x.ndim == 4 and x.shape[-1] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
-        x = x.permute(0, 3, 1, 2).contiguous()
-    if x.ndim != wanted:
-        raise UserError(
-            f"{str(path)!r} has the shape {list(values.shape)}; the model takes {list(trained.info.input_shape)}."
-        )
-    for number, one in enumerate(_prepared(x if x.dtype == torch.uint8 else x.float(), trained, str(path))):
-        yield f"{path}[{number}]", one
-
-
-def _csv(data: bytes, name: str) -> dict[str, list[Any]]:
-    """Columns of a table; a first row of numbers is no header."""
-    try:
-        text = data.decode("utf-8-sig")
-        rows = [row for row in csv.reader(io.StringIO(text), delimiter="\t" if name.endswith(".tsv") else ",") if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{name!r} can't be read as a table: {error}.") from None
-    if not rows:
-        raise UserError(f"{name!r} is empty.")
-    bare = all(_number(cell) is not None for cell in rows[0])
-    header = [str(i) for i in range(len(rows[0]))] if bare else [cell.strip() for cell in rows[0]]
-    body = rows if bare else rows[1:]
-    for number, row in enumerate(body, start=1 if bare else 2):
-        if len(row) != len(header):
-            raise UserError(f"{name!r} row {number} has {len(row)} fields where {len(header)} are expected.")
-    return {column: [row[i].strip() for row in body] for i, column in enumerate(header)}
-
-
-def _number(text: Any) -> float | None:
-    try:
-        value = float(text)
-    except (TypeError, ValueError):
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _rows(columns: dict[str, list[Any]], name: str, trained: Trained) -> Iterator[tuple[str, Tensor]]:
-    shape = trained.info.input_shape
-    count = math.prod(shape)
-    features = trained.info.feature_names
-    if features and all(f in columns for f in features):
-        chosen = [columns[f] for f in features]
-    elif len(columns) == count and (not features or all(c.isdigit() for c in columns)):
-        chosen = list(columns.values())
-    elif features:
-        missing = next(f for f in features if f not in columns)
-        raise UserError(f"{name!r} has no column {missing!r}; {did_you_mean(missing, columns)}")
-    else:
-        raise UserError(f"{name!r} has {len(columns)} columns; the model takes {count} numbers a row.")
-    values = torch.empty(len(chosen[0]), count)
-    for i, column in enumerate(chosen):
-        for row, cell in enumerate(column):
-            number = _number(cell)
-            if number is None:
-                raise UserError(f"{name!r} row {row + 1}: {cell!r} is not a finite number.")
-            values[row, i] = number
-    for row, x in enumerate(_prepared(values.reshape(-1, *shape), trained, name)):
-        yield f"{name} row {row + 1}", x
-
-
-def _predicted(
-    trained: Trained, net: torch.nn.Module, waiting: list[tuple[str, Tensor]], device: torch.device, top: int
-) -> Iterator[Prediction]:
-    if not waiting:
-        return
-    with evaluating(net), torch.inference_mode():
-        logits = logits_of(net(torch.stack([x for _, x in waiting]).to(device))).float().cpu()
+def _predicted(trained: Trained, names: Sequence[str], logits: Tensor, top: int) -> Iterator[Prediction]:
     info = trained.info
     if info.task == "regression":
-        values = logits.reshape(len(logits), -1)
+        values = logits.reshape(len(logits), -1).double()
         if info.target_mean:
-            values = values * torch.tensor(info.target_std) + torch.tensor(info.target_mean)
-        for (name, _), row in zip(waiting, values.tolist(), strict=True):
+            values = values * torch.tensor(info.target_std, dtype=torch.float64) + torch.tensor(
+                info.target_mean, dtype=torch.float64
+            )
+        for name, row in zip(names, values.tolist(), strict=True):
             yield Prediction(name, row)
         return
     if logits.ndim == 1 or logits.shape[1] == 1:  # one logit for two classes
@@ -266,6 +214,6 @@ def _predicted(
     else:
         probabilities = logits.softmax(1)
     best = probabilities.topk(min(top, probabilities.shape[1]), 1)
-    for (name, _), ps, at in zip(waiting, best.values.tolist(), best.indices.tolist(), strict=True):
-        names = [info.class_names[i] if i < info.classes else str(i) for i in at]
-        yield Prediction(name, names[0], ps[0], tuple(zip(names, ps, strict=True)))
+    for name, ps, at in zip(names, best.values.tolist(), best.indices.tolist(), strict=True):
+        classes = [info.class_names[i] if i < info.classes else str(i) for i in at]
+        yield Prediction(name, classes[0], ps[0], tuple(zip(classes, ps, strict=True)))

@@ -50,7 +50,8 @@ def load(path: Path, trust_code: bool) -> Trained:
     info = DataInfo(
         experiment.data.name, data["task"], tuple(data["input_shape"]), data["outputs"], tuple(data["class_names"]),
         tuple(data.get("target_mean", ())), tuple(data.get("target_std", ())),
-        feature_names=tuple(data.get("feature_names", ())),
+        feature_names=tuple(data.get("feature_names", ())), target_names=tuple(data.get("target_names", ())),
+        raw_shape=tuple(data.get("raw_shape", ())), integer=bool(data.get("integer", False)), fingerprint=str(data.get("fingerprint", "")),
     )  # fmt: skip
     # The weights come from the checkpoint; those that training began with need not be there any more.
     net = build(experiment.model.model_copy(update={"weights": None, "freeze": ()}), info, experiment.loss.name)

@@ -159,7 +159,7 @@ def logits_of(output: Any) -> Any:
 
 def _check_output(net: nn.Module, info: DataInfo, loss: str | None, name: str) -> None:
     """Try the model on a batch of two, so that a misfit is told before training and not in the middle of it."""
-    sample = torch.zeros(2, *info.input_shape)
+    sample = info.example(2)
     was_training = net.training
     net.eval()
     try:
@@ -204,6 +204,13 @@ def first_line(error: BaseException) -> str:
     """The first line of an exception's message, without its full stop."""
     text = str(error).strip().splitlines()
     return (text[0] if text else type(error).__name__).rstrip(".")
+
+
+def channels_last_of(model: Model, net: nn.Module, info: DataInfo) -> bool:
+    """Whether a model of these data runs with the channels last in memory."""
+    if len(info.input_shape) != 3:
+        return False
+    return wants_channels_last(net) if model.channels_last is None else model.channels_last
 
 
 def wants_channels_last(net: nn.Module) -> bool:

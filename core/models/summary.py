@@ -66,9 +66,10 @@ class Summary:
 _STATE = {"SGD": 1, "RMSprop": 1, "Adagrad": 1, "Muon": 1, "Adafactor": 0}
 
 
-def summarize(net: nn.Module, input_shape: Sequence[int], batch_size: int, optimizer: str = "AdamW") -> Summary:
+def summarize(net: nn.Module, input_shape: Sequence[int], batch_size: int, optimizer: str = "AdamW",
+              integer: bool = False) -> Summary:  # fmt: skip
     """The summary of a model for inputs of that shape (one sample, without the batch)."""
-    shapes, sizes, flops = _trace(net, input_shape)
+    shapes, sizes, flops = _trace(net, input_shape, torch.int64 if integer else torch.float32)
     total = sum(p.numel() for p in net.parameters())
     root = _node(net, "", type(net).__name__, shapes, flops, max(total, 1))
     weights = sum(t.numel() * t.element_size() for t in (*net.parameters(), *net.buffers()))
@@ -77,13 +78,13 @@ def summarize(net: nn.Module, input_shape: Sequence[int], batch_size: int, optim
 
 
 def _trace(
-    net: nn.Module, input_shape: Sequence[int]
+    net: nn.Module, input_shape: Sequence[int], dtype: torch.dtype
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, int], dict[str, int]]:
     try:
-        return _forward(copy.deepcopy(net).to("meta"), torch.zeros(1, *input_shape, device="meta"))
+        return _forward(copy.deepcopy(net).to("meta"), torch.zeros(1, *input_shape, dtype=dtype, device="meta"))
     except Exception:
         # Some models make tensors on the CPU in forward, or look at values: those run for real.
-        return _forward(copy.deepcopy(net).cpu(), torch.zeros(1, *input_shape))
+        return _forward(copy.deepcopy(net).cpu(), torch.zeros(1, *input_shape, dtype=dtype))
 
 
 def _forward(net: nn.Module, sample: Tensor) -> tuple[dict[str, tuple[int, ...]], dict[str, int], dict[str, int]]:

@@ -74,11 +74,7 @@ class Evaluator:
 
     def logits(self, net: nn.Module, x: Tensor) -> Tensor:
         """The logits of a batch; with test-time augmentation the mean over each image and its mirror image."""
-        if self._channels_last and x.ndim == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        with self._autocast():
-            out = logits_of(net(x))
-            return (out + logits_of(net(x.flip(-1)))) / 2 if self._flip else out
+        return forward(net, x, self._autocast, self._channels_last, self._flip)
 
     def _metrics(self) -> dict[str, Metric]:
         device = self._device
@@ -174,6 +170,16 @@ def _user_metric(reference: str, device: torch.device) -> Any:
 
 def _short_name(reference: str) -> str:
     return reference.rpartition(":")[2].rpartition(".")[2]
+
+
+def forward(net: nn.Module, x: Tensor, autocast: Callable[[], Any], channels_last: bool, flip: bool) -> Tensor:
+    """The logits of a batch, as evaluation and prediction compute them; ``flip``: the mean over each image and its
+    mirror image."""
+    if channels_last and x.ndim == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    with autocast():
+        out = logits_of(net(x))
+        return (out + logits_of(net(x.flip(-1)))) / 2 if flip else out
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from core import distributed, toml
 from core.control import Control
-from core.errors import Diverged, TrainingError, UserError
+from core.errors import Diverged, TrainingError, UserCodeError, UserError
 from core.events import Failed, Finished, LogLine, Publisher, Started, Subscription
 from core.experiment import Experiment
 from core.hyperparameters import flat
@@ -73,6 +73,7 @@ class Session:
         self._mark: Mark | None = None
         self._writer: CheckpointWriter | None = None
         self._train_seconds = 0.0
+        self._notes: list[str] | None = []
         self._finished: Finished | None = None
         self._thread = threading.Thread(target=self._main, name="torchdeck-training", daemon=True)
 
@@ -106,7 +107,9 @@ class Session:
             self._train()
         except (UserError, TrainingError) as error:
             self.hopeless = isinstance(error, Diverged)
-            self._fail(str(error), isinstance(error, UserError) and not self._has_trained())
+            # What the user's own code raises in mid-run is a failed training; data that can't be read never are.
+            own_code = isinstance(error, UserCodeError) and self._has_trained()
+            self._fail(str(error), isinstance(error, UserError) and not own_code)
         except MemoryError as error:
             self.hopeless = True
             self._fail(f"Out of memory: {error}", False)
@@ -126,7 +129,11 @@ class Session:
             state = self._checkpoint_to_resume()
         elif first:
             check_root(self._root)
-        self._built = built = build(self.experiment, self.control, self._publisher.publish, self._warn, state)
+        try:
+            self._built = built = build(self.experiment, self.control, self._publisher.publish, self._warn, state)
+        except BaseException:
+            self._tell_notes()
+            raise
         trainer = built.trainer
         if first:
             self._open_run(built, trainer.step)
@@ -137,6 +144,7 @@ class Session:
         if self.trial is not None:
             trainer.judge = self.trial.judge
         self._publisher.publish(self._started(built))
+        self._tell_notes()
         began = time.monotonic()
         try:
             self.status = trainer.run()
@@ -323,7 +331,16 @@ class Session:
             self._built.trainer.trouble = self.trouble
 
     def _warn(self, text: str) -> None:
-        self._publisher.publish(LogLine(level="warning", message=text))
+        if self._notes is None:
+            self._publisher.publish(LogLine(level="warning", message=text))
+        else:
+            self._notes.append(text)
+
+    def _tell_notes(self) -> None:
+        """What was said while the run was built, now that those who write it down listen."""
+        notes, self._notes = self._notes or [], None
+        for text in dict.fromkeys(notes):
+            self._warn(text)
 
 
 def _short(name: str) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from core.checkpoints.export import Compared
     from core.evaluation.evaluate import Evaluated
     from core.evaluation.trained import Trained
+    from core.experiment import Data
 
 
 def _add_trained(parser: argparse.ArgumentParser) -> None:
@@ -160,18 +161,19 @@ def _samples(trained: Trained) -> tuple[torch.Tensor, bool]:
     """Real inputs for a comparison; made-up ones where the data are not here."""
     import torch
 
-    from core.data.load import evaluation_feed
+    from core.data.evaluation import evaluation_feed
 
     experiment = trained.experiment
     data = experiment.data.model_copy(update={"transforms": trained.transforms, "download": False, "workers": 0})
     try:
-        _, feed, _ = evaluation_feed(
-            experiment.model_copy(update={"data": data}), torch.device("cpu"), None, trained.info
-        )
+        experiment = experiment.model_copy(update={"data": data})
+        feed = evaluation_feed(experiment, trained.info, data, None, torch.device("cpu")).feed
         x, _ = next(iter(feed.epoch(0)))
         feed.close()
         return x[:64].contiguous(), True
     except UserError:
+        if trained.info.integer:
+            return trained.info.example(64), False
         return torch.randn(64, *trained.info.input_shape, generator=torch.Generator().manual_seed(0)), False
 
 
@@ -191,7 +193,7 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split",
         choices=("test", "val", "train", "all"),
-        help="which part (default: test, or all of data without one)",
+        help="which part (default: test of its own data, all of others)",
     )
     parser.add_argument("--device", default="auto", help="auto, cuda, cuda:N, mps or cpu")
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -206,10 +208,10 @@ def evaluate(options: argparse.Namespace) -> int:
     data = _data(trained, options)
     done = measure(trained, data, options.split, options.device, _warn)
     if options.json:
-        print_json({**describe(trained), "evaluated_on": done.data, "split": done.split, "samples": done.samples,
+        print_json({**describe(trained), "evaluated_on": done.data, "split": done.split, "samples": done.samples, "of": done.total,
                     "metrics": done.report.metrics, "confusion": done.report.confusion, "classes": done.class_names})  # fmt: skip
         return 0
-    say(f"{trained.path} on {done.data} ({done.split}, {done.samples:,} samples)")
+    say(f"{trained.path} on {done.data} ({done.split}, {done.samples:,} of {done.total:,} samples)")
     for name, value in done.report.metrics.items():
         print(f"  {name:<12}{f'{value:.2%}' if name in ('accuracy', 'top5', 'f1') else f'{value:.6g}'}")
     if done.report.confusion and len(done.class_names) <= 20:
@@ -227,11 +229,19 @@ def _data(trained: Trained, options: argparse.Namespace) -> Any:
         return None
     raw: dict[str, Any] = {"data": trained.experiment.data.model_dump(mode="json", exclude_none=True)}
     if options.data:
-        raw = {"data": data_table(options.data)}
+        raw = {"data": _like_the_training(data_table(options.data), trained.experiment.data)}
     wrong = next((o for o in options.overrides if not o.startswith("data.")), None)
     if wrong is not None:
         raise UserError(f"--set {wrong!r}: only values of the data can be changed here, such as data.args.path.")
     return toml.build(toml.override(raw, options.overrides), "--data").data
+
+
+def _like_the_training(table: dict[str, Any], own: Data) -> dict[str, Any]:
+    """Another file of the kind that was trained on is read as that was: the same target, columns, names of arrays."""
+    if table["name"] != own.name or "args" not in table:
+        return table
+    kept = {key: value for key, value in own.args.items() if key not in ("path", "test_path") and value is not None}
+    return {**table, "args": {**kept, **table["args"]}}
 
 
 def data_table(name: str) -> dict[str, Any]:
@@ -239,9 +249,9 @@ def data_table(name: str) -> dict[str, Any]:
     path = Path(name).expanduser()
     if path.is_dir():
         return {"name": "ImageFolder", "args": {"path": name}}
-    if path.suffix in (".csv", ".tsv", ".parquet") and path.is_file():
+    if path.suffix.lower() in (".csv", ".tsv", ".parquet") and path.is_file():
         return {"name": "table", "args": {"path": name}}
-    if path.suffix == ".npz" and path.is_file():
+    if path.suffix.lower() == ".npz" and path.is_file():
         return {"name": "npz", "args": {"path": name}}
     return {"name": name}
 
@@ -269,7 +279,7 @@ def predict(options: argparse.Namespace) -> int:
     trained = _load(options)
     from core.evaluation.predict import predict as look
 
-    found = look(trained, options.input, sys.stdin.buffer, options.device, options.top)
+    found = look(trained, options.input, sys.stdin.buffer, options.device, options.top, _warn)
     if options.json:
         for one in found:
             print(jsons.dumps(one.record()), flush=True)

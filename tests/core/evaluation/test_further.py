@@ -71,7 +71,7 @@ def test_other_data_are_prepared_like_those_of_the_training(digits: Path, tmp_pa
     done = evaluate(best(digits), data(name="ImageFolder", args={"path": str(tmp_path / "photos")}), warn=said.append)
     assert (done.split, done.samples) == ("all", 200)
     assert done.report.metrics["accuracy"] > 0.93
-    assert "Grayscale is put first" in said[0]
+    assert "Grayscale and Resize are put first" in said[0]
 
 
 def test_labels_are_matched_by_name(train: Train, tmp_path: Path) -> None:

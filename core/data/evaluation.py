@@ -1,0 +1,172 @@
+"""Data that a trained model is evaluated on or predicts for: prepared by the very code that prepared its training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from core.data import samples, transforms
+from core.data.batches import Batch, Feed
+from core.data.classes import check, class_names, order_of_classes
+from core.data.feeds import FeedMaker, Preparation
+from core.data.fingerprint import fingerprint
+from core.data.load import load_source
+from core.data.source import DataInfo, Part, Source
+from core.data.split import split
+from core.data.statistics import measure
+from core.errors import UserError
+from core.experiment import Data, Experiment, Transform
+
+#: Parameters of data sets that are paths.
+_PATHS = ("path", "test_path")
+
+
+class Chained(Feed):
+    """Several feeds, one after the other."""
+
+    def __init__(self, feeds: Sequence[Feed]) -> None:
+        self._feeds = feeds
+
+    def __len__(self) -> int:
+        return sum(map(len, self._feeds))
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of all of them."""
+        for feed in self._feeds:
+            yield from feed.epoch(epoch)
+
+    def close(self) -> None:
+        """Let go of what is held."""
+        for feed in self._feeds:
+            feed.close()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated: the feed, which part of the data it is, and how many samples of how many."""
+
+    info: DataInfo
+    feed: Feed
+    #: test, val, train or all.
+    split: str
+    samples: int
+    total: int
+
+
+def evaluation_feed(experiment: Experiment, trained: DataInfo, own: Data, split_name: str | None, device: torch.device,
+                    warn: Callable[[str], None] = lambda text: None) -> Evaluation:  # fmt: skip
+    """One part of a data set, prepared for evaluation by a model that was trained on ``trained`` (the data ``own``).
+
+    ``split_name``: test, val, train or all. None: of the very data of the training, by path and content, the test set
+    (the validation set where there is none); of other data everything. Labels are matched by the names of classes.
+
+    Raises UserError for data that the model can't be evaluated on.
+    """
+    data = as_trained(experiment.data, trained)
+    channels = trained.input_shape[0] if len(trained.input_shape) == 3 else 3
+    source = load_source(data, "RGBA" if channels == 4 else "RGB")
+    for note in source.notes:
+        warn(note)
+    classes = class_names(source, data)
+    check(source, data.name, len(classes), training=False)
+    if source.task != trained.task:
+        raise UserError(f"data.name = {data.name!r} is {source.task}, but the model was trained for {trained.task}.")
+    order = order_of_classes(source, classes, trained, data.name)
+    same = _same(experiment.data, own, source, trained, warn)
+    parts = split(source, data, experiment.trainer)
+    if split_name is None:
+        split_name = ("test" if len(parts["test"][1]) else "val") if same else "all"
+    chosen = [parts[split_name]] if split_name != "all" else [(p, torch.arange(len(p))) for p in source.parts.values()]
+    count = sum(len(at) for _, at in chosen)
+    if not count:
+        raise UserError(f"data.name = {data.name!r} has no {split_name} samples.")
+    prepared = _preparation(data.transforms or (), source, parts["train"][1], trained, experiment, order, warn)
+    maker = FeedMaker(experiment, list(source.parts.values()), prepared, device, warn)
+    part, at = next((part, at) for part, at in chosen if len(at))
+    x, _ = maker.peek(part, at[:2])
+    info = DataInfo(data.name, source.task, tuple(x.shape[1:]), trained.outputs, trained.class_names,
+                    trained.target_mean, trained.target_std, {"evaluated": count}, source.place,
+                    trained.feature_names, trained.target_names, trained.integer)  # fmt: skip
+    feeds = [maker.make(part, at, training=False) for part, at in chosen if len(at)]
+    return Evaluation(info, feeds[0] if len(feeds) == 1 else Chained(feeds), split_name, count,
+                      sum(map(len, source.parts.values())))  # fmt: skip
+
+
+def prediction_feed(experiment: Experiment, trained: DataInfo, part: Part, image: bool, device: torch.device) -> Feed:
+    """The samples of a part without targets, in their order, prepared as for evaluation.
+
+    Raises UserError when they don't fit the model.
+    """
+    data = experiment.data.model_copy(update={"target_transforms": ()})
+    experiment = experiment.model_copy(update={"data": data})
+    source = Source(part, None, trained.task, image, place="the inputs")
+    empty = torch.zeros(0, dtype=torch.float64)
+    chosen = _fitted(data.transforms or (), source, part, trained, lambda text: None)
+    maker = FeedMaker(
+        experiment, [part], Preparation(chosen, 0, empty, empty, trained.integer), device, lambda text: None
+    )
+    return maker.make(part, torch.arange(len(part)), training=False, workers=0)
+
+
+def as_trained(data: Data, trained: DataInfo) -> Data:
+    """The data with what a file does not say itself as it was in the training: the task, the columns of a table."""
+    if data.name not in ("table", "npz"):
+        return data
+    known: dict[str, object] = {"task": trained.task}
+    if data.name == "table" and trained.target_names:
+        known |= {"target": trained.target_names[0], "features": list(trained.feature_names)}
+    given = {key: value for key, value in data.args.items() if value not in (None, "auto")}
+    return data.model_copy(update={"args": {**data.args, **known, **given}})
+
+
+def _same(data: Data, own: Data, source: Source, trained: DataInfo, warn: Callable[[str], None]) -> bool:
+    """Whether these are the very data of the training, by path and content."""
+    if _place(data) != _place(own):
+        return False
+    if not trained.fingerprint:
+        warn("The checkpoint does not tell the content of its data; the same path is taken for the same data.")
+        return True
+    if fingerprint(source) == trained.fingerprint:
+        return True
+    if data == own:
+        warn(f"The data {data.name!r} have changed since the training: the parts may not be those of then.")
+    return data == own
+
+
+def _place(data: Data) -> tuple[object, ...]:
+    args = data.resolved()
+    paths = [str(Path(str(args[name])).expanduser().resolve()) for name in _PATHS if args.get(name)]
+    others = {name: value for name, value in data.args.items() if name not in (*_PATHS, "task", "target", "features")}
+    return (data.name, data.root, paths, others)
+
+
+def _preparation(chosen: Sequence[Transform], source: Source, train_at: Tensor, trained: DataInfo, experiment: Experiment,
+                 order: Tensor | None, warn: Callable[[str], None]) -> Preparation:  # fmt: skip
+    fitted = _fitted(chosen, source, source.train, trained, warn)
+    fitted = measure(fitted, source, train_at, experiment.trainer.seed, warn)
+    mean, std = (torch.tensor(values, dtype=torch.float64) for values in (trained.target_mean, trained.target_std))
+    return Preparation(fitted, len(trained.class_names), mean, std, trained.integer, order)
+
+
+def _fitted(chosen: Sequence[Transform], source: Source, part: Part, trained: DataInfo,
+            warn: Callable[[str], None]) -> tuple[Transform, ...]:  # fmt: skip
+    """The transforms, with what makes other images like those of the training put first."""
+    if not source.image or len(trained.input_shape) != 3:
+        return tuple(chosen)
+    streamed = isinstance(part, samples.Samples)
+    first = transforms.as_tensor(samples.first_sample(part, source.place)[0])
+    raw_shape = trained.raw_shape if len(trained.raw_shape) == 3 else trained.input_shape
+    if first.ndim != 3:
+        return tuple(chosen)
+    fitted = transforms.fitted(chosen, first, raw_shape, streamed)
+    added = [t.name for t in fitted[: len(fitted) - len(chosen)]]
+    if added and tuple(first.shape) != tuple(raw_shape):
+        verb = "is" if len(added) == 1 else "are"
+        warn(
+            f"The images of {source.place!r} are made like those of the training: {' and '.join(added)} {verb} put first."
+        )
+    return fitted

@@ -1,0 +1,153 @@
+"""From a part of the data to a feed of batches: one preparation for training, evaluation, prediction and preview."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from core import catalog, devices, usercode
+from core.data import samples, transforms
+from core.data.batches import Batch, Feed, FeedOptions, ResidentFeed, evaluation_batch_size, resident_device
+from core.data.loader import LoaderFeed, Reader, default_workers
+from core.data.source import Arrays, Part
+from core.distributed import world
+from core.errors import UserError
+from core.experiment import Experiment, Transform
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How samples become what the model gets."""
+
+    transforms: Sequence[Transform]
+    #: How many classes; 0 in regression.
+    classes: int
+    #: Mean and standard deviation of each target, in float64, which are taken out; empty: none are.
+    mean: Tensor
+    std: Tensor
+    #: Whether inputs are whole numbers, which stay so.
+    integer: bool = False
+    #: For each class of the data its number in the training; None where they are the same.
+    order: Tensor | None = None
+
+
+class FeedMaker:
+    """Makes the feeds of an experiment."""
+
+    def __init__(self, experiment: Experiment, parts: Sequence[Part], prepared: Preparation, device: torch.device,
+                 warn: Callable[[str], None]) -> None:  # fmt: skip
+        self._experiment, self._prepared, self._device, self._warn = experiment, prepared, device, warn
+        arrays = [p for p in parts if isinstance(p, Arrays)]
+        self._home = resident_device(arrays, device, devices.memory_free(device)) if arrays else device
+        self._moved: dict[int, Arrays] = {}
+        self._target_sample, self._target_op = _target_functions(experiment.data.target_transforms, prepared, device)
+
+    def make(self, part: Part, indices: Tensor, training: bool, workers: int | None = None) -> Feed:
+        """The feed of some samples of a part."""
+        trainer, data = self._experiment.trainer, self._experiment.data
+        pipeline = transforms.split(self._prepared.transforms, training, streamed=not isinstance(part, Arrays))
+        size = trainer.batch_size
+        options = FeedOptions(
+            batch_size=size if training else evaluation_batch_size(trainer.eval_batch_size, size),
+            device=self._device,
+            seed=trainer.seed,
+            ops=transforms.batch_transform(pipeline.batch, self._device),
+            target_op=self._target_op,
+            shuffle=training and data.shuffle,
+            random=training and transforms.draws(pipeline.batch),
+            training=training,
+            integer=self._prepared.integer,
+            rank=world().rank if training else 0,
+            processes=world().size if training else 1,
+        )
+        if workers is None:
+            chosen = data.workers
+            workers = chosen if chosen is not None else default_workers(self._device, devices.cores())
+        return self._feed(part, indices, options, pipeline, workers)
+
+    def peek(self, part: Part, indices: Tensor, training: bool = False) -> Batch:
+        """Some samples as a batch, read in this process, before any worker is started."""
+        pipeline = transforms.split(self._prepared.transforms, training, streamed=not isinstance(part, Arrays))
+        ops = transforms.batch_transform(pipeline.batch, self._device)
+        options = FeedOptions(len(indices), self._device, self._experiment.trainer.seed, ops, self._target_op, False,
+                              training and transforms.draws(pipeline.batch), integer=self._prepared.integer)  # fmt: skip
+        return next(iter(self._feed(part, indices, options, pipeline, workers=0).epoch(0)))
+
+    def _feed(
+        self, part: Part, indices: Tensor, options: FeedOptions, pipeline: transforms.Pipeline, workers: int
+    ) -> Feed:
+        """Indexed where they live, or read one by one where something needs single samples."""
+        if isinstance(part, Arrays) and not pipeline.needs_samples() and self._target_sample is None:
+            return ResidentFeed(self._resident(part), indices, options)
+        timeout = self._experiment.data.timeout
+        return LoaderFeed(self._reader(part, pipeline), indices, options, workers, timeout, self._warn)
+
+    def _resident(self, part: Arrays) -> Arrays:
+        """The data on their device; training and validation share one copy."""
+        if id(part) not in self._moved:
+            x, y = part.x, part.y
+            if self._home.type == "mps":  # which has no float64
+                x, y = (t.float() if t.dtype == torch.float64 else t for t in (x, y))
+            self._moved[id(part)] = Arrays(x.to(self._home), y.to(self._home))
+        return self._moved[id(part)]
+
+    def _reader(self, part: Part, pipeline: transforms.Pipeline) -> Reader:
+        listed = part if not isinstance(part, Arrays) else samples.Samples(_ArrayItems(part), part.y)
+        return Reader(
+            listed, transforms.sample_transform(pipeline.sample), self._target_sample or transforms.Composed(()),
+            self._experiment.trainer.seed, self._prepared.classes, self._experiment.data.name,
+        )  # fmt: skip
+
+
+class _ArrayItems(torch.utils.data.Dataset):
+    """Tensors read sample by sample, for transforms that need single samples."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._arrays = arrays
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self._arrays.x[index], self._arrays.y[index]
+
+
+def _target_functions(
+    chosen: Sequence[Transform], prepared: Preparation, device: torch.device
+) -> tuple[Callable[[Any], Any] | None, Callable[[Tensor], Tensor]]:
+    """Target transforms: one for single samples (None when not needed) and one for the batch on the device."""
+    steps: list[Callable[[Any], Any]] = []
+    one_hot, classes = False, prepared.classes
+    for transform in chosen:
+        if catalog.is_user_code(transform.name) or transform.name == "Lambda":
+            reference = transform.args().get("function", transform.name)
+            steps.append(usercode.load(reference, "data.target_transforms"))
+        elif classes:
+            one_hot = True
+        else:
+            raise UserError("data.target_transforms: OneHot needs classes, but this is regression.")
+    exact = torch.float32 if device.type == "mps" else torch.float64
+    mean, std = (t.to(device, exact) for t in (prepared.mean, prepared.std))
+    numbers = None if prepared.order is None else prepared.order.to(device)
+
+    def on_batch(y: Tensor) -> Tensor:
+        if numbers is not None and not y.is_floating_point():
+            y = numbers[y.long()]
+        if one_hot and y.ndim == 1:
+            return F.one_hot(y.long(), classes).float()
+        if classes:
+            return y.float() if y.is_floating_point() else y.long()
+        if not len(mean):
+            return y.float()
+        y = y.to(exact)  # beside a large offset float32 would lose what changes
+        return ((y - mean) / std if y.ndim > 1 else (y - mean[0]) / std[0]).float()
+
+    if not steps:
+        return None, on_batch
+
+    return transforms.Composed(steps), on_batch
