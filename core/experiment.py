@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from core import catalog
-from core.errors import UserError
+from core.errors import UserError, did_you_mean
+from core.runs.names import MEASURED, TAKEN, metric, short_name, watched
 from core.search.dimension import Dimension, space_of
 
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
@@ -431,11 +433,41 @@ class Experiment(Section):
                 f"loss.name = {self.loss.name!r} does not fit data.name = {self.data.name!r}, which is {task}; "
                 f"choose from {', '.join(fitting)}."
             )
+        self._check_metrics()
         if entry and entry.fact("family") in ("idx", "torchvision") and self.data.root:
             root = Path(self.data.root).expanduser()
             if root.exists() and not root.is_dir():
                 raise UserError(f"data.root = {self.data.root!r} is not a folder.")
         return self
+
+    def _check_metrics(self) -> None:
+        """Names of metrics: of the user's own each once and none that is taken; what decides must be measured."""
+        entry = self.data.entry()
+        task = entry.fact("task") if entry else None
+        built_in = tuple(dict.fromkeys(n for t, names in MEASURED.items() for n in names if task in (None, t)))
+        own = [short_name(reference) for reference in self.tracking.metrics]
+        for name in own:
+            if name in {"loss", *TAKEN, *(MEASURED[task] if task else ())}:
+                raise UserError(f"tracking.metrics: the name {name!r} is taken; call the metric something else.")
+            if own.count(name) > 1:
+                raise UserError(f"tracking.metrics has two metrics named {name!r}; call one of them something else.")
+        sought = [("trainer.best", self.trainer.best)]
+        if self.search.function is None:
+            sought += [("search.objectives", text) for text in self.search.objectives]
+        for key, text in sought:
+            self._check_sought(key, text, built_in, own)
+
+    def _check_sought(self, key: str, text: str, built_in: Sequence[str], own: Sequence[str]) -> None:
+        direction, _, _ = text.strip().rpartition(" ")
+        if direction.strip() not in ("", "maximize", "minimize"):
+            raise UserError(f"{key} = {text!r} is not of the form 'maximize METRIC' or 'minimize METRIC'.")
+        name = watched(text)[0]
+        name = metric(name)[1] if key == "search.objectives" else name
+        parts = tuple(f"{n}_" for n in (*own, "mae", "rmse", "r2"))  # of each class, or of each target
+        costs = ("parameters", "latency", "seconds") if key == "search.objectives" else ()
+        if name in ("auto", *built_in, *own, *costs) or name.startswith(parts):
+            return
+        raise UserError(f"{key} = {text!r} is not measured; {did_you_mean(name, [*built_in, *own, *costs])}")
 
     def to_share(self) -> Experiment:
         """What may stand in runs, checkpoints and databases: without the URL of a storage, which may hold a password, and

@@ -80,6 +80,11 @@ class Feed:
     def __len__(self) -> int:
         return len(self._bounds)
 
+    @property
+    def samples(self) -> int:
+        """How many samples there are."""
+        return len(self._indices)
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of that epoch from number ``start`` on: inputs [B, ...], targets [B] or [B, T]."""
         raise NotImplementedError

@@ -34,6 +34,11 @@ class Chained(Feed):
     def __len__(self) -> int:
         return sum(map(len, self._feeds))
 
+    @property
+    def samples(self) -> int:
+        """How many samples there are."""
+        return sum(feed.samples for feed in self._feeds)
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of all of them."""
         for feed in self._feeds:

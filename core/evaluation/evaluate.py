@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from core import devices
 from core.data.evaluation import evaluation_feed
-from core.data.source import DataInfo
 from core.errors import UserError
 from core.evaluation.trained import Trained
 from core.experiment import Data, Experiment
-from core.models.build import wants_channels_last
 from core.training.evaluation import Evaluator, Report
-from core.training.losses import build_loss
+from core.training.losses import Loss, build_loss
 
 
 @dataclass(frozen=True)
@@ -54,10 +51,9 @@ def evaluate(trained: Trained, data: Data | None = None, split: str | None = Non
         )
     target = trained.net if net is None else net
     target = target.to(chosen) if net is None else target
-    evaluator = Evaluator(
-        info, _loss(experiment, trained.info, chosen), chosen, nullcontext, experiment.trainer.flip_test, experiment.tracking.metrics,
-        wants_channels_last(target) if experiment.model.channels_last is None else experiment.model.channels_last,
-    )  # fmt: skip
+    channels_last = trained.channels_last if net is None else False
+    evaluator = Evaluator(info, _loss(trained, chosen), chosen, nullcontext, experiment.trainer.flip_test,
+                          experiment.tracking.metrics, channels_last)  # fmt: skip
     try:
         report = evaluator.evaluate(target, feed)
     finally:
@@ -75,12 +71,10 @@ def _with(trained: Trained, data: Data | None) -> Experiment:
     return trained.experiment.model_copy(update={"data": chosen})
 
 
-def _loss(experiment: Experiment, info: DataInfo, device: torch.device) -> Any:
-    weights = experiment.loss.args.get("class_weights")
-    if weights == "balanced":  # the training set's balance is not known here; what is reported is the plain mean
-        experiment = experiment.model_copy(
-            update={
-                "loss": experiment.loss.model_copy(update={"args": {**experiment.loss.args, "class_weights": None}})
-            }
-        )
-    return build_loss(experiment, info, device, None)
+def _loss(trained: Trained, device: torch.device) -> Loss:
+    """The loss of the training, with the weights that it had there and what it had learned."""
+    weights = None if trained.class_weights is None else torch.tensor(trained.class_weights)
+    loss = build_loss(trained.experiment, trained.info, device, None, weights)
+    if loss.module is not None and trained.loss_state is not None:
+        loss.module.load_state_dict(trained.loss_state)
+    return loss

@@ -19,7 +19,6 @@ from core.data.source import Arrays, Part, Samples
 from core.data.tables import rows_for
 from core.errors import UserError
 from core.evaluation.trained import Trained
-from core.models.build import channels_last_of
 from core.training.evaluation import evaluating, forward
 
 #: Images that are read ahead of their predictions.
@@ -188,11 +187,7 @@ def _logits(trained: Trained, x: Tensor, device: torch.device) -> Tensor:
     net = trained.net.to(device)
     flip = trained.experiment.trainer.flip_test and len(trained.info.input_shape) == 3
     with evaluating(net), torch.no_grad(), usercode.user_errors():
-        return (
-            forward(net, x, nullcontext, channels_last_of(trained.experiment.model, net, trained.info), flip)
-            .float()
-            .cpu()
-        )
+        return forward(net, x, nullcontext, trained.channels_last, flip).float().cpu()
 
 
 def _predicted(trained: Trained, names: Sequence[str], logits: Tensor, top: int) -> Iterator[Prediction]:

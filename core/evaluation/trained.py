@@ -15,7 +15,7 @@ from core.data.source import DataInfo
 from core.errors import UserError
 from core.evaluation.consent import refuse_code
 from core.experiment import Experiment, Transform
-from core.models.build import build
+from core.models.build import build, channels_last_of
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class Trained:
     transforms: tuple[Transform, ...]
     epoch: int
     step: int
+    #: Weights of the classes in the loss, and the state of a loss with parameters; None where there are none.
+    class_weights: tuple[float, ...] | None = None
+    loss_state: dict[str, torch.Tensor] | None = None
+    channels_last: bool = False
 
 
 def load(path: Path, trust_code: bool) -> Trained:
@@ -62,7 +66,10 @@ def load(path: Path, trust_code: bool) -> Trained:
         first = str(error).splitlines()[-1].strip()
         raise UserError(f"{str(path)!r} does not fit the model that it names any more: {first}") from None
     transforms = tuple(Transform.model_validate(t) for t in data.get("transforms", ()))
-    return Trained(path, experiment, info, net.eval(), weights, transforms, int(state["epoch"]), int(state["step"]))
+    class_weights = data.get("class_weights")
+    channels_last = data.get("channels_last", channels_last_of(experiment.model, net, info))
+    return Trained(path, experiment, info, net.eval(), weights, transforms, int(state["epoch"]), int(state["step"]),
+                   tuple(class_weights) if class_weights else None, state.get("loss"), bool(channels_last))  # fmt: skip
 
 
 def describe(trained: Trained) -> dict[str, Any]:

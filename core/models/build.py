@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core import usercode
+from core import catalog, usercode
 from core.data.source import DataInfo
 from core.errors import UserCodeError, UserError
 from core.experiment import Model
@@ -183,6 +183,8 @@ def _check_output(net: nn.Module, info: DataInfo, loss: str | None, name: str) -
         raise UserError(
             f"model.name = {name!r} returned a {type(output).__name__}; a tensor [batch, outputs] is needed."
         )
+    if loss and catalog.is_user_code(loss):
+        return  # a loss of the user's judges by itself
     expected = [2, info.outputs]
     allowed: list[list[int]] = [expected]
     if info.outputs == 1:

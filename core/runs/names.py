@@ -4,10 +4,146 @@ from __future__ import annotations
 
 import re
 
-#: Higher is better for these; of all others the least value is the best.
-HIGHER = frozenset(
-    {"accuracy", "top5", "f1", "r2", "auc", "auroc", "precision", "recall", "map", "miou", "iou", "bleu"}
+#: Words in the names of metrics of which more is better, and of which less is: the field's usual ones.
+_HIGHER = frozenset(
+    [
+        "accuracy",
+        "acc",
+        "auc",
+        "auroc",
+        "roc",
+        "aucroc",
+        "auprc",
+        "prauc",
+        "aucpr",
+        "ap",
+        "auap",
+        "map",
+        "map50",
+        "map75",
+        "mar",
+        "f1",
+        "f2",
+        "fbeta",
+        "fscore",
+        "dice",
+        "iou",
+        "jaccard",
+        "miou",
+        "kappa",
+        "mcc",
+        "matthews",
+        "ndcg",
+        "dcg",
+        "mrr",
+        "hit",
+        "hits",
+        "precision",
+        "recall",
+        "sensitivity",
+        "specificity",
+        "tpr",
+        "tnr",
+        "ppv",
+        "npv",
+        "psnr",
+        "ssim",
+        "msssim",
+        "r2",
+        "bleu",
+        "sacrebleu",
+        "rouge",
+        "rouge1",
+        "rouge2",
+        "rougel",
+        "meteor",
+        "cider",
+        "spice",
+        "chrf",
+        "bertscore",
+        "spearman",
+        "spearmanr",
+        "pearson",
+        "pearsonr",
+        "kendall",
+        "corr",
+        "correlation",
+        "ccc",
+        "concordance",
+        "cindex",
+        "top1",
+        "top3",
+        "top5",
+        "top10",
+        "explained",
+        "purity",
+        "nmi",
+        "ari",
+        "silhouette",
+        "auprg",
+    ]
 )
+_LOWER = frozenset(
+    [
+        "loss",
+        "error",
+        "err",
+        "rmse",
+        "mse",
+        "mae",
+        "mape",
+        "smape",
+        "msle",
+        "rmsle",
+        "medae",
+        "mase",
+        "perplexity",
+        "ppl",
+        "nll",
+        "wer",
+        "cer",
+        "ter",
+        "mer",
+        "eer",
+        "fid",
+        "kid",
+        "lpips",
+        "brier",
+        "ece",
+        "mce",
+        "hamming",
+        "divergence",
+        "kl",
+        "kld",
+        "distance",
+        "dist",
+        "emd",
+        "chamfer",
+        "hausdorff",
+        "fpr",
+        "fnr",
+        "far",
+        "frr",
+        "bpb",
+        "bpc",
+        "bpd",
+        "crps",
+        "pinball",
+        "huber",
+        "regret",
+        "latency",
+        "residual",
+        "deviance",
+        "bce",
+        "ce",
+    ]
+)
+
+#: The metrics that are measured by task, and what else has a curve of its own.
+MEASURED = {
+    "classification": ("loss", "accuracy", "top5", "f1"), "regression": ("loss", "mae", "rmse", "r2"),
+}  # fmt: skip
+TAKEN = ("learning_rate", "gradient_norm", "samples_per_second", "data_wait", "memory", "epoch", "step")
 
 _PARTS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "eval": "val",
@@ -48,15 +184,33 @@ def metric(name: str) -> tuple[str, str]:
     return (part, rest) if slash and part in ("train", "val", "test") else ("", _ALIASES.get(lower, name))
 
 
-def watched(text: str) -> tuple[str, bool]:
-    """A metric that decides, and whether more of it is better: told by its name, or by ``maximize my_metric``."""
+def watched(text: str) -> tuple[str, bool | None]:
+    """A metric that decides, and whether more of it is better: told by its name, or by ``maximize my_metric``; None where
+    neither tells. ``val_loss`` is the loss."""
     direction, _, name = text.strip().rpartition(" ")
+    part, plain = metric(name)
+    name = plain if part == "val" else name
     if direction.strip() in ("maximize", "minimize"):
         return name, direction.strip() == "maximize"
-    return text.strip(), higher_is_better(text.strip())
+    return name, known_direction(name)
+
+
+def known_direction(name: str) -> bool | None:
+    """Whether more of a metric is better, told from the words in its name; None where they don't tell.
+
+    A loss or an error of something good (``dice_loss``) is still a loss.
+    """
+    words = re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
+    if any(word in _LOWER for word in words):
+        return False
+    return True if any(word in _HIGHER for word in words) else None
 
 
 def higher_is_better(name: str) -> bool:
-    """Whether more of a metric is better, told from its name."""
-    last = re.split(r"[/]", name)[-1].lower()
-    return _ALIASES.get(last, last) in HIGHER
+    """Whether more of a metric is better, told from its name; where that does not tell, less is."""
+    return bool(known_direction(name))
+
+
+def short_name(reference: str) -> str:
+    """What a metric of the user's is called: ``recall`` for path/to/met.py:recall."""
+    return reference.rpartition(":")[2].rpartition(".")[2]

@@ -64,14 +64,21 @@ def _objective(text: str, experiment: Experiment) -> Objective:
         raise UserError(
             f"search.objectives: {text!r} can't be sought: {why}; name the validation's metric, such as {metric!r}."
         )
-    if not direction and name not in COSTS:
-        higher = names.higher_is_better(metric)
+    if not direction and name not in (*COSTS, "auto"):
+        higher = names.known_direction(metric)
+    if name in COSTS and not direction:
+        higher = False
+    if higher is None:
+        raise UserError(
+            f"search.objectives: it is not known whether more of {text!r} is better; write 'maximize {metric}' or "
+            f"'minimize {metric}'."
+        )
     if experiment.trainer.validation_share == 0 and name not in COSTS:
         raise UserError("search.objectives needs a validation set; set trainer.validation_share above 0.")
     return Objective(metric if name not in COSTS else name, higher)
 
 
-def _usual(experiment: Experiment) -> tuple[str, bool]:
+def _usual(experiment: Experiment) -> tuple[str, bool | None]:
     entry = experiment.data.entry()
     if experiment.trainer.best != "auto":
         return names.watched(experiment.trainer.best)

@@ -17,8 +17,12 @@ from core.errors import UserError
 from core.events import Event
 from core.experiment import Experiment
 from core.models.build import build as build_model
-from core.models.build import wants_channels_last
+from core.models.build import channels_last_of
+from core.models.layout import takes_channels_last
+from core.runs.names import MEASURED, short_name
 from core.training import losses
+from core.training.evaluation import evaluating
+from core.training.losses import find_kind
 from core.training.random import seed_everything
 from core.training.state import restore
 from core.training.trainer import Trainer
@@ -59,22 +63,25 @@ def build(
     seed_everything(options.seed)
     loss_kind = experiment.loss.name or ""
     net = build_model(experiment.model, data.info, loss_kind, warn).to(device)
-    channels_last = experiment.model.channels_last
-    if len(data.info.input_shape) == 3 and (wants_channels_last(net) if channels_last is None else channels_last):
+    if channels_last_of(experiment.model, net, data.info) and takes_channels_last(net, data.sample, experiment.model):
         net = net.to(memory_format=torch.channels_last)
     loss = losses.build_loss(experiment, data.info, device, data.train_targets)
+    if loss.module is not None and distributed.world().size > 1:
+        raise UserError(
+            f"loss.name = {experiment.loss.name!r} has parameters, which several processes don't train together."
+        )
     trainer = Trainer(experiment, data, net, loss, device, control, publish)
-    _check_loss(trainer)
+    _try_out(trainer, warn)
     state = distributed.share(state)
     if state is not None:
         restore(trainer, state)
-    if not distributed.world().first:
-        # Weights and order are the same everywhere; what dropout draws must not be.
-        seed_everything(derive(options.seed, "rank", distributed.world().rank, trainer.step))
         if trainer.step > trainer.total_steps:
             raise UserError(
                 f"--resume: the run is at step {trainer.step:,}, beyond the {trainer.total_steps:,} that are asked for."
             )
+    if not distributed.world().first:
+        # Weights and order are the same everywhere; what dropout draws must not be.
+        seed_everything(derive(options.seed, "rank", distributed.world().rank, trainer.step))
     return Built(
         experiment=experiment,
         device=device,
@@ -103,32 +110,74 @@ def _set_switches(experiment: Experiment, device: torch.device) -> None:
         torch.cuda.set_device(device)
 
 
-def _check_loss(trainer: Trainer) -> None:
-    """Try the loss on two samples, so that a misfit is told before training."""
+def _try_out(trainer: Trainer, warn: Callable[[str], None]) -> None:
+    """Try model, loss and metrics on a few real samples, so that a misfit is told before training.
+
+    Raises UserError for a loss that can't take the outputs or gives no number, and for what is not measured.
+    """
     from core.models.build import first_line
+    from core.training.random import unchanged_random_states
     from core.usercode import user_errors
 
-    info = trainer.data.info
-    outputs = torch.zeros(2, info.outputs, device=trainer.device)
-    one_hot = any(t.name == "OneHot" for t in trainer.experiment.data.target_transforms)
-    if info.classes and not one_hot:
-        y = torch.zeros(2, dtype=torch.long, device=trainer.device)
-    else:
-        y = torch.zeros(2, info.outputs, device=trainer.device)
-        y = y if info.outputs > 1 or one_hot else y[:, 0]
+    name, own = trainer.experiment.loss.name, trainer.loss.own
+    x, y = (t.to(trainer.device) for t in (trainer.data.sample, trainer.data.sample_targets))
     try:
-        with user_errors():
-            value = trainer.loss(outputs, y)
+        with evaluating(trainer.net), torch.no_grad(), unchanged_random_states(trainer.device), user_errors():
+            out = trainer.evaluator.logits(trainer.net, x).float()
+            value = trainer.loss(out, y)
+            if isinstance(value, torch.Tensor) and value.numel() == 1:
+                trainer.loss.kind = find_kind(trainer.loss, out, y)
     except UserError:
         raise
     except Exception as error:
-        raise UserError(
-            f"loss.name = {trainer.experiment.loss.name!r} can't take the model's outputs: {first_line(error)}."
-        ) from None
+        raise UserError(f"loss.name = {name!r} can't take the model's outputs: {first_line(error)}.") from None
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
-        raise UserError(
-            f"loss.name = {trainer.experiment.loss.name!r} must return one number as a tensor, not {value!r}."
+        raise UserError(f"loss.name = {name!r} must return one number as a tensor, not {value!r}.")
+    if own:
+        _tell_loss(trainer, name, warn)
+    fits = trainer.evaluator.fits(out, y)
+    trainer.counts_right = trainer.counts_right and fits
+    if not fits:
+        task = trainer.data.info.task
+        left_out = ", ".join(n for n in MEASURED[task] if n != "loss")
+        warn(
+            f"The outputs have the shape {list(out.shape[1:])} and are judged by the loss alone: {left_out} are not measured."
         )
+    trainer.evaluator.try_out(out, y)
+    _check_watched(trainer, fits)
+
+
+def _tell_loss(trainer: Trainer, name: str | None, warn: Callable[[str], None]) -> None:
+    module = trainer.loss.module
+    if module is not None:
+        warn(
+            f"loss.name = {name!r} has {sum(p.numel() for p in module.parameters()):,} parameters, which are trained, too."
+        )
+    if trainer.loss.kind == "sum":
+        warn(f"loss.name = {name!r} sums over the batch; what is told of it is its mean over samples.")
+    if trainer.loss.kind == "whole":
+        warn(
+            f"loss.name = {name!r} is no mean and no sum over samples: validation and test compute it on all their outputs at "
+            "once"
+            + (
+                "; with trainer.accumulate its batches count by their samples."
+                if trainer.experiment.trainer.accumulate > 1
+                else "."
+            )
+        )
+
+
+def _check_watched(trainer: Trainer, fits: bool) -> None:
+    name, task = trainer.watched_name, trainer.data.info.task
+    own = [short_name(reference) for reference in trainer.experiment.tracking.metrics]
+    taken = next((n for n in own if n in MEASURED[task]), None)
+    if taken is not None:
+        raise UserError(f"tracking.metrics: the name {taken!r} is taken in {task}; call the metric something else.")
+    _ = trainer.watched_higher  # raises where it is not known
+    built_in = [n for n in MEASURED[task] if n == "loss" or fits]
+    other = {n for names in MEASURED.values() for n in names} - {*built_in, *own}
+    if name in other:
+        raise UserError(f"trainer.best = {name!r} is not measured for {task} here; choose from {', '.join(built_in)}.")
 
 
 def _activation_bytes(net: torch.nn.Module, data: LoadedData) -> int:

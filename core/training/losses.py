@@ -1,9 +1,10 @@
-"""Losses as functions of (logits, targets), and what the logits predict."""
+"""Losses of (logits, targets): what the gradient is of, how batches add up to the loss of a set, and what logits predict."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,46 @@ from core.data.source import DataInfo
 from core.errors import UserError
 from core.experiment import Experiment
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+Function = Callable[[Tensor, Tensor], Tensor]
+
+#: How the losses of batches make that of all their samples: their mean by samples, by the weights of the targets, their
+#: sum, or in no such way (then all outputs are needed at once).
+Kind = Literal["mean", "weighted", "sum", "whole"]
+
+
+class Loss:
+    """A loss, called with logits [N, C] and targets (classes [N], one-hot [N, C], or numbers), to a scalar."""
+
+    def __init__(self, function: Function, kind: Kind = "mean", weigh: Callable[[Tensor], Tensor] | None = None,
+                 own: bool = False, weights: Tensor | None = None) -> None:  # fmt: skip
+        self.function = function
+        self.kind: Kind = kind
+        self._weigh = weigh
+        #: Whether it is the user's own.
+        self.own = own
+        #: The weight of each class, where the catalog's loss has such.
+        self.weights = weights
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        return self.function(logits, y)
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The loss as a module with parameters of its own, which are trained; None for one without."""
+        inner = self.function
+        return inner if isinstance(inner, nn.Module) and any(True for _ in inner.parameters()) else None
+
+    def weight(self, y: Tensor) -> Tensor | int:
+        """What the loss of a batch counts for among those of others: its samples, or the weights of its targets."""
+        return self._weigh(y) if self._weigh is not None else len(y)
+
+    def share(self, loss: Tensor, y: Tensor, total: Tensor | float) -> Tensor:
+        """The part of a batch in the loss of the step that several batches make together; ``total``: of their weights."""
+        return loss if self.kind == "sum" else loss * (self.weight(y) / total)
+
+    def told(self, loss: Tensor, samples: int) -> Tensor:
+        """The loss of a step as it is told: a sum over the batch as its mean over samples."""
+        return loss / samples if self.kind == "sum" else loss
 
 
 def loss_name(experiment: Experiment, info: DataInfo) -> str:
@@ -23,9 +63,10 @@ def loss_name(experiment: Experiment, info: DataInfo) -> str:
 
 
 def build_loss(
-    experiment: Experiment, info: DataInfo, device: torch.device, train_targets: Tensor | None
-) -> LossFunction:
-    """The loss as a function of logits [N, C] and targets (classes [N], one-hot [N, C], or numbers), to a scalar.
+    experiment: Experiment, info: DataInfo, device: torch.device, train_targets: Tensor | None,
+    weights: Tensor | None = None,
+) -> Loss:  # fmt: skip
+    """The loss of an experiment. ``weights``: those of the classes that a training had, where they were balanced.
 
     Raises UserError when the loss does not fit the task.
     """
@@ -40,24 +81,30 @@ def build_loss(
             f"loss.name = {name!r} needs classes, but {info.name!r} is regression; choose mse, l1 or huber."
         )
     if name in ("cross_entropy", "nll"):
-        weight = _class_weights(args.get("class_weights"), info, train_targets, device)
+        given = args.get("class_weights")
+        weight = (
+            weights
+            if given == "balanced" and weights is not None
+            else _class_weights(given, info, train_targets, device)
+        )
+        weight = weight if weight is None else weight.to(device)
         smoothing = args.get("label_smoothing", 0.0)
         # log_softmax of log-probabilities is the same log-probabilities, so nll takes logits and those alike.
-        return functools.partial(F.cross_entropy, weight=weight, label_smoothing=smoothing)
+        function = functools.partial(F.cross_entropy, weight=weight, label_smoothing=smoothing)
+        if weight is None:
+            return Loss(function)
+        return Loss(function, "weighted", functools.partial(_weight_of, weight, -100), weights=weight)
     if name == "bce_with_logits":
-        return functools.partial(_bce, classes=info.classes, smoothing=args["label_smoothing"])
-    plain: dict[str, LossFunction] = {
+        return Loss(functools.partial(_bce, classes=info.classes, smoothing=args["label_smoothing"]))
+    plain: dict[str, Function] = {
         "mse": F.mse_loss, "l1": F.l1_loss, "huber": functools.partial(F.huber_loss, delta=args.get("delta", 1.0)),
     }  # fmt: skip
-    base = plain[name]
-    return (
-        functools.partial(_on_one_hot, base, classes=info.classes)
-        if classification
-        else functools.partial(_plain, base)
-    )
+    if classification:
+        return Loss(functools.partial(_on_one_hot, plain[name], classes=info.classes))
+    return Loss(functools.partial(_plain, plain[name]))
 
 
-def _user_loss(experiment: Experiment, device: torch.device) -> LossFunction:
+def _user_loss(experiment: Experiment, device: torch.device) -> Loss:
     reference = str(experiment.loss.name)
     target = usercode.load(reference, "loss.name")
     if isinstance(target, type):
@@ -68,7 +115,46 @@ def _user_loss(experiment: Experiment, device: torch.device) -> LossFunction:
         target = target.to(device)
     if not callable(target):
         raise UserError(f"loss.name = {reference!r} is not a loss: it can't be called.")
-    return target
+    reduction = getattr(target, "reduction", "mean")
+    if reduction == "none":
+        raise UserError(f"loss.name = {reference!r} has reduction='none', a number a sample; use 'mean' or 'sum'.")
+    if reduction == "mean" and type(target) in (nn.CrossEntropyLoss, nn.NLLLoss):
+        weigh = functools.partial(_weight_of, target.weight, target.ignore_index)
+        return Loss(target, "weighted", weigh, own=True)
+    return Loss(target, "whole", own=True)
+
+
+def _weight_of(weight: Tensor | None, ignored: int, y: Tensor) -> Tensor:
+    """What a mean cross-entropy is divided by: the weights of its targets (pytorch's CrossEntropyLoss, "reduction").
+    Targets that are probabilities count one each, whatever their weights."""
+    if y.is_floating_point():
+        return torch.tensor(float(len(y)), device=y.device)
+    counted = y != ignored
+    if weight is None:
+        return counted.sum().float()
+    return torch.where(counted, weight[torch.where(counted, y, 0)], 0.0).sum()
+
+
+def find_kind(loss: Loss, logits: Tensor, y: Tensor) -> Kind:
+    """How the losses of batches make that of all: tried on parts of a real batch, for a loss of the user's own."""
+    if loss.kind != "whole" or len(y) < 4:
+        return loss.kind
+    try:
+        kinds = {_kind_of(loss, logits, y, cut) for cut in (1, len(y) // 2, len(y) - 1)}
+    except Exception:
+        return "whole"  # it does not take parts that small: no way to tell
+    return kinds.pop() if len(kinds) == 1 else "whole"
+
+
+def _kind_of(loss: Loss, logits: Tensor, y: Tensor, cut: int) -> Kind:
+    noise = torch.Generator().manual_seed(cut)
+    order = torch.randperm(len(y), generator=noise).to(y.device)
+    outputs, targets = logits[order] + torch.randn(logits.shape, generator=noise).to(logits.device), y[order]
+    whole, a, b = (float(loss(outputs[part], targets[part])) for part in (slice(None), slice(cut), slice(cut, None)))
+    near = 1e-4 * (abs(whole) + abs(a) + abs(b)) + 1e-7
+    if abs(whole - (cut * a + (len(y) - cut) * b) / len(y)) < near:
+        return "mean"
+    return "sum" if abs(whole - a - b) < near else "whole"
 
 
 def _bce(logits: Tensor, y: Tensor, *, classes: int, smoothing: float) -> Tensor:
@@ -82,12 +168,12 @@ def _bce(logits: Tensor, y: Tensor, *, classes: int, smoothing: float) -> Tensor
     return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype))
 
 
-def _on_one_hot(base: LossFunction, logits: Tensor, y: Tensor, *, classes: int) -> Tensor:
+def _on_one_hot(base: Function, logits: Tensor, y: Tensor, *, classes: int) -> Tensor:
     target = y if y.ndim > 1 else F.one_hot(y, classes)
     return base(logits, target.to(logits.dtype))
 
 
-def _plain(base: LossFunction, outputs: Tensor, y: Tensor) -> Tensor:
+def _plain(base: Function, outputs: Tensor, y: Tensor) -> Tensor:
     # [N, 1] against [N] would broadcast to [N, N], quietly and wrongly.
     return base(outputs.reshape(y.shape), y.to(outputs.dtype))
 

@@ -32,6 +32,8 @@ def explain(error: Exception, experiment: Experiment, built: Built | None) -> st
     if device.type == "cuda":
         torch.cuda.empty_cache()
     free = devices.memory_free(device)
+    if built is None:
+        return f"Out of memory before the training began, while data or model were read: {wanted} was asked for, {free / 2**30:.2f} GiB is free now."
     size = experiment.trainer.batch_size
     advice = f"; set trainer.batch_size to {fitting_batch_size(size, built, free)} or less" if size > 1 else ""
     keep = f" and trainer.accumulate to {experiment.trainer.accumulate * 2} for the same steps" if size > 1 else ""

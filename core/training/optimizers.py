@@ -12,8 +12,10 @@ from core.errors import UserError
 from core.experiment import Optimizer
 
 
-def build_optimizer(options: Optimizer, net: nn.Module, device: torch.device) -> torch.optim.Optimizer:
-    """The optimizer over the parameters that are trained; fused into one kernel where torch has that.
+def build_optimizer(options: Optimizer, net: nn.Module, device: torch.device,
+                    loss: nn.Module | None = None) -> torch.optim.Optimizer:  # fmt: skip
+    """The optimizer over the parameters that are trained, those of a loss among them; fused into one kernel where torch
+    has that.
 
     Raises UserError when torch lacks it, or nothing is left to train.
     """
@@ -23,7 +25,12 @@ def build_optimizer(options: Optimizer, net: nn.Module, device: torch.device) ->
         raise UserError("The model has no parameter to train.")
     lr, decay = options.learning_rate(), options.decay()
     args = options.resolved()
+    own = [p for p in loss.parameters() if p.requires_grad] if loss is not None else []
     if entry.name == "Muon":
+        if own:
+            raise UserError(
+                "optimizer.name = 'Muon' does not train the parameters of a loss; choose another, such as AdamW."
+            )
         if options.body_lr != 1.0:
             raise UserError("optimizer.body_lr does not go with Muon, which has learning rates of its own.")
         return _muon(net, lr, decay, args, options.decay_norms_and_biases)
@@ -32,6 +39,8 @@ def build_optimizer(options: Optimizer, net: nn.Module, device: torch.device) ->
     if entry.name == "SGD" and args["nesterov"] and args["dampening"]:
         raise UserError("optimizer.args.nesterov needs optimizer.args.dampening = 0.")
     groups = _groups(net, decay, options.decay_norms_and_biases, lr, options.body_lr)
+    if own:
+        groups.append({"params": own, "weight_decay": 0.0})
     takes = _parameters(entry.name)
     if "weight_decay" in takes:
         args["weight_decay"] = decay

@@ -33,6 +33,8 @@ def capture(trainer: Trainer) -> dict[str, Any]:
             "target_std": list(info.target_std),
             "target_names": list(info.target_names),
             "integer": info.integer,
+            "class_weights": None if trainer.loss.weights is None else trainer.loss.weights.tolist(),
+            "channels_last": trainer.channels_last,
             "raw_shape": list(info.raw_shape),
             "fingerprint": info.fingerprint,
             "transforms": [_plain(t.record()) for t in trainer.data.transforms],
@@ -41,12 +43,18 @@ def capture(trainer: Trainer) -> dict[str, Any]:
         "step": trainer.step,
         "epoch_length": trainer.epoch_length,
         "model": trainer.net.state_dict(),
+        "loss": trainer.loss.module.state_dict() if trainer.loss.module is not None else None,
         "ema": {"model": trainer.ema.module.state_dict(), "averaged": trainer.ema.n_averaged} if trainer.ema else None,
         "optimizer": trainer.optimizer.state_dict(),
         "scheduler": trainer.scheduler.state_dict(),
         "scaler": trainer.scaler.state_dict(),
         "random": get_states(trainer.device),
-        "best": {"value": trainer.best_value, "epoch": trainer.best_epoch, "bad_epochs": trainer._bad_epochs},
+        "best": {
+            "value": trainer.best_value,
+            "loss": trainer.best_loss,
+            "epoch": trainer.best_epoch,
+            "bad_epochs": trainer._bad_epochs,
+        },
         "epoch_sums": _sums_so_far(trainer),
         "epoch_seconds": trainer._epoch_seconds_before + time.monotonic() - trainer._epoch_started,
     }
@@ -70,6 +78,8 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
     """
     try:
         trainer.net.load_state_dict(state["model"])
+        if trainer.loss.module is not None:
+            trainer.loss.module.load_state_dict(state["loss"])
         if trainer.ema is not None:
             if state["ema"] is None:
                 raise UserError("--resume: trainer.ema was not used before; it can't begin in mid-run.")
@@ -90,8 +100,10 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
         trainer.step = int(state["step"])
         best = state["best"]
         trainer.best_value, trainer.best_epoch, trainer._bad_epochs = best["value"], best["epoch"], best["bad_epochs"]
+        trainer.best_loss = best.get("loss")
         if trainer.step % trainer.epoch_length:
-            trainer._epoch_sums = [float(v) for v in state["epoch_sums"]]
+            sums = [float(v) for v in state["epoch_sums"]]
+            trainer._epoch_sums = sums if len(sums) == 4 else [*sums, sums[2]]  # before losses had weights
             trainer._epoch_seconds_before = float(state["epoch_seconds"])
         set_states(state["random"], trainer.device)
     except (KeyError, ValueError, RuntimeError, TypeError) as error:

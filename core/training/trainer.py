@@ -22,7 +22,7 @@ from core.control import Control
 from core.data.batches import Batch
 from core.data.load import LoadedData
 from core.data.transforms import resize
-from core.errors import Diverged, TrainingError
+from core.errors import Diverged, TrainingError, UserError
 from core.events import EpochEnded, Evaluated, Event, LogLine, StepSummary
 from core.experiment import Experiment
 from core.models.build import logits_of
@@ -30,7 +30,7 @@ from core.runs.names import watched
 from core.training import commands
 from core.training.ema import build_ema
 from core.training.evaluation import Evaluator, Report
-from core.training.losses import LossFunction
+from core.training.losses import Loss
 from core.training.optimizers import build_optimizer
 from core.training.schedules import Scheduler
 from core.training.window import Window
@@ -52,7 +52,7 @@ class Trainer:
     ``epoch`` and ``step`` count what is done. ``save`` is called with (state, best) when a checkpoint is due.
     """
 
-    def __init__(self, experiment: Experiment, data: LoadedData, net: nn.Module, loss: LossFunction,
+    def __init__(self, experiment: Experiment, data: LoadedData, net: nn.Module, loss: Loss,
                  device: torch.device, control: Control, publish: Callable[[Event], None]) -> None:  # fmt: skip
         options = experiment.trainer
         self.experiment, self.data, self.device = experiment, data, device
@@ -60,7 +60,7 @@ class Trainer:
         self.precision = devices.precision(options.precision, device)
         self.net = net
         self.loss = loss
-        self.optimizer = build_optimizer(experiment.optimizer, net, device)
+        self.optimizer = build_optimizer(experiment.optimizer, net, device, loss.module)
         self.epoch_length = -(-len(data.train) // options.accumulate)
         self.total_steps = options.steps or options.epochs * self.epoch_length
         self.total_epochs = -(-self.total_steps // self.epoch_length)
@@ -76,11 +76,15 @@ class Trainer:
         self.world = distributed.world()
         self._parallel = distributed.parallel(net, device)
         self._forward: Callable[[Tensor], Any] = torch.compile(self._parallel) if options.compile else self._parallel
-        self._parameters = [p for p in net.parameters() if p.requires_grad]
-        self._classification = data.info.task == "classification"
+        trained = [*net.parameters(), *(loss.module.parameters() if loss.module is not None else ())]
+        self._parameters = [p for p in trained if p.requires_grad]
+        #: Whether right answers are counted while training: not where the outputs are no classes.
+        self.counts_right = data.info.task == "classification"
 
         self.step = 0
         self.best_value: float | None = None
+        #: The loss of the best epoch, which decides between equal values.
+        self.best_loss: float | None = None
         self.best_epoch = 0
         self._bad_epochs = 0
         self.stopping = False
@@ -99,8 +103,8 @@ class Trainer:
         self.last_saved_step = -1
         self._wrote_at = time.monotonic()
 
-        #: Loss times samples, right answers, samples: over the epoch so far, added up step by step.
-        self._epoch_sums = [0.0, 0.0, 0.0]
+        #: Loss times weight, right answers, samples, weight: over the epoch so far, added up step by step.
+        self._epoch_sums = [0.0, 0.0, 0.0, 0.0]
         self._epoch_started = time.monotonic()
         self._epoch_seconds_before = 0.0
         self.window = Window()
@@ -180,6 +184,7 @@ class Trainer:
         every = self.experiment.tracking.every_steps
         self._summary_due = (self.step + 1) % every == 0 or self.window.overdue()
         samples = sum(len(y) for _, y in batches)
+        weight = sum(self.loss.weight(y) for _, y in batches)
         step_loss: Tensor | None = None
         for number, (x, y) in enumerate(batches, start=1):
             x = self._prepare(x)
@@ -188,12 +193,12 @@ class Trainer:
                     logits = logits_of(self._forward(x)).float()
                     loss = self.loss(logits, y)
                     if len(batches) > 1:
-                        loss = loss * (len(y) / samples)
+                        loss = self.loss.share(loss, y, weight)
                 self._check_finite(loss)
                 self.scaler.scale(loss).backward()
             detached = loss.detach()
             step_loss = detached if step_loss is None else step_loss + detached
-            if self._classification:
+            if self.counts_right:
                 self.window.outputs.append((logits.detach(), y))
         self._clip_and_measure()
         self.scaler.step(self.optimizer)
@@ -203,7 +208,7 @@ class Trainer:
             self.ema.update_parameters(self.net)
         self.step += 1
         assert step_loss is not None
-        self.window.add(step_loss, samples)
+        self.window.add(self.loss.told(step_loss, samples), samples, weight)
 
     def _unshared_until(self, last: bool) -> AbstractContextManager[Any]:
         """Among several processes, gradients are averaged once a step: with its last batch."""
@@ -281,8 +286,8 @@ class Trainer:
         bad = next((v for v in values if not math.isfinite(v)), None)
         if bad is not None and self.device.type != "cpu":
             raise self._diverged(bad)
-        train = {"loss": loss / window.samples}
-        if self._classification:
+        train = {"loss": loss}
+        if self.counts_right:
             train["accuracy"] = right / window.samples
         elapsed = max(time.perf_counter() - window.began, 1e-9)
         self.publish(
@@ -316,17 +321,20 @@ class Trainer:
     # --- end of an epoch -------------------------------------------------------------------------------------------
 
     def _end_epoch(self) -> None:
-        loss, right, samples = self._epoch_sums
-        train = {"loss": loss / samples} | ({"accuracy": right / samples} if self._classification else {})
+        loss, right, samples, weight = self._epoch_sums
+        train = {"loss": loss / weight if weight else math.nan}
+        if self.counts_right:
+            train["accuracy"] = right / samples
         report = self.evaluate()
         val = report.metrics if report else {}
         value, higher = self.watched(train, val)
         value = distributed.share(value)  # GPUs may differ in the last digit, and must decide alike
-        best = math.isfinite(value) and (
-            self.best_value is None or (value > self.best_value if higher else value < self.best_value)
-        )
+        loss_now = distributed.share((val or train).get("loss", math.nan))
+        best = self._is_better(value, loss_now, higher)
         if best:
-            self.best_value, self.best_epoch, self._bad_epochs = value, self.epoch, 0
+            tied = value == self.best_value
+            self.best_value, self.best_loss, self.best_epoch = value, loss_now, self.epoch
+            self._bad_epochs = self._bad_epochs + 1 if tied else 0  # a tie is no progress
         else:
             self._bad_epochs += 1
         if self.scheduler.epoch_ended(value, higher):
@@ -336,7 +344,7 @@ class Trainer:
                        learning_rate=self.scheduler.learning_rate(),
                        seconds=self._epoch_seconds_before + time.monotonic() - self._epoch_started, best=best)
         )  # fmt: skip
-        self._epoch_sums = [0.0, 0.0, 0.0]
+        self._epoch_sums = [0.0, 0.0, 0.0, 0.0]
         self._epoch_started, self._epoch_seconds_before = time.monotonic(), 0.0
         self.window.restart()
         if self._stalled():
@@ -346,6 +354,16 @@ class Trainer:
         last = self.step == self.total_steps
         if best or last or self._checkpoint_due() or time.monotonic() - self._wrote_at >= _EPOCH_CHECKPOINT:
             self.write_checkpoint(best)
+
+    def _is_better(self, value: float, loss: float, higher: bool) -> bool:
+        """Whether an epoch is the best so far; of equal ones the one with the lower loss is."""
+        if not math.isfinite(value):
+            return False
+        if self.best_value is None:
+            return True
+        if value == self.best_value:
+            return self.best_loss is not None and loss < self.best_loss
+        return value > self.best_value if higher else value < self.best_value
 
     def _stalled(self) -> bool:
         """Whether early stopping ends the run here."""
@@ -364,13 +382,24 @@ class Trainer:
     def watched_name(self) -> str:
         """Its name."""
         name = watched(self.experiment.trainer.best)[0]
-        return name if name != "auto" else "accuracy" if self._classification else "loss"
+        return name if name != "auto" else "accuracy" if self.counts_right else "loss"
 
     @property
     def watched_higher(self) -> bool:
-        """Whether more of it is better."""
+        """Whether more of it is better.
+
+        Raises UserError where neither the name, nor the metric itself, nor the user tells.
+        """
         best = self.experiment.trainer.best
-        return watched(self.watched_name if best == "auto" else best)[1]
+        higher = watched(self.watched_name if best == "auto" else best)[1]
+        if higher is None:
+            higher = self.evaluator.direction(self.watched_name)
+        if higher is None:
+            raise UserError(
+                f"trainer.best = {best!r}: it is not known whether more of it is better; write 'maximize {best}' or "
+                f"'minimize {best}'."
+            )
+        return higher
 
     def evaluate(self) -> Report | None:
         """Evaluate on the validation set, with the averaged weights where there are such; None without such a set."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
@@ -22,21 +23,23 @@ class Window:
     def restart(self) -> None:
         """Begin anew, after a summary."""
         self.losses: list[Tensor] = []
-        self.sizes: list[int] = []
+        #: What each step's loss counts for: its samples, or the weights of its targets (on the device).
+        self.weights: list[Tensor | int] = []
         #: Logits and targets of each batch, in classification: what is right is counted once a summary, not every step.
         self.outputs: list[tuple[Tensor, Tensor]] = []
         self.samples = 0
         self.waited = 0.0
         self.began = time.perf_counter()
 
-    def add(self, loss: Tensor, samples: int) -> None:
-        """One more step: its loss (on the device) and how many samples it saw."""
+    def add(self, loss: Tensor, samples: int, weight: Tensor | int) -> None:
+        """One more step: its loss (on the device), how many samples it saw, and what it counts for."""
         self.losses.append(loss)
-        self.sizes.append(samples)
+        self.weights.append(weight)
         self.samples += samples
 
     def read(self, sums: list[float]) -> tuple[float, float, list[float]]:
-        """Loss times samples and right answers of the window, and the loss of each step; added to ``sums``, too.
+        """The window's loss (the mean by weight), its right answers, and the loss of each step. Loss times weight, right
+        answers, samples and weight are added to ``sums``, too.
 
         They are added one step after the other, so that the sums are the same wherever a window ends. This waits for
         the device.
@@ -46,13 +49,21 @@ class Window:
         if self.outputs:
             logits, targets = (torch.cat(part) for part in zip(*self.outputs, strict=True))
             right = float((predicted(logits) == classes_of(targets)).sum())
-        total = 0.0
-        for loss, size in zip(losses, self.sizes, strict=True):
-            total += loss * size
-            sums[0] += loss * size
+        total = counted = 0.0
+        for loss, weight in zip(losses, self._read_weights(), strict=True):
+            part = loss * weight if weight else 0.0  # where all targets are ignored there is no loss
+            total += part
+            counted += weight
+            sums[0] += part
+            sums[3] += weight
         sums[1] += right
         sums[2] += self.samples
-        return total, right, losses
+        return total / counted if counted else math.nan, right, losses
+
+    def _read_weights(self) -> list[float]:
+        if self.weights and isinstance(self.weights[0], Tensor):
+            return torch.stack([torch.as_tensor(w) for w in self.weights]).tolist()
+        return [float(w) for w in self.weights]
 
     def overdue(self) -> bool:
         """Whether the last summary is so long ago that another is due, however few steps were done."""

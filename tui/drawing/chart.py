@@ -14,7 +14,7 @@ from rich.style import Style
 from textual.strip import Strip
 
 from core.runs.history import History
-from core.runs.names import HIGHER
+from core.runs.names import higher_is_better
 from core.runs.series import Floats, Series
 from tui.drawing.axes import Tick, log_ticks, reading, step_for, ticks
 from tui.drawing.canvas import Window, curve, points
@@ -152,7 +152,7 @@ def _curve(history: History, name: str, label: str, view: View, number: int) -> 
 
 
 def _best(series: Series, name: str) -> float:
-    higher = name.rpartition("/")[2] in HIGHER
+    higher = higher_is_better(name.rpartition("/")[2])
     values = series.high if higher else series.low
     with np.errstate(all="ignore"):
         if not np.isfinite(values).any():

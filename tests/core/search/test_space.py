@@ -210,7 +210,12 @@ def test_what_cannot_be_sought_is_told(overrides: list[str], said: str) -> None:
 
 
 def test_directions_come_from_names_or_words() -> None:
-    found = objectives(toml.load("digits", ['search.objectives=["val_acc", "minimize mine", "latency", "f1"]']))
+    found = objectives(
+        toml.load(
+            "digits",
+            ['search.objectives=["val_acc", "minimize mine", "latency", "f1"]', 'tracking.metrics=["m.py:mine"]'],
+        )
+    )
     assert [(o.name, o.higher) for o in found] == [
         ("accuracy", True),
         ("mine", False),

@@ -161,11 +161,9 @@ def test_when_all_fail_the_common_reason_is_told_and_the_search_ends(search: Sea
     assert "no such width" in worker.failure
 
 
-def test_an_objective_that_is_never_measured_is_told(search: Search) -> None:
-    _, worker, code = search("search.trials=9", "search.failures=2", 'search.objectives=["bleu"]')
-    assert code == 1
-    assert worker.failure is not None
-    assert "'bleu' is not measured; choose from loss, accuracy" in worker.failure.replace("maximize ", "")
+def test_an_objective_that_is_never_measured_is_told_before_the_search(search: Search) -> None:
+    with pytest.raises(UserError, match=r"search\.objectives = 'bleu' is not measured; choose from loss, accuracy"):
+        search("search.trials=9", "search.failures=2", 'search.objectives=["bleu"]')
 
 
 def test_several_objectives_have_a_front(search: Search) -> None:

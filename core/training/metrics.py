@@ -1,0 +1,270 @@
+"""Metrics over the samples of a whole set, whatever the batches: sums where they add up, else all outputs at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.metrics import Metric as IgniteMetric
+from torch import Tensor, nn
+
+from core import devices, usercode
+from core.data.source import DataInfo
+from core.distributed import world
+from core.errors import UserError, count
+from core.runs.names import short_name
+from core.training.losses import Loss, classes_of, predicted
+
+#: Numbers of a metric that gives several.
+_MOST = 100
+#: Targets that are told one by one, beside their mean.
+_TARGETS = 20
+
+
+class NoNumber(UserError):
+    """A metric of the user's gives something that is no number."""
+
+
+class Metric:
+    """Something measured over a set: ``update`` with each batch's outputs and targets, then ``compute``."""
+
+    def update(self, out: Tensor, y: Tensor) -> None:
+        """Take a batch: outputs [N, ...] and targets [N, ...], on the device."""
+        raise NotImplementedError
+
+    def compute(self) -> dict[str, float]:
+        """The figures by name."""
+        raise NotImplementedError
+
+
+class LossMetric(Metric):
+    """The loss of the set: that of the whole set in one batch, however it was cut."""
+
+    def __init__(self, loss: Loss, samples: int) -> None:
+        self._loss = loss
+        self._total: Any = 0.0
+        self._weight: Any = 0.0
+        self._samples = 0
+        self._whole = Whole("loss", loss, samples, "the loss") if loss.kind == "whole" else None
+
+    def update(self, out: Tensor, y: Tensor) -> None:
+        """Take a batch."""
+        if self._whole is not None:
+            self._whole.update(out, y)
+            return
+        value = self._loss(out, y).double() if out.device.type != "mps" else self._loss(out, y)
+        weight = self._loss.weight(y)
+        part = value if self._loss.kind == "sum" else value * weight
+        # A batch whose targets are all ignored has no loss.
+        self._total = self._total + (torch.where(weight > 0, part, 0.0) if isinstance(weight, Tensor) else part)
+        self._weight = self._weight + weight
+        self._samples += len(y)
+
+    def compute(self) -> dict[str, float]:
+        """The mean by weight; of a sum the mean over samples."""
+        if self._whole is not None:
+            return self._whole.compute()
+        weight = float(self._samples if self._loss.kind == "sum" else self._weight)
+        return {"loss": float(self._total) / weight if weight else math.nan}
+
+
+class Classification(Metric):
+    """Accuracy, top5 (of more than five classes), f1 (macro), and the confusion matrix [true, predicted]."""
+
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
+        self.confusion: Tensor | None = None
+        self._right: Any = 0
+        self._top5: Any = 0
+        self._seen = 0
+
+    def update(self, out: Tensor, y: Tensor) -> None:
+        """Take a batch of logits [N, C] and classes [N] or one-hot [N, C]."""
+        n, labels, guess = self._classes, classes_of(y), predicted(out)
+        self._seen += len(y)
+        self._right = self._right + (guess == labels).sum()
+        inside = (labels >= 0) & (labels < n)  # not what a loss ignores
+        cells = labels[inside] * n + guess[inside].clamp(max=n - 1)
+        found = torch.bincount(cells, minlength=n * n).reshape(n, n)
+        self.confusion = found if self.confusion is None else self.confusion + found
+        if n > 5 and out.ndim == 2 and out.shape[1] > 5:
+            self._top5 = self._top5 + (out.topk(5, 1).indices == labels[:, None]).any(1).sum()
+
+    def compute(self) -> dict[str, float]:
+        """The figures; classes that neither occur nor are predicted are left out of the mean (as scikit-learn does)."""
+        if self.confusion is None:
+            return {}
+        figures = {"accuracy": float(self._right) / self._seen}
+        if self._classes > 5:
+            figures["top5"] = float(self._top5) / self._seen
+        counts = self.confusion.cpu().double()
+        both = counts.sum(0) + counts.sum(1)
+        f1 = (2 * counts.diagonal() / both)[both > 0]
+        return figures | {"f1": float(f1.mean()) if len(f1) else math.nan}
+
+
+class Regression(Metric):
+    """mae, rmse and r2 of each target by itself, in its own unit and in float64, and the means over targets."""
+
+    def __init__(self, info: DataInfo) -> None:
+        self._names = info.target_names
+        self._count = 0
+        self._sums: Any = None
+        self._moments: Any = None
+
+    def update(self, out: Tensor, y: Tensor) -> None:
+        """Take a batch of predictions and targets [N] or [N, T] in their own unit."""
+        y = y.reshape(len(y), -1).to("cpu", torch.float64)
+        error = out.reshape(y.shape).to("cpu", torch.float64) - y
+        sums = torch.stack([error.abs().sum(0), (error**2).sum(0)])
+        n, mean = len(y), y.mean(0)
+        squares = ((y - mean) ** 2).sum(0)
+        if self._sums is None:
+            self._count, self._sums, self._moments = n, sums, (mean, squares)
+            return
+        # Chan, Golub and LeVeque 1979: nothing is lost beside a large offset.
+        total, (old, spread) = self._count + n, self._moments
+        away = mean - old
+        self._moments = (old + away * n / total, spread + squares + away**2 * (self._count * n / total))
+        self._sums, self._count = self._sums + sums, total
+
+    def compute(self) -> dict[str, float]:
+        """The figures. r2 as scikit-learn's r2_score has it: 1 or 0 for a target that never changes, by whether it is
+        met; NaN for a single sample."""
+        if self._sums is None:
+            return {}
+        absolute, squared = self._sums
+        spread = self._moments[1]
+        r2 = torch.where(spread > 0, 1 - squared / spread, (squared == 0).double())
+        if self._count < 2:
+            r2 = torch.full_like(r2, math.nan)
+        each = {"mae": absolute / self._count, "rmse": (squared / self._count).sqrt(), "r2": r2}
+        figures = {name: float(values.mean()) for name, values in each.items()}
+        if 1 < len(r2) <= _TARGETS:
+            names = self._names if len(self._names) == len(r2) else tuple(str(i) for i in range(len(r2)))
+            figures |= {f"{m}_{n}": float(v) for m, values in each.items() for n, v in zip(names, values, strict=True)}
+        return figures
+
+
+class Whole(Metric):
+    """A function of the outputs and targets of the whole set: they are gathered on the CPU, within bounds."""
+
+    def __init__(self, name: str, function: Callable[[Tensor, Tensor], Any], samples: int, what: str,
+                 classes: tuple[str, ...] = ()) -> None:  # fmt: skip
+        self._name, self._function, self._samples, self._what = name, function, samples, what
+        self._classes = classes
+        self._outputs: list[Tensor] = []
+        self._targets: list[Tensor] = []
+
+    def update(self, out: Tensor, y: Tensor) -> None:
+        """Keep a batch.
+
+        Raises UserError when all of them would take more than half of the free memory.
+        """
+        if not self._outputs:
+            needed = self._samples * (out[0].numel() * out.element_size() + y[0].numel() * y.element_size())
+            free = devices.memory_free(torch.device("cpu"))
+            if needed > free / 2:
+                raise UserError(
+                    f"{self._what} needs the outputs of all {self._samples:,} samples at once, {needed / 2**30:.1f} GiB of "
+                    f"{free / 2**30:.1f} GiB that are free; give a torchmetrics or Ignite metric, which adds up by batches."
+                )
+        self._outputs.append(out.detach().cpu())
+        self._targets.append(y.cpu())
+
+    def compute(self) -> dict[str, float]:
+        """What the function gives, once."""
+        value = self._function(torch.cat(self._outputs), torch.cat(self._targets))
+        return figures_of(self._name, value, self._what, self._classes)
+
+
+class Added(Metric):
+    """A torchmetrics or Ignite metric: updated batch by batch, and computed at the end."""
+
+    def __init__(self, name: str, metric: Any, what: str, classes: tuple[str, ...]) -> None:
+        self._name, self._metric, self._what, self._classes = name, metric, what, classes
+        metric.reset()
+
+    def update(self, out: Tensor, y: Tensor) -> None:
+        """Hand a batch on."""
+        if isinstance(self._metric, IgniteMetric):
+            self._metric.update(self._metric._output_transform((out, y)))
+        else:
+            self._metric.update(out, y)
+
+    def compute(self) -> dict[str, float]:
+        """What the metric gives."""
+        return figures_of(self._name, self._metric.compute(), self._what, self._classes)
+
+
+def figures_of(name: str, value: Any, what: str, classes: tuple[str, ...] = ()) -> dict[str, float]:
+    """A metric's value as figures by name: of a vector one for each class (or number), of a dict one for each key.
+
+    Raises NoNumber for what is none.
+    """
+    if isinstance(value, Mapping):
+        return {f"{name}_{key}": one for key, inner in value.items() for one in figures_of(name, inner, what).values()}
+    try:
+        if value is None or isinstance(value, str | bytes):
+            raise TypeError
+        array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise NoNumber(f"{what} gave {type(value).__name__} {value!r}; a number is needed.") from None
+    if array.size == 1:
+        return {name: float(array.reshape(()))}
+    if array.ndim != 1 or array.size > _MOST:
+        raise NoNumber(
+            f"{what} gave an array of the shape {list(array.shape)}; a number is needed, or a vector of {_MOST} at most."
+        )
+    names = classes if len(classes) == len(array) else tuple(str(i) for i in range(len(array)))
+    return {f"{name}_{n}": float(v) for n, v in zip(names, array, strict=True)}
+
+
+class UserMetric:
+    """A metric of the user's own: a function of (outputs, targets), or an object of torchmetrics or Ignite."""
+
+    def __init__(self, reference: str, device: torch.device) -> None:
+        self.name = short_name(reference)
+        self._what = f"tracking.metrics: {reference!r}"
+        target = usercode.load(reference, "tracking.metrics")
+        if isinstance(target, type):
+            target = usercode.call(target, {}, "tracking.metrics")
+        if isinstance(target, nn.Module):
+            target = target.to(device)
+        self._target: Any = target
+        self._adds = isinstance(target, IgniteMetric) or _is_torchmetrics(target)
+        if not (self._adds or callable(target)):
+            raise UserError(f"{self._what} is not a metric: it can't be called.")
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        """Whether more of it is better, where it tells."""
+        told = getattr(self._target, "higher_is_better", None)
+        return told if isinstance(told, bool) else None
+
+    def begin(self, samples: int, classes: tuple[str, ...]) -> Metric:
+        """The metric for one evaluation of so many samples."""
+        if self._adds:
+            return Added(self.name, self._target, self._what, classes)
+        return Whole(self.name, self._target, samples, self._what, classes)
+
+
+def _is_torchmetrics(target: Any) -> bool:
+    return isinstance(target, nn.Module) and all(hasattr(target, name) for name in ("update", "compute", "reset"))
+
+
+def user_metrics(references: tuple[str, ...], device: torch.device) -> list[UserMetric]:
+    """The metrics that tracking.metrics names.
+
+    Raises UserError for what is none, and in several processes for Ignite's, which add up over them.
+    """
+    made = [UserMetric(reference, device) for reference in references]
+    if world().size > 1 and any(isinstance(one._target, IgniteMetric) for one in made):
+        raise UserError(
+            f"tracking.metrics: Ignite's metrics would be added up over {count(world().size, 'process')} that each see every "
+            "sample; give a function or a torchmetrics metric."
+        )
+    return made

@@ -1,0 +1,222 @@
+"""Metrics are of samples, whatever the batches: against scikit-learn and torchmetrics on the gathered outputs."""
+
+from __future__ import annotations
+
+import math
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchmetrics
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ignite.metrics import Precision
+from sklearn import metrics as sk
+from torch import Tensor, nn
+
+from core import toml
+from core.data.batches import Feed
+from core.data.source import DataInfo
+from core.errors import UserError
+from core.runs.names import known_direction, watched
+from core.training.evaluation import Evaluator, Report
+from core.training.losses import Loss, build_loss, find_kind
+
+CPU = torch.device("cpu")
+sizes = st.integers(1, 40)
+
+
+class Cut(Feed):
+    """Outputs as inputs, cut into batches at random places."""
+
+    def __init__(self, x: Tensor, y: Tensor, seed: int) -> None:
+        self._x, self._y = x, y
+        places = torch.randperm(len(x) - 1, generator=torch.Generator().manual_seed(seed))[: seed % 7] + 1
+        self._cuts = [0, *sorted(places.tolist()), len(x)] if len(x) > 1 else [0, 1]
+
+    @property
+    def samples(self) -> int:
+        return len(self._x)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        for a, b in zip(self._cuts, self._cuts[1:], strict=False):
+            yield self._x[a:b], self._y[a:b]
+
+
+def report(info: DataInfo, loss: Loss, out: Tensor, y: Tensor, seed: int, metrics: tuple[str, ...] = ()) -> Report:
+    return Evaluator(info, loss, CPU, nullcontext, metrics=metrics).evaluate(nn.Identity(), Cut(out, y, seed))
+
+
+def classes(count: int) -> DataInfo:
+    return DataInfo("d", "classification", (count,), count, tuple(f"c{i}" for i in range(count)))
+
+
+def drawn(seed: int, n: int, count: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, count, generator=generator), torch.randint(count, (n,), generator=generator)
+
+
+@pytest.fixture(autouse=True)
+def own(monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = types.ModuleType("own_metrics")
+    module.mcc = lambda out, y: sk.matthews_corrcoef(y, out.argmax(1))
+    module.recall = lambda out, y: sk.recall_score(y, out.argmax(1), average="macro", zero_division=0)
+    module.each = Precision
+    module.total = lambda out, y: (out.flatten() - y).abs().sum()
+    module.nothing = lambda out, y: None
+    module.matrix = lambda out, y: torch.zeros(2, 2)
+    module.kappa = lambda: torchmetrics.CohenKappa("multiclass", num_classes=4)
+    module.Kappa = type(
+        "Kappa",
+        (torchmetrics.classification.MulticlassCohenKappa,),
+        {"__init__": lambda self: torchmetrics.classification.MulticlassCohenKappa.__init__(self, 4)},
+    )
+    module.PerClass = type("PerClass", (Precision,), {"__init__": lambda self: Precision.__init__(self, average=False)})
+    monkeypatch.setitem(sys.modules, "own_metrics", module)
+    module.__spec__ = types.SimpleNamespace(name="own_metrics")
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 60), st.sampled_from([2, 3, 4, 7, 12]))
+def test_classification_is_scikit_learns_however_the_set_is_cut(seed: int, n: int, count: int) -> None:
+    out, y = drawn(seed, n, count)
+    found = report(classes(count), build_loss(toml.load("digits"), classes(count), CPU, None), out, y, seed)
+    guess = out.argmax(1)
+    assert found.metrics["accuracy"] == pytest.approx(sk.accuracy_score(y, guess))
+    labels = sorted({*y.tolist(), *guess.tolist()})
+    assert found.metrics["f1"] == pytest.approx(sk.f1_score(y, guess, average="macro", labels=labels, zero_division=0))
+    assert found.metrics["loss"] == pytest.approx(float(nn.functional.cross_entropy(out, y)), rel=1e-5)
+    assert np.array(found.confusion).tolist() == sk.confusion_matrix(y, guess, labels=range(count)).tolist()
+    if count > 5:
+        assert found.metrics["top5"] == pytest.approx(sk.top_k_accuracy_score(y, out, k=5, labels=range(count)))
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 60), st.sampled_from([1, 2, 5]), st.sampled_from([0.0, 1e3, 1.7e9]))
+def test_regression_is_scikit_learns_for_each_target_and_their_mean(
+    seed: int, n: int, count: int, offset: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.randn(n, count, generator=generator)
+    out = y + torch.randn(n, count, generator=generator) * (seed % 3)
+    mean, std = [offset * (i + 1) for i in range(count)], [3.0 + i for i in range(count)]
+    names = tuple(f"t{i}" for i in range(count))
+    info = DataInfo("d", "regression", (count,), count, (), tuple(mean), tuple(std), target_names=names)
+    found = report(info, Loss(nn.functional.mse_loss), out, y, seed).metrics
+    scale, shift = np.array(std), np.array(mean)
+    real, guess = y.double().numpy() * scale + shift, out.double().numpy() * scale + shift
+    expected = {"mae": sk.mean_absolute_error, "rmse": sk.root_mean_squared_error, "r2": sk.r2_score}
+    for name, function in expected.items():
+        each = function(real, guess, multioutput="raw_values")
+        assert found[name] == pytest.approx(float(np.mean(each)), rel=1e-6, abs=1e-6)
+        if count > 1:
+            assert [found[f"{name}_{t}"] for t in names] == pytest.approx(each.tolist(), rel=1e-6, abs=1e-6)
+
+
+def test_r2_of_a_constant_target_is_scikit_learns() -> None:
+    info = DataInfo("d", "regression", (1,), 1)
+    for out in (torch.ones(8, 1), torch.arange(8.0)[:, None]):
+        found = report(info, Loss(nn.functional.mse_loss), out, torch.ones(8, 1), 3).metrics["r2"]
+        assert found == sk.r2_score(np.ones(8), out[:, 0].numpy())
+    assert math.isnan(report(info, Loss(nn.functional.mse_loss), torch.ones(1, 1), torch.ones(1, 1), 0).metrics["r2"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(8, 60))
+def test_metrics_of_the_users_own_are_computed_over_the_set(seed: int, n: int) -> None:
+    out, y = drawn(seed, n, 4)
+    loss = Loss(nn.functional.cross_entropy)
+    wanted = ("own_metrics:mcc", "own_metrics:recall", "own_metrics:Kappa", "own_metrics:PerClass")
+    evaluator = Evaluator(classes(4), loss, CPU, nullcontext, metrics=wanted)
+    for again in range(2):  # what was added up is forgotten between evaluations
+        found = evaluator.evaluate(nn.Identity(), Cut(out, y, seed + again)).metrics
+        assert found["mcc"] == pytest.approx(sk.matthews_corrcoef(y, out.argmax(1)))
+        assert found["recall"] == pytest.approx(sk.recall_score(y, out.argmax(1), average="macro", zero_division=0))
+        assert found["Kappa"] == pytest.approx(sk.cohen_kappa_score(y, out.argmax(1)), abs=1e-5)
+        each = sk.precision_score(y, out.argmax(1), average=None, labels=range(4), zero_division=0)
+        assert [found[f"PerClass_c{i}"] for i in range(4)] == pytest.approx(each.tolist())
+
+
+def test_what_is_no_number_is_told_before_the_training() -> None:
+    out, y = drawn(0, 8, 3)
+    for name, sentence in (("nothing", "gave NoneType None"), ("matrix", r"array of the shape \[2, 2\]")):
+        evaluator = Evaluator(
+            classes(3), Loss(nn.functional.cross_entropy), CPU, nullcontext, metrics=(f"own_metrics:{name}",)
+        )
+        with pytest.raises(UserError, match=sentence):
+            evaluator.try_out(out, y)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.integers(4, 60),
+    st.sampled_from(["weighted", "ignored", "sum", "mean", "odd", "own mean"]),
+)
+def test_the_loss_of_a_set_is_that_of_one_batch(seed: int, n: int, kind: str) -> None:
+    out, y = drawn(seed, n, 3)
+    weight = torch.tensor([0.2, 1.0, 7.0])
+    if kind == "ignored":
+        y[::3] = -100
+    losses: dict[str, Any] = {
+        "weighted": nn.CrossEntropyLoss(weight, label_smoothing=0.1), "ignored": nn.CrossEntropyLoss(weight),
+        "sum": nn.CrossEntropyLoss(reduction="sum"), "mean": nn.CrossEntropyLoss(),
+        "odd": lambda a, b: nn.functional.cross_entropy(a, b) ** 2 + a.std(), "own mean": lambda a, b: nn.functional.cross_entropy(a, b),
+    }  # fmt: skip
+    module: Any = sys.modules["own_metrics"]
+    module.loss = losses[kind]
+    loss = build_loss(toml.load("digits", ["loss.name=own_metrics:loss"]), classes(3), CPU, None)
+    loss.kind = find_kind(loss, *drawn(seed + 1, 16, 3))
+    assert loss.kind == {"odd": "whole", "sum": "sum", "own mean": "mean"}.get(kind, "weighted")
+    found = report(classes(3), loss, out, y, seed).metrics["loss"]
+    expected = float(losses[kind](out, y)) / (n if kind == "sum" else 1)
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-6, nan_ok=True)
+
+    # A step over several batches is the step of them all.
+    whole = out.clone().requires_grad_()
+    losses[kind](whole, y).backward()
+    parts = out.clone().requires_grad_()
+    pieces = list(Cut(parts, y, seed).epoch(0))
+    total = sum(loss.weight(b) for _, b in pieces)
+    sum(loss.share(loss(a, b), b, total) for a, b in pieces if kind != "ignored" or (b >= 0).any()).backward()
+    if kind != "odd":
+        torch.testing.assert_close(parts.grad, whole.grad)
+
+
+@pytest.mark.parametrize(
+    ("names", "higher"),
+    [
+        ("accuracy val_accuracy balanced_accuracy acc mcc auc AUROC roc_auc ap mAP f1 macro_f1 dice iou mean_iou kappa ndcg "
+         "psnr ssim r2 bleu rouge_l precision recall_at_5 top5 spearman explained_variance", True),
+        ("loss dice_loss error rmse mae mape perplexity wer cer fid mean_squared_error log_loss hinge_loss ece brier_score "
+         "hamming_distance false_error_rate", False),
+        ("reward score my_metric foo x loud", None),
+    ],
+)  # fmt: skip
+def test_directions_of_the_fields_usual_names_are_known_and_no_others(names: str, higher: bool | None) -> None:
+    assert {name: known_direction(name) for name in names.split()} == dict.fromkeys(names.split(), higher)
+    assert watched("maximize foo") == ("foo", True)
+    assert watched("val_loss") == ("loss", False)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (['tracking.metrics=["a.py:loss"]'], "the name 'loss' is taken"),
+        (['tracking.metrics=["a.py:accuracy"]'], "the name 'accuracy' is taken"),
+        (['tracking.metrics=["a.py:learning_rate"]'], "the name 'learning_rate' is taken"),
+        (['tracking.metrics=["a.py:mcc","b.py:mcc"]'], "two metrics named 'mcc'"),
+        (["trainer.best=rmse"], "trainer.best = 'rmse' is not measured"),
+        (["trainer.best=maximise accuracy"], "is not of the form"),
+        (['search.objectives=["acuracy"]'], "search.objectives = 'acuracy' is not measured; did you mean 'accuracy'"),
+    ],
+)
+def test_names_are_refused_before_anything_runs(overrides: list[str], sentence: str) -> None:
+    with pytest.raises(UserError) as error:
+        toml.load("digits", overrides)
+    assert sentence in str(error.value)
