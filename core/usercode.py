@@ -24,7 +24,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import FunctionType, ModuleType, TracebackType
 from typing import Any
 
 from core.errors import UserCodeError, UserError, did_you_mean
@@ -163,6 +163,36 @@ def _importer(package: str) -> Callable[..., ModuleType]:
         return builtins.__import__(name, globals, locals, fromlist, level)
 
     return own_import
+
+
+@contextlib.contextmanager
+def plain_names() -> Iterator[None]:
+    """The user's modules go by the names that they have without torchdeck, so that a pickle of their objects can be
+    loaded elsewhere: ``net.Net``. For a process that does nothing else meanwhile."""
+    own = {n: m for n, m in sys.modules.items() if n.startswith(_PREFIX) and "." in n}
+    plain = {name.partition(".")[2]: module for name, module in own.items()}
+    covered = {name: sys.modules[name] for name in plain if name in sys.modules}
+    renamed = [(value, name) for name, module in own.items() for value in _defined_in(module, name)]
+    for value, name in renamed:
+        value.__module__ = name.partition(".")[2]
+    sys.modules.update(plain)
+    try:
+        yield
+    finally:
+        for value, name in renamed:
+            value.__module__ = name
+        for name in plain:
+            del sys.modules[name]
+        sys.modules.update(covered)
+
+
+def _defined_in(place: Any, module: str) -> Iterator[Any]:
+    """Classes (those within classes, too) and functions that a module defines."""
+    for value in list(vars(place).values()):
+        if isinstance(value, type | FunctionType) and value.__module__ == module:
+            yield value
+            if isinstance(value, type):
+                yield from _defined_in(value, module)
 
 
 class Portable:

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import io
 import logging
-import math
 import os
 import pickle
 import tempfile
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core import files
+from core import files, usercode
 from core.checkpoints.write import save
 from core.errors import UserError
 from core.models.build import first_line, logits_of
@@ -36,17 +35,17 @@ class Compared:
     """The exported model beside the original, on the same samples."""
 
     samples: int
-    #: Greatest absolute difference of a logit, and that over the greatest absolute logit.
+    #: Greatest absolute difference of a logit, and that over the greatest absolute logit (where all are 0: itself).
     difference: float
     relative: float
-    #: Share of samples with the same largest logit.
-    agreement: float
+    #: Share of samples with the same largest logit; None where outputs are no logits of classes.
+    agreement: float | None
 
 
-def export(net: nn.Module, format: str, output: Path, samples: Tensor) -> Compared:
+def export(net: nn.Module, format: str, output: Path, samples: Tensor, classes: bool = True) -> Compared:
     """Write the model to ``output``, whole or not at all, load it again and compare it on ``samples`` [N, ...].
 
-    ``model`` is a pickle: whoever loads it runs what is in it.
+    ``model`` is a pickle: whoever loads it runs what is in it. ``classes``: whether outputs are logits of classes.
 
     Raises UserError when the format can't hold the model, or ``output`` can't be written.
     """
@@ -57,27 +56,32 @@ def export(net: nn.Module, format: str, output: Path, samples: Tensor) -> Compar
             file.write(data)
     except OSError as error:
         raise UserError(f"{str(output)!r} can't be written: {error.strerror or error}.") from None
-    return compare(net, run, samples)
+    return compare(net, run, samples, classes)
 
 
-def compare(net: nn.Module, run: Run, samples: Tensor) -> Compared:
+def compare(net: nn.Module, run: Run, samples: Tensor, classes: bool = True) -> Compared:
     """The outputs of two models on the same samples."""
     with torch.inference_mode():
-        expected, got = logits_of(net(samples)).float(), logits_of(run(samples)).float()
+        expected, got = logits_of(net(samples)).double(), logits_of(run(samples)).double()
     difference = float((expected - got).abs().max())
     scale = float(expected.abs().max())
-    same = (expected.reshape(len(samples), -1).argmax(1) == got.reshape(len(samples), -1).argmax(1)).float().mean()
-    return Compared(len(samples), difference, difference / scale if scale else math.inf, float(same))
+    relative = difference / (scale or 1.0)
+    agreement = None
+    if classes:
+        flat, flat_got = (t.reshape(len(samples), -1).argmax(1) for t in (expected, got))
+        agreement = float((flat == flat_got).float().mean())
+    return Compared(len(samples), difference, relative, agreement)
 
 
 def _model(net: nn.Module, samples: Tensor) -> tuple[bytes, Run]:
     buffer = io.BytesIO()
     try:
-        save(net, buffer)
+        with usercode.plain_names():
+            save(net, buffer)
+            # It is our own pickle of a moment ago, and nobody else's.
+            return buffer.getvalue(), torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise UserError(f"The model can't be pickled ({first_line(error)}); export its state_dict.") from None
-    # It is our own pickle of a moment ago, and nobody else's.
-    return buffer.getvalue(), torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)
 
 
 def _torchscript(net: nn.Module, samples: Tensor) -> tuple[bytes, Run]:

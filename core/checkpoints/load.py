@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -94,8 +94,11 @@ def average(paths: list[Path]) -> dict[str, Tensor]:
     return result
 
 
-def save(state: dict[str, Tensor], output: Path, safetensors: bool | None = None) -> None:
+def save(state: dict[str, Tensor], output: Path, safetensors: bool | None = None,
+         metadata: Mapping[str, str] | None = None) -> None:  # fmt: skip
     """Write a state_dict: as safetensors (None: by the suffix), else as torch.save does; whole or not at all.
+
+    ``metadata`` is for the header of safetensors; torch's files have no such place.
 
     Raises UserError when it can't be written.
     """
@@ -105,7 +108,8 @@ def save(state: dict[str, Tensor], output: Path, safetensors: bool | None = None
                 from safetensors.torch import save as to_safetensors
 
                 # Names that share their memory (tied weights) are told apart only as copies.
-                file.write(to_safetensors({n: t.contiguous().clone() for n, t in state.items()}, {"format": "pt"}))
+                file.write(to_safetensors({n: t.contiguous().clone() for n, t in state.items()},
+                                          {"format": "pt", **(metadata or {})}))  # fmt: skip
             else:
                 from core.checkpoints.write import save as to_torch
 

@@ -32,6 +32,8 @@ class Stored:
     dangerous: tuple[str, ...] = ()
     #: Key under which the model's weights are: "" for the file itself.
     weights_key: str = ""
+    #: Mean and standard deviation that were taken out of the targets, in a checkpoint of ours; else empty.
+    target_scale: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
 
     @property
     def safe(self) -> bool:

@@ -249,7 +249,18 @@ def _stored(path: Path, format: str, size: int, pickled: Pickle, place: Any, scr
     return Stored(
         path, format, size, tuple(tensors), tuple(_contents(top)), experiment if isinstance(experiment, str) else "",
         tuple(dict.fromkeys(calls)), tuple(str(g) for g in ([] if script else pickled.dangerous())), _weights_key(top, ours),
+        _target_scale(top) if ours else ((), ()),
     )  # fmt: skip
+
+
+def _target_scale(top: dict[Any, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    data = top.get("data")
+    mean, std = (data.get(key, []) if isinstance(data, dict) else [] for key in ("target_mean", "target_std"))
+    if not (isinstance(mean, list) and isinstance(std, list) and len(mean) == len(std)):
+        return (), ()
+    if not all(isinstance(v, float) for v in (*mean, *std)):
+        return (), ()
+    return tuple(mean), tuple(std)
 
 
 def _weights_key(top: dict[Any, Any], ours: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,13 +76,16 @@ def export(options: argparse.Namespace) -> int:
         return _export_weights(path, options)
     from core.checkpoints.export import FORMATS
     from core.checkpoints.export import export as write
+    from core.checkpoints.unit import in_own_unit
     from core.evaluation.evaluate import evaluate
     from core.evaluation.trained import load
 
     trained = load(path, options.trust_code)
     output = Path(options.output or f"{_stem(path)}.{FORMATS[options.format]}").expanduser()
     samples, real = _samples(trained)
-    compared = write(trained.net, options.format, output, samples)
+    info = trained.info
+    net = in_own_unit(trained.net, info.target_mean, info.target_std, samples)
+    compared = write(net, options.format, output, samples, classes=info.task == "classification")
     accuracy: dict[str, Any] = {}
     if options.format == "int8":
         from core.checkpoints.export import quantised
@@ -99,14 +103,18 @@ def _export_weights(path: Path, options: argparse.Namespace) -> int:
     from core.checkpoints.archive import look
     from core.checkpoints.load import save, weights
     from core.checkpoints.read import load_weights
+    from core.checkpoints.unit import in_words
     from tui.columns import size
     from tui.commands.checkpoints import tell_wrapped
 
     state = load_weights(path, "export")
-    tell_wrapped(look(path))
+    stored = look(path)
+    tell_wrapped(stored)
+    mean, std = stored.target_scale
+    scale = {"target_mean": list(mean), "target_std": list(std)} if mean else {}
     suffix = ".safetensors" if options.format == "safetensors" else ".pth"
     output = Path(options.output or f"{_stem(path)}{suffix}").expanduser()
-    save(state, output, options.format == "safetensors")
+    save(state, output, options.format == "safetensors", {k: json.dumps(v) for k, v in scale.items()})
     again = weights(output, "export")
     same = (
         list(again)
@@ -117,9 +125,13 @@ def _export_weights(path: Path, options: argparse.Namespace) -> int:
         output.unlink(missing_ok=True)
         raise UserError(f"{str(output)!r} differs from {str(path)!r} after it was written; the disk may be failing.")
     if options.json:
-        print_json({"path": str(output), "bytes": output.stat().st_size, "tensors": len(state), "identical": True})
+        print_json(
+            {"path": str(output), "bytes": output.stat().st_size, "tensors": len(state), "identical": True, **scale}
+        )
     else:
         print(f"{output} ({size(output.stat().st_size)})\nread again: all {count(len(state), 'tensor')} are identical")
+        if mean:
+            print(in_words(mean, std))
     return 0
 
 
@@ -139,8 +151,9 @@ def _tell_export(output: Path, compared: Compared, real: bool, accuracy: dict[st
         return
     kind = "samples" if real else "made-up samples (its data are not here)"
     say(f"{output} ({size(output.stat().st_size)})")
+    agreement = "" if compared.agreement is None else f", same prediction for {compared.agreement:.2%}"
     print(f"compared on {compared.samples} {kind}: greatest difference {compared.difference:.3g} "
-          f"(relative {compared.relative:.3g}), same prediction for {compared.agreement:.2%}")  # fmt: skip
+          f"(relative {compared.relative:.3g}){agreement}")  # fmt: skip
     if accuracy:
         name, before = next(iter(accuracy["before"].items()))
         after = accuracy["after"][name]
