@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+from core import children
 from core.distributed import world
 from core.events import Finished
 from core.reporters import Reporter
@@ -50,6 +51,7 @@ class Signals:
 @contextlib.contextmanager
 def handling(signals: Signals) -> Iterator[None]:
     """Note signals as long as this lasts."""
+    children.usual_in_forks()
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
     before = {n: signal.signal(n, signals.note) for n in numbers}
     try:

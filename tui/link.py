@@ -47,7 +47,7 @@ class Snapshot:
     @property
     def active(self) -> bool:
         """Whether a run is going on, or about to."""
-        return self.state in ("starting", "running", "paused")
+        return self.state in ("starting", "running", "paused", "stalled")
 
 
 class Link:

@@ -76,6 +76,8 @@ class Feed:
         self._options = options
         self._bounds = options.bounds(len(indices))
         self._generator = torch.Generator(device=options.device)
+        #: Called once a second, with the seconds so far, while a batch is waited for; it may raise to end the waiting.
+        self.waiting: Callable[[float], None] = lambda seconds: None
 
     def __len__(self) -> int:
         return len(self._bounds)

@@ -30,6 +30,7 @@ class Chained(Feed):
 
     def __init__(self, feeds: Sequence[Feed]) -> None:
         self._feeds = feeds
+        self.waiting = lambda seconds: None
 
     def __len__(self) -> int:
         return sum(map(len, self._feeds))

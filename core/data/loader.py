@@ -5,9 +5,10 @@ Like the feed of resident data, it can start at any batch of any epoch and gives
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
+import os
 import pickle
-import signal
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from core import usercode
+from core import children, usercode
 from core.data.batches import Batch, Feed, FeedOptions
 from core.data.probe import seeded
 from core.data.samples import pair
@@ -134,7 +135,9 @@ class LoaderFeed(Feed):
             num_workers=workers,
             collate_fn=collate,
             pin_memory=options.device.type == "cuda",
-            worker_init_fn=_start_worker if workers else None,
+            worker_init_fn=functools.partial(_start_worker, os.getpid()) if workers else None,
+            # Whoever waits for a batch looks up once a second: a stop must not wait for a worker that hangs.
+            timeout=1 if workers else 0,
             persistent_workers=workers > 0,
             # fork copies a process that has threads, whose locks then may never open again.
             multiprocessing_context=_context() if workers else None,
@@ -143,6 +146,7 @@ class LoaderFeed(Feed):
         )
         self._iterator: Any = None
         self._watchdog: _Watchdog | None = None
+        self._stuck = False
 
     @property
     def processes(self) -> list[Any]:
@@ -170,7 +174,8 @@ class LoaderFeed(Feed):
 
     def _start(self) -> Any:
         try:
-            return iter(self._loader)
+            with children.shielded():
+                return iter(self._loader)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise UserError(
                 f"The data set can't be sent to DataLoader workers ({error}); set data.workers=0."
@@ -180,9 +185,10 @@ class LoaderFeed(Feed):
         watchdog = self._watchdog
         if watchdog is None:
             return next(iterator)
-        watchdog.waiting = (number, time.monotonic())
+        began = time.monotonic()
+        watchdog.waiting = (number, began)
         try:
-            return next(iterator)
+            return self._waited(iterator, watchdog, began)
         except RuntimeError as error:
             if watchdog.killed:
                 raise TrainingError(
@@ -198,12 +204,25 @@ class LoaderFeed(Feed):
         finally:
             watchdog.waiting = None
 
+    def _waited(self, iterator: Any, watchdog: _Watchdog, began: float) -> Batch | Failure:
+        while True:
+            try:
+                return next(iterator)
+            except RuntimeError as error:
+                if "DataLoader timed out" not in str(error) or watchdog.killed:
+                    raise
+            self._stuck = True
+            self.waiting(time.monotonic() - began)
+            self._stuck = False
+
     def close(self) -> None:
-        """End the workers and their watchdog."""
+        """End the workers and their watchdog; workers that hang are killed."""
         if self._watchdog is not None:
             self._watchdog.over.set()
             self._watchdog = None
         if self._iterator is not None:
+            for worker in self.processes if self._stuck else ():
+                worker.kill()
             self._iterator._shutdown_workers()
             self._iterator = None
         self._loader._iterator = None
@@ -248,11 +267,11 @@ def _context() -> Any:
     return multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 
-def _start_worker(number: int) -> None:
-    """Workers leave signals to the parent: a Ctrl-C reaches the whole group, and must end in a checkpoint there."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+def _start_worker(trainer: int, number: int) -> None:
+    """Workers leave signals to the process that trains: a Ctrl-C reaches the whole group, and must end in a checkpoint
+    there. They end with it, also where it was killed: their parent is the fork server, which lives as long as they do."""
+    children.leave_to_parent()
+    children.end_with(trainer)
     torch.set_num_threads(1)
 
 

@@ -135,7 +135,7 @@ class History:
         elif isinstance(event, LogLine):
             self._say(event, event.level, event.message)
         elif isinstance(event, StateChanged):
-            if event.state in ("paused", "running"):
+            if event.state in ("paused", "running", "stalled"):
                 self.state = event.state
             self._say(event, "info", f"{event.state} at step {event.step:,}")
         elif isinstance(event, Failed):

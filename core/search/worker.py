@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from core import batch
+from core import batch, children
 from core.batch import Signals
 from core.errors import UserError
 from core.runs import process
@@ -59,6 +59,7 @@ class Worker:
         """Until the study is over; returns the exit code. Call it in the main thread: signals arrive there only."""
         signals = Signals()
         with batch.handling(signals), contextlib.ExitStack() as stack:
+            children.end_with_parent()
             if self.study.experiment.search.function is None:
                 # Before a trial is asked for, which a death in these seconds would else be counted against.
                 import core.tracking.tensorboard

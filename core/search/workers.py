@@ -6,6 +6,7 @@ that was killed. What it trained goes on from its checkpoint.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from optuna.trial import FrozenTrial
 
 from core import batch
 from core.batch import Signals
+from core.children import PARENT
 from core.devices import cores
 from core.errors import UserError
 from core.nvidia import assignable
@@ -93,7 +95,7 @@ class Workers:
 
     def _environment(self, place: int) -> dict[str, str]:
         """Its GPU, round robin, or its share of the cores."""
-        values = environment()
+        values = {**environment(), PARENT: str(os.getpid())}
         gpus = [] if self._study.experiment.trainer.device == "cpu" else assignable()
         if gpus:
             values["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]

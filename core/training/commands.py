@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from core import distributed
 from core.control import Command
 from core.errors import TrainingError
-from core.events import Evaluated, StateChanged
+from core.events import Evaluated, LogLine, StateChanged
 
 if TYPE_CHECKING:
     from core.training.trainer import Trainer
@@ -16,6 +16,28 @@ if TYPE_CHECKING:
 
 class Aborted(Exception):
     """The user asked to end at once."""
+
+
+class Ended(Exception):
+    """The training ends while it waits for data: there is no step to end it after."""
+
+
+def while_waiting(trainer: Trainer, seconds: float) -> None:
+    """Called once a second while the training thread waits for a batch: tell when that is unusual, and obey.
+
+    Raises Ended when the training is to stop, Aborted on abort.
+    """
+    if trainer.world.size > 1:
+        return  # commands are obeyed by all at the same step
+    if not trainer.stalled and seconds > max(5.0, 10 * trainer.usual):
+        trainer.stalled = True
+        _tell_state(trainer, "stalled")
+        trainer.publish(
+            LogLine(level="warning", message=f"no batch has come for {seconds:.0f} s: the data loader is waited for")
+        )
+    obey(trainer)
+    if trainer.stopping or trainer.pruned:
+        raise Ended
 
 
 def obey(trainer: Trainer) -> None:

@@ -5,6 +5,8 @@ It reads top down in the order in which a person would explain it: build, run, s
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import math
 import time
@@ -23,7 +25,7 @@ from core.data.batches import Batch
 from core.data.load import LoadedData
 from core.data.transforms import resize
 from core.errors import Diverged, TrainingError, UserError
-from core.events import EpochEnded, Evaluated, Event, LogLine, StepSummary
+from core.events import EpochEnded, Evaluated, Event, LogLine, StateChanged, StepSummary
 from core.experiment import Experiment
 from core.models.build import logits_of
 from core.runs.names import watched
@@ -93,6 +95,12 @@ class Trainer:
         self.paused = False
         self.paused_at = 0.0
         self.trouble: str | None = None
+        #: Whether data are waited for longer than is usual, and how many seconds a step usually takes.
+        self.stalled = False
+        self.usual = 3.0
+        for feed in (data.train, data.val, data.test):
+            if feed is not None:
+                feed.waiting = functools.partial(commands.while_waiting, self)
         self.save: Callable[[dict[str, Any], bool], None] = lambda state, best: None
         #: Asked after each evaluation, with (epoch, step, metrics of the validation set, whether they are the best so
         #: far): whether the run ends here, as pruned.
@@ -135,7 +143,7 @@ class Trainer:
         self.net.train()
         self._wrote_at = self._epoch_started = time.monotonic()
         self.window.restart()
-        with usercode.user_errors(), self._profiling():
+        with usercode.user_errors(), self._profiling(), contextlib.suppress(commands.Ended):
             engine.run(self._batches(), epoch_length=self.epoch_length)
         return "pruned" if self.pruned else "stopped" if self.stopping else "done"
 
@@ -169,6 +177,9 @@ class Trainer:
                 began = time.perf_counter()
                 batch = next(feed, None)
                 self.window.waited += time.perf_counter() - began
+                if self.stalled:
+                    self.stalled = False
+                    self.publish(StateChanged(epoch=self.epoch, step=self.step, state="running"))
                 if batch is not None:
                     group.append(batch)
                 if len(group) == accumulate or (batch is None and group):
@@ -290,6 +301,7 @@ class Trainer:
         if self.counts_right:
             train["accuracy"] = right / window.samples
         elapsed = max(time.perf_counter() - window.began, 1e-9)
+        self.usual = elapsed / max(len(window.losses), 1)
         self.publish(
             StepSummary(
                 epoch=self.epoch, step=self.step, train=train, losses=tuple(values),

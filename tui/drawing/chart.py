@@ -407,7 +407,7 @@ def _x_reading(view: View) -> str:
 def _planned_end(history: History, view: View) -> float:
     """Where the x axis will end when the run is over; 0 when it is, or nobody knows."""
     started = history.started
-    if started is None or history.state not in ("running", "paused", "starting"):
+    if started is None or history.state not in ("running", "paused", "stalled", "starting"):
         return 0.0
     if view.x == "step":
         return float(started.steps)

@@ -17,7 +17,7 @@ from tui.widgets.lines import Lines
 
 #: A sign and a theme colour for each state; the sign tells it without colour.
 _SIGNS = {
-    "idle": ("○", "text-muted"), "starting": ("◌", "warning"), "running": ("●", "success"), "paused": ("‖", "warning"),
+    "idle": ("○", "text-muted"), "starting": ("◌", "warning"), "running": ("●", "success"), "paused": ("‖", "warning"), "stalled": ("◍", "warning"),
     "done": ("✓", "success"), "pruned": ("✂", "warning"), "stopped": ("■", "warning"), "aborted": ("■", "warning"), "failed": ("✗", "error"),
     "dead": ("✗", "error"),
 }  # fmt: skip
@@ -95,7 +95,9 @@ def progress_lines(snapshot: Snapshot, width: int, theme: dict[str, str]) -> lis
     tail = f" {share:.0%}"
     if state == "running":
         tail += f"  ETA {duration(eta)}"
-    if speed:
+    if state == "stalled":
+        tail += "  no batch comes"
+    elif speed:
         tail += f"  {amount(speed, 1000, ('', 'k', 'M', 'G'))} samples/s"
     line = f"{'  '.join(parts)}  "
     room = max(8, min(40, width - 2 - len(line) - len(tail)))

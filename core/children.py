@@ -1,0 +1,98 @@
+"""Processes that are started here: what signals reach them, and that none of them outlives this one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
+
+import psutil
+
+#: Signals that a terminal or a job manager sends to the whole process group, and that the training process answers for all.
+_ANSWERED = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
+)
+
+#: The process that started this one and whose end is its end, too; set in its environment.
+PARENT = "TORCHDECK_PARENT"
+
+
+@contextlib.contextmanager
+def shielded() -> Iterator[None]:
+    """Processes that are started within this block, by this thread, get no signal that is sent to the whole group: a mask
+    is inherited, through fork and exec, and by the children of those processes."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ANSWERED)
+    try:
+        # Starting the tracker unblocks two of them again, so it goes first.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ANSWERED)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_to_parent() -> None:
+    """In a worker: signals to the group are ignored, and processes that user code forks here get them as usual."""
+    for number in _ANSWERED:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ANSWERED)
+    usual_in_forks()
+
+
+def usual_in_forks() -> None:
+    """Processes that user code forks (a multiprocessing.Pool) begin with the usual handlers: a Pool ends its workers with
+    SIGTERM and waits for ever for one that only makes a note of it."""
+    global _registered
+    if not _registered and hasattr(os, "register_at_fork"):
+        _registered = True
+        os.register_at_fork(after_in_child=_usual)
+
+
+_registered = False
+
+
+def _usual() -> None:
+    for number in _ANSWERED:
+        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        with contextlib.suppress(ValueError, OSError):  # not in the main thread of the interpreter
+            signal.signal(number, usual)
+    with contextlib.suppress(ValueError, OSError):
+        signal.set_wakeup_fd(-1)
+
+
+def end_with(pid: int, ending: Callable[[], None] = lambda: os._exit(1)) -> None:
+    """Call ``ending`` as soon as the process ``pid`` is gone, however that ended: from a thread that waits for it."""
+    threading.Thread(target=_watch, args=(pid, ending), name="torchdeck-parent", daemon=True).start()
+
+
+def _watch(pid: int, ending: Callable[[], None]) -> None:
+    with contextlib.suppress(AttributeError, OSError):  # before Linux 5.3, and elsewhere
+        descriptor = os.pidfd_open(pid)
+        select.select([descriptor], [], [])
+        ending()
+        return
+    while psutil.pid_exists(pid):
+        time.sleep(1)
+    ending()
+
+
+def end_with_parent() -> None:
+    """Where the process that started this one asks for it: end as after SIGTERM when it is gone, in seconds."""
+    parent = os.environ.pop(PARENT, "")
+    if parent.isdigit():
+        end_with(int(parent), _terminate)
+
+
+def _terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(8)  # for a checkpoint
+    os._exit(143)
