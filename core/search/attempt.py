@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -15,6 +16,7 @@ from optuna.trial import TrialState
 from core import batch, usercode
 from core.batch import Signals
 from core.errors import UserError
+from core.errors import count as count_of
 from core.events import Event, Failed
 from core.experiment import Experiment
 from core.reporters import Reporter
@@ -215,12 +217,10 @@ class Attempt:
             raise ended
         if result is None and trained:
             return self._outcome(trained[0])
-        values = list(result) if isinstance(result, list | tuple) else [result]
-        if len(values) != len(self._study.objectives) or not all(isinstance(v, int | float) for v in values):
-            raise UserError(
-                f"search.function: {reference!r} returned {result!r}, not {len(self._study.objectives)} numbers."
-            )
-        return TrialState.COMPLETE, [float(v) for v in values], ""
+        values, wrong = _numbers(result, len(self._study.objectives))
+        if wrong:
+            return TrialState.FAIL, None, f"search.function: {reference!r} returned {result!r}: {wrong}"
+        return TrialState.COMPLETE, values, ""
 
     # --- commands ------------------------------------------------------------------------------------------------------
 
@@ -234,6 +234,25 @@ class Attempt:
         else:
             self._session.control.stop()
         return True
+
+
+def _numbers(result: Any, count: int) -> tuple[list[float], str]:
+    """What an objective returned as numbers, as Optuna takes them: whatever ``float`` does, but no NaN; and what is wrong
+    with it (optuna/study/_tell.py)."""
+    given = list(result) if isinstance(result, Sequence) and not isinstance(result, str | bytes) else [result]
+    if len(given) != count:
+        return [], f"{count_of(count, 'number')} {'is' if count == 1 else 'are'} needed"
+    values = []
+    for one in given:
+        try:
+            if isinstance(one, str | bytes):
+                raise TypeError
+            values.append(float(one))
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            return [], f"{type(one).__name__} is no number"
+    if any(math.isnan(value) for value in values):
+        return [], "NaN is no value of an objective"
+    return values, ""
 
 
 @contextlib.contextmanager

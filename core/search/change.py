@@ -29,9 +29,24 @@ def refuse_another(study: Study, experiment: Experiment) -> None:
         f"The study {study.name!r} in {str(study.folder)!r} searches something else:\n"
         + "\n".join(f"  {line}" for line in found)
         + f"\nStart another one with: --set search.name={free}\n"
-        f"which learns from the former with: --set search.warm_start={study.folder}\n"
-        "or change the space of the former with: torchdeck study edit"
+        f"which learns from the former with: --set search.warm_start={study.folder}"
+        + (
+            f"\nor change the space of the former with: torchdeck study edit {study.folder}"
+            if _editable(study, experiment)
+            else ""
+        )
     )
+
+
+def _editable(study: Study, experiment: Experiment) -> bool:
+    """Whether what differs is the space alone, and in a way that Optuna can change."""
+    if any(not line.startswith("search.space.") for line in differences(study.experiment, experiment)):
+        return False
+    try:
+        _refuse_incompatible(study, Space(experiment))
+    except UserError:
+        return False
+    return True
 
 
 def differences(old: Experiment, new: Experiment) -> list[str]:
@@ -63,13 +78,21 @@ def edit(study: Study, changes: Mapping[str, Any]) -> None:
 
     Raises UserError for what Optuna can't change in a study: the choices of a field, whether a range is logarithmic.
     """
-    from optuna.distributions import check_distribution_compatibility
-
     raw = study.experiment.model_dump(mode="json", exclude_unset=True)
     for key, value in changes.items():
         raw = toml.put(raw, ("search", "space", key), value)
     experiment = toml.build(raw)
     space = Space(experiment)
+    _refuse_incompatible(study, space)
+    check_sampler(experiment, space, len(study.objectives) > 1)
+    study.set_attribute(EXPERIMENT, toml.dumps(experiment.to_share()))
+    study.set_attribute(EXHAUSTED, False)
+    study.take(experiment)
+
+
+def _refuse_incompatible(study: Study, space: Space) -> None:
+    from optuna.distributions import check_distribution_compatibility
+
     used: dict[str, Any] = {}
     for trial in study.optuna.get_trials(deepcopy=False):
         used |= trial.distributions
@@ -84,7 +107,3 @@ def edit(study: Study, changes: Mapping[str, Any]) -> None:
                 f"search.space.{key}: the choices of a field, and whether a range is logarithmic or of whole numbers, can't be changed "
                 f"once there are trials; start a study that learns from this one: --set search.warm_start={study.folder}"
             ) from None
-    check_sampler(experiment, space, len(study.objectives) > 1)
-    study.set_attribute(EXPERIMENT, toml.dumps(experiment.to_share()))
-    study.set_attribute(EXHAUSTED, False)
-    study.take(experiment)

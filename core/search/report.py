@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import sys
 from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from core import jsons
 from core.reporters import duration, say
 from core.search.rows import TrialRow, number, row_of, settings
 from core.search.study import Study
@@ -45,7 +44,7 @@ class TrialReporter:
         row = row_of(trial, self._study)
         best = tuple(t.number for t in self._study.best())
         if self._form == "json":
-            self._print(json.dumps(as_json(row, self._study) | {"event": "trial", "best": list(best)}, allow_nan=False))
+            self._print(jsons.dumps(as_json(row, self._study) | {"event": "trial", "best": list(best)}))
             return
         sign = "*" if trial.number in best else " "
         values = " ".join(number(v, o.name) for v, o in zip(row.values, self._study.objectives, strict=False)) or "-"
@@ -85,11 +84,8 @@ class TrialReporter:
 
 
 def as_json(row: TrialRow, study: Study) -> dict[str, Any]:
-    """A trial as plain JSON values."""
-
-    def plain(value: Any) -> Any:
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
+    """A trial as strict JSON has it."""
+    plain = jsons.strict
     return {
         "number": row.number, "state": row.state,
         "values": {o.name: plain(v) for o, v in zip(study.objectives, row.values, strict=False)},

@@ -101,7 +101,7 @@ class Worker:
             if study.stopped or (study.exhausted and not any(t.state == TrialState.WAITING for t in trials)):
                 return None
             limits = study.limits
-            self.failure = _all_failing(trials, limits.failures, self._started_at)
+            self.failure = _all_failing(trials, min(limits.failures, limits.trials), self._started_at)
             if self.failure is not None or self._out_of_time() or _stalled(study, limits.patience):
                 return None
             began = [t for t in trials if t.state != TrialState.WAITING or BEGUN in t.system_attrs]
@@ -147,6 +147,8 @@ class Worker:
                 outcome = None  # it goes on from its checkpoint
             except UserError as error:
                 outcome = TrialState.FAIL, None, str(error)
+            except Exception as error:  # from a library that the user's objective calls, without a line of theirs
+                outcome = TrialState.FAIL, None, f"{type(error).__name__}: {error}"
         self._tell(trial, outcome)
         if one.broken is not None:
             raise UserError(one.broken)
@@ -168,7 +170,10 @@ class Worker:
 
         try:
             over = self._patiently(tell)
-        except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+        except (ValueError, optuna.exceptions.UpdateFinishedTrialError) as error:
+            if study.storage.get_trial(trial._trial_id).state == TrialState.RUNNING:
+                self._tell(trial, (TrialState.FAIL, None, str(error)))
+                return
             self._note(f"trial {trial.number} was taken over by another worker; what was trained here is left out")
             return
         if over:
@@ -212,7 +217,8 @@ def _all_failing(trials: list[FrozenTrial], limit: int, since: float) -> str | N
     reasons = [str(t.user_attrs.get("reason", "no reason is known")).splitlines()[0] for t in last]
     common = max(reasons, key=reasons.count)
     rest = "" if reasons.count(common) == limit else f" ({reasons.count(common)} of them)"
-    return f"The last {limit} trials have all failed{rest}: {common}"
+    told = f"The last {limit} trials have all failed" if limit > 1 else "The trial has failed"
+    return f"{told}{rest}: {common}"
 
 
 def _stalled(study: Study, patience: int) -> bool:

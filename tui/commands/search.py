@@ -45,6 +45,11 @@ def search(options: argparse.Namespace, root: Path) -> int:
             "A search does not run under torchrun; start workers with --workers, or one torchdeck for each GPU."
         )
     study = _study(options, root)
+    if ((options.workers or 1) > 1 and ":memory:" in study.url) or study.url in ("sqlite://", "sqlite:///"):
+        raise UserError(
+            f"search.storage = {study.url!r} is in the memory of one process, which several workers can't share; name a file, "
+            "or leave it out."
+        )
     with study.errors():
         if options.trials is not None:
             study.set_limits(trials=options.trials)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tomli_w
+
+from core import jsons
 from core.errors import UserError
 from tui.commands.shared import add_runs, look_at_study, opened_study, print_json, roots
 from tui.commands.study_plot import plot
@@ -168,9 +170,15 @@ def _best(options: argparse.Namespace) -> int:
     if row is None:
         raise UserError(f"There is no trial {wanted} in {look.name!r}.")
     if options.json:
-        print_json({"trial": row.number, "fields": dict(row.fields), "values": list(row.values), "run": row.run})
+        print_json({"trial": row.number, "fields": dict(row.fields), "params": dict(row.params),
+                    "values": list(row.values), "run": row.run})  # fmt: skip
         return 0
-    text = toml.dumps(opened.experiment_of_trial(row.fields, row.run))
+    function = opened.experiment.search.function
+    text = (
+        toml.dumps(opened.experiment_of_trial(row.fields, row.run))
+        if function is None
+        else tomli_w.dumps(dict(row.params))
+    )
     told = ", ".join(f"{o.name} {number(v, o.name)}" for o, v in zip(look.objectives, row.values, strict=False))
     print(f"# Trial {row.number} of the study {look.name}: {told or row.state}")
     print(
@@ -206,8 +214,7 @@ def _export(options: argparse.Namespace) -> int:
 
     def write(out: Any) -> None:
         if options.json:
-            json.dump(found, out, indent=1, default=str)
-            out.write("\n")
+            out.write(f"{jsons.dumps(found, 1)}\n")
             return
         params = list(dict.fromkeys(name for row in look.rows for name in row.params))
         names = [o.name for o in look.objectives]

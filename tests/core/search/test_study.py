@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +28,7 @@ from core.search.look import Looker
 from core.search.study import Study
 from core.search.watch import PROCESS, ask_of
 from core.search.worker import DEATHS, Worker
+from tui.__main__ import main
 
 LR = "search.space.optimizer.lr=1e-3 .. 0.1 log"
 QUICK = ("trainer.epochs=2", "model.args.widths=[8]", "search.name=study", LR)
@@ -357,7 +361,7 @@ def test_an_objective_of_ones_own(search: Search, tmp_path: Path) -> None:
     _, worker, code = search("search.trials=9", "search.failures=2", mine + "wrong", "search.name=wrong")
     assert code == 1
     assert worker.failure is not None
-    assert "returned 'much', not 1 numbers" in worker.failure
+    assert "returned 'much': str is no number" in worker.failure
 
 
 # --- samplers and pruners ------------------------------------------------------------------------------------------------
@@ -422,3 +426,83 @@ def test_the_catalog_is_optunas() -> None:
                 if param.name not in ours:
                     default = known[param.name].default
                     assert param.default == default or param.required, (entry.name, param.name, default)
+
+
+VALUES = """\
+import decimal, fractions, math
+import numpy as np
+import torch
+
+VALUES = [0.5, 1, True, np.float32(0.25), np.float64("nan"), np.array(2.0), np.array([3.0]), torch.tensor(4.0), torch.tensor([5.0]),
+          float("nan"), math.inf, -math.inf, None, 1j, {}, [1.0], (2.0,), [1.0, 2.0], [math.nan],
+          decimal.Decimal("1.5"), fractions.Fraction(1, 4), np.int64(7), np.ones(3), object(), ValueError]
+
+def objective(trial):
+    trial.suggest_float("x", 0, 1)
+    value = VALUES[trial.number]
+    if value is ValueError:
+        raise ValueError("of the user's")
+    return value
+"""
+
+
+def test_an_objective_of_ones_own_ends_as_in_optuna_whatever_it_gives(
+    search: Search, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "o.py").write_text(VALUES)
+    names: dict[str, Any] = {}
+    exec(VALUES, names)
+    count = len(names["VALUES"])
+    study, _, code = search(f"search.function={tmp_path}/o.py:objective", 'search.objectives=["minimize value"]',
+                            f"search.trials={count}", "search.failures=100", "search.name=own")  # fmt: skip
+    assert code == 0
+    theirs = optuna.create_study()
+    theirs.optimize(names["objective"], n_trials=count, catch=Exception)
+    ours = study.trials()
+    for mine, expected, given in zip(ours, theirs.trials, names["VALUES"], strict=True):
+        assert (mine.state, mine.value) == (expected.state, expected.value), given
+        assert bool(mine.user_attrs.get("reason")) is (mine.state == TrialState.FAIL)
+    assert theirs.best_value == study.best()[0].value == -math.inf
+
+    # Nothing of it is lost in an export, and all JSON is JSON.
+    for words in (["export", "own", "--json"], ["show", "own", "--json"], ["best", "own", "--json"], ["export", "own"]):
+        assert main(["study", *words, "--runs", str(tmp_path / "runs")]) == 0
+        out = capsys.readouterr().out
+        if "--json" in words:
+            told = json.loads(out, parse_constant=lambda constant: pytest.fail(f"not JSON: {constant}"))
+            listed = told if isinstance(told, list) else told.get("list", [])
+            values = [one["values"].get("value") for one in listed]
+        else:
+            rows = list(csv.DictReader(io.StringIO(out)))
+            values = [float(row["value"]) if row["value"] else None for row in rows]
+        if words[0] != "best":
+            read = [float(v) if v is not None else None for v in values]
+            assert read == [t.value for t in theirs.trials]
+    assert main(["study", "best", "own", "--runs", str(tmp_path / "runs")]) == 0
+    assert f"x = {study.best()[0].params['x']!r}" in capsys.readouterr().out
+
+
+def test_when_all_of_fewer_trials_than_the_limit_fail_that_is_the_end(search: Search, tmp_path: Path) -> None:
+    (tmp_path / "o.py").write_text("def objective(trial):\n    return float('nan')\n")
+    _, worker, code = search(f"search.function={tmp_path}/o.py:objective", 'search.objectives=["minimize value"]',
+                             "search.trials=3", "search.failures=5")  # fmt: skip
+    assert code == 1
+    assert worker.failure is not None and "The last 3 trials have all failed" in worker.failure
+    assert "NaN is no value of an objective" in worker.failure
+
+
+def test_a_storage_in_memory_is_refused_for_several_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--batch", "digits", "--workers", "2", "--trials", "2", "--set", "search.storage=sqlite:///:memory:",
+             "--set", "search.space.optimizer.lr=1e-3 .. 1e-2", "--runs", str(tmp_path / "runs")]  # fmt: skip
+    assert main(words) == 2
+    assert "is in the memory of one process, which several workers can't share" in capsys.readouterr().err
+
+
+def test_editing_is_advised_only_where_it_is_possible(search: Search, tmp_path: Path) -> None:
+    search("search.trials=1", "search.space.optimizer.lr=1e-3 .. 1e-2 log", "search.name=s")
+    for change, possible in (("search.space.optimizer.lr=1e-4 .. 1e-2 log", True), ("search.space.optimizer.lr=1e-3 .. 1e-2", False),
+                             ("trainer.epochs=7", False)):  # fmt: skip
+        space = [] if "space" in change else ["search.space.optimizer.lr=1e-3 .. 1e-2 log"]
+        with pytest.raises(UserError) as error:
+            search("search.trials=1", *space, change, "search.name=s")
+        assert ("torchdeck study edit" in str(error.value)) is possible
