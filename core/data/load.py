@@ -149,7 +149,8 @@ def load(experiment: Experiment, device: torch.device, warn: Callable[[str], Non
     if on_test and test is None:
         raise UserError(f"trainer.validate_on = 'test', but data.name = {data.name!r} has no test samples.")
 
-    x, y = feeds.peek(train_part, train_at[:25])
+    spread = torch.linspace(0, len(train_at) - 1, min(25, len(train_at))).round().long()
+    x, y = feeds.peek(train_part, train_at[spread])
     info = DataInfo(
         name=data.name,
         task=source.task,

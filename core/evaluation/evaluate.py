@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
@@ -14,7 +15,7 @@ from core.errors import UserError
 from core.evaluation.trained import Trained
 from core.experiment import Data, Experiment
 from core.training.evaluation import Evaluator, Report
-from core.training.losses import Loss, build_loss
+from core.training.losses import Kind, Loss, build_loss
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,19 @@ def _with(trained: Trained, data: Data | None) -> Experiment:
 
 
 def _loss(trained: Trained, device: torch.device) -> Loss:
-    """The loss of the training, with the weights that it had there and what it had learned."""
+    """The loss of the training, with the weights that it had there and what it had learned.
+
+    Raises UserError when the code of the loss has changed since.
+    """
     weights = None if trained.class_weights is None else torch.tensor(trained.class_weights)
     loss = build_loss(trained.experiment, trained.info, device, None, weights)
     if loss.module is not None and trained.loss_state is not None:
-        loss.module.load_state_dict(trained.loss_state)
+        try:
+            loss.module.load_state_dict(trained.loss_state)
+        except RuntimeError as error:
+            last = str(error).splitlines()[-1].strip()
+            name = trained.experiment.loss.name
+            raise UserError(f"{str(trained.path)!r} does not fit loss.name = {name!r} any more: {last}") from None
+    if loss.kind == "whole" and trained.loss_kind in ("mean", "sum", "batches"):
+        loss.kind, loss.measured = cast(Kind, trained.loss_kind), True  # as the run found out
     return loss

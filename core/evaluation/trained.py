@@ -35,6 +35,8 @@ class Trained:
     #: Weights of the classes in the loss, and the state of a loss with parameters; None where there are none.
     class_weights: tuple[float, ...] | None = None
     loss_state: dict[str, torch.Tensor] | None = None
+    #: How the losses of batches make that of a set (losses.Kind); empty where the checkpoint does not tell.
+    loss_kind: str = ""
     channels_last: bool = False
 
 
@@ -69,7 +71,8 @@ def load(path: Path, trust_code: bool) -> Trained:
     class_weights = data.get("class_weights")
     channels_last = data.get("channels_last", channels_last_of(experiment.model, net, info))
     return Trained(path, experiment, info, net.eval(), weights, transforms, int(state["epoch"]), int(state["step"]),
-                   tuple(class_weights) if class_weights else None, state.get("loss"), bool(channels_last))  # fmt: skip
+                   tuple(class_weights) if class_weights else None, state.get("loss"), str(data.get("loss_kind", "")),
+                   bool(channels_last))  # fmt: skip
 
 
 def describe(trained: Trained) -> dict[str, Any]:

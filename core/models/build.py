@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from core import catalog, usercode
 from core.data.source import DataInfo
-from core.errors import UserCodeError, UserError
+from core.errors import UserCodeError, UserError, count
 from core.experiment import Model
 from core.models import weights
 from core.models.nets import NETS
@@ -194,7 +194,7 @@ def _check_output(net: nn.Module, info: DataInfo, loss: str | None, name: str) -
     if list(output.shape) not in allowed:
         if info.classes and output.ndim == 2 and output.shape[0] == 2 and output.shape[1] < info.classes:
             raise UserError(
-                f"model.name = {name!r} has {output.shape[1]} outputs, but {info.name!r} has {info.classes} classes."
+                f"model.name = {name!r} has {count(output.shape[1], 'output')}, but {info.name!r} has {info.classes} classes."
             )
         if not (info.classes and output.ndim == 2 and output.shape[0] == 2 and output.shape[1] > info.classes):
             raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,16 +14,17 @@ from core import devices, distributed
 from core.control import Control
 from core.data.load import LoadedData, load
 from core.data.seeds import derive
-from core.errors import UserError
+from core.errors import UserError, count
 from core.events import Event
 from core.experiment import Experiment
 from core.models.build import build as build_model
 from core.models.build import channels_last_of
-from core.models.layout import takes_channels_last
 from core.runs.names import MEASURED, short_name
 from core.training import losses
 from core.training.evaluation import evaluating
+from core.training.layout import takes_channels_last
 from core.training.losses import find_kind
+from core.training.metrics import gathered_bytes
 from core.training.random import seed_everything
 from core.training.state import restore
 from core.training.trainer import Trainer
@@ -66,7 +68,7 @@ def build(
     if channels_last_of(experiment.model, net, data.info) and takes_channels_last(net, data.sample, experiment.model):
         net = net.to(memory_format=torch.channels_last)
     loss = losses.build_loss(experiment, data.info, device, data.train_targets)
-    if loss.module is not None and distributed.world().size > 1:
+    if loss.parameters and distributed.world().size > 1:
         raise UserError(
             f"loss.name = {experiment.loss.name!r} has parameters, which several processes don't train together."
         )
@@ -121,19 +123,31 @@ def _try_out(trainer: Trainer, warn: Callable[[str], None]) -> None:
 
     name, own = trainer.experiment.loss.name, trainer.loss.own
     x, y = (t.to(trainer.device) for t in (trainer.data.sample, trainer.data.sample_targets))
+    module = trainer.loss.module
+    before = copy.deepcopy(module.state_dict()) if module is not None else {}
     try:
-        with evaluating(trainer.net), torch.no_grad(), unchanged_random_states(trainer.device), user_errors():
+        with (
+            evaluating(trainer.net, module), torch.no_grad(), unchanged_random_states(trainer.device), user_errors()
+        ):  # fmt: skip
             out = trainer.evaluator.logits(trainer.net, x).float()
             value = trainer.loss(out, y)
             if isinstance(value, torch.Tensor) and value.numel() == 1:
-                trainer.loss.kind = find_kind(trainer.loss, out, y)
+                trainer.loss.kind = find_kind(trainer.loss, out, y, trainer.data.info.classes)
+        if module is not None:
+            module.load_state_dict(before)  # what was only tried leaves no trace in a loss that keeps something
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"loss.name = {name!r} can't take the model's outputs: {first_line(error)}.") from None
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
-        raise UserError(f"loss.name = {name!r} must return one number as a tensor, not {value!r}.")
+        gave = (
+            f"a tensor of the shape {list(value.shape)}"
+            if isinstance(value, torch.Tensor)
+            else f"a {type(value).__name__}"
+        )
+        raise UserError(f"loss.name = {name!r} must return one number as a tensor (the mean or the sum), not {gave}.")
     if own:
+        _keep_within_memory(trainer, out, y)
         _tell_loss(trainer, name, warn)
     fits = trainer.evaluator.fits(out, y)
     trainer.counts_right = trainer.counts_right and fits
@@ -147,24 +161,28 @@ def _try_out(trainer: Trainer, warn: Callable[[str], None]) -> None:
     _check_watched(trainer, fits)
 
 
+def _keep_within_memory(trainer: Trainer, out: torch.Tensor, y: torch.Tensor) -> None:
+    """A loss that needs all outputs at once is told as a mean of batches where these are too many."""
+    most = max((feed.samples for feed in (trainer.data.val, trainer.data.test) if feed is not None), default=0)
+    if trainer.loss.kind == "whole" and gathered_bytes(out, y, most) > devices.memory_free(torch.device("cpu")) / 2:
+        trainer.loss.kind = "batches"
+
+
 def _tell_loss(trainer: Trainer, name: str | None, warn: Callable[[str], None]) -> None:
-    module = trainer.loss.module
-    if module is not None:
-        warn(
-            f"loss.name = {name!r} has {sum(p.numel() for p in module.parameters()):,} parameters, which are trained, too."
-        )
-    if trainer.loss.kind == "sum":
-        warn(f"loss.name = {name!r} sums over the batch; what is told of it is its mean over samples.")
-    if trainer.loss.kind == "whole":
-        warn(
-            f"loss.name = {name!r} is no mean and no sum over samples: validation and test compute it on all their outputs at "
-            "once"
-            + (
-                "; with trainer.accumulate its batches count by their samples."
-                if trainer.experiment.trainer.accumulate > 1
-                else "."
-            )
-        )
+    numbers = sum(p.numel() for p in trainer.loss.parameters)
+    if numbers:
+        warn(f"loss.name = {name!r} has {count(numbers, 'parameter')} of its own, trained with the model.")
+    if trainer.loss.kind in ("mean", "weighted"):
+        return
+    manner = {
+        "sum": "sums over the batch; what is told of it is its mean over samples",
+        "whole": "is no mean and no sum over samples: validation and test compute it on all their outputs at once",
+        "batches": "is no mean and no sum over samples, and all outputs of a set are too many to keep: what is told of it is the "
+        "mean of its batches, which depends on trainer.eval_batch_size",
+    }[trainer.loss.kind]
+    several = "; with trainer.accumulate its batches count by their samples"
+    several = several if trainer.experiment.trainer.accumulate > 1 and trainer.loss.kind != "sum" else ""
+    warn(f"loss.name = {name!r} {manner}{several}.")
 
 
 def _check_watched(trainer: Trainer, fits: bool) -> None:

@@ -49,7 +49,9 @@ class Evaluator:
         """
         metrics: list[Metric] = []
         counted: Classification | None = None
-        with evaluating(net), torch.no_grad(), unchanged_random_states(self._device), usercode.user_errors():
+        with (
+            evaluating(net, self._loss.module), torch.no_grad(), unchanged_random_states(self._device), usercode.user_errors()
+        ):  # fmt: skip
             for x, y in feed.epoch(0):
                 out = self.logits(net, x).float()
                 if not metrics:
@@ -130,10 +132,12 @@ def forward(net: nn.Module, x: Tensor, autocast: Callable[[], Any], channels_las
 
 
 @contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; each module's own mode is put back after."""
-    modes = [(m, m.training) for m in net.modules()]
-    net.eval()
+def evaluating(net: nn.Module, loss: nn.Module | None = None) -> Iterator[None]:
+    """The model, and a loss that is a module, in evaluation mode; each module's own mode is put back after."""
+    tops = [net] if loss is None else [net, loss]
+    modes = [(m, m.training) for top in tops for m in top.modules()]
+    for top in tops:
+        top.eval()
     try:
         yield
     finally:

@@ -18,8 +18,9 @@ from core.experiment import Experiment
 Function = Callable[[Tensor, Tensor], Tensor]
 
 #: How the losses of batches make that of all their samples: their mean by samples, by the weights of the targets, their
-#: sum, or in no such way (then all outputs are needed at once).
-Kind = Literal["mean", "weighted", "sum", "whole"]
+#: sum, or in no such way: then all outputs are needed at once (whole), or it is told as a mean of batches where these are
+#: too many.
+Kind = Literal["mean", "weighted", "sum", "whole", "batches"]
 
 
 class Loss:
@@ -34,15 +35,22 @@ class Loss:
         self.own = own
         #: The weight of each class, where the catalog's loss has such.
         self.weights = weights
+        #: Whether the kind was found out by trying (``find_kind``), and not by what the loss is.
+        self.measured = False
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         return self.function(logits, y)
 
     @property
     def module(self) -> nn.Module | None:
-        """The loss as a module with parameters of its own, which are trained; None for one without."""
-        inner = self.function
-        return inner if isinstance(inner, nn.Module) and any(True for _ in inner.parameters()) else None
+        """The loss as a module, which may have parameters and buffers of its own; None for a function."""
+        inner = self.function.func if isinstance(self.function, functools.partial) else self.function
+        return inner if isinstance(inner, nn.Module) else None
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Those of its own that are trained."""
+        return [p for p in self.module.parameters() if p.requires_grad] if self.module is not None else []
 
     def weight(self, y: Tensor) -> Tensor | int:
         """What the loss of a batch counts for among those of others: its samples, or the weights of its targets."""
@@ -50,7 +58,12 @@ class Loss:
 
     def share(self, loss: Tensor, y: Tensor, total: Tensor | float) -> Tensor:
         """The part of a batch in the loss of the step that several batches make together; ``total``: of their weights."""
-        return loss if self.kind == "sum" else loss * (self.weight(y) / total)
+        if self.kind == "sum":
+            return loss
+        weight = self.weight(y)
+        part = loss * (weight / total)
+        # Where all targets are ignored there is no loss, which torch calls NaN.
+        return part if isinstance(weight, int) else torch.where(weight > 0, part, 0.0)
 
     def told(self, loss: Tensor, samples: int) -> Tensor:
         """The loss of a step as it is told: a sum over the batch as its mean over samples."""
@@ -109,19 +122,24 @@ def _user_loss(experiment: Experiment, device: torch.device) -> Loss:
     target = usercode.load(reference, "loss.name")
     if isinstance(target, type):
         target = usercode.call(target, experiment.loss.args, "loss")
-    elif experiment.loss.args:
-        target = functools.partial(target, **experiment.loss.args)
     if isinstance(target, nn.Module):
         target = target.to(device)
+    module = target
+    if experiment.loss.args and not isinstance(usercode.load(reference, "loss.name"), type):
+        target = functools.partial(target, **experiment.loss.args)
     if not callable(target):
         raise UserError(f"loss.name = {reference!r} is not a loss: it can't be called.")
-    reduction = getattr(target, "reduction", "mean")
+    reduction = getattr(module, "reduction", "mean")
     if reduction == "none":
         raise UserError(f"loss.name = {reference!r} has reduction='none', a number a sample; use 'mean' or 'sum'.")
-    if reduction == "mean" and type(target) in (nn.CrossEntropyLoss, nn.NLLLoss):
-        weigh = functools.partial(_weight_of, target.weight, target.ignore_index)
+    if reduction == "mean" and getattr(type(module), "forward", None) in _WEIGHTED:
+        weigh = functools.partial(_weight_of, module.weight, module.ignore_index)
         return Loss(target, "weighted", weigh, own=True)
     return Loss(target, "whole", own=True)
+
+
+#: The mean of these is divided by the weights of the targets, also in classes that are made from them.
+_WEIGHTED = (nn.CrossEntropyLoss.forward, nn.NLLLoss.forward)
 
 
 def _weight_of(weight: Tensor | None, ignored: int, y: Tensor) -> Tensor:
@@ -135,23 +153,38 @@ def _weight_of(weight: Tensor | None, ignored: int, y: Tensor) -> Tensor:
     return torch.where(counted, weight[torch.where(counted, y, 0)], 0.0).sum()
 
 
-def find_kind(loss: Loss, logits: Tensor, y: Tensor) -> Kind:
-    """How the losses of batches make that of all: tried on parts of a real batch, for a loss of the user's own."""
+#: Beyond so many classes the weights of the first are tried only.
+_CLASSES_TRIED = 2000
+
+
+def find_kind(loss: Loss, logits: Tensor, y: Tensor, classes: int = 0) -> Kind:
+    """How the losses of batches make that of all, for a loss of the user's own: tried on parts of a real batch, and with
+    each of ``classes`` beside the first, which may differ in weight."""
     if loss.kind != "whole" or len(y) < 4:
         return loss.kind
+    loss.measured = True
+    noise = torch.Generator().manual_seed(0)
     try:
-        kinds = {_kind_of(loss, logits, y, cut) for cut in (1, len(y) // 2, len(y) - 1)}
+        kinds = {_kind_of(loss, logits, y, cut, noise) for cut in (1, len(y) // 2, len(y) - 1)}
+        if classes and y.ndim == 1 and not y.is_floating_point():
+            for other in range(1, min(classes, _CLASSES_TRIED)):
+                for pair in ([0, other], [other, other]):
+                    kinds.add(_kind_of(loss, logits[:2], torch.tensor(pair, device=y.device), 1, noise))
     except Exception:
         return "whole"  # it does not take parts that small: no way to tell
-    return kinds.pop() if len(kinds) == 1 else "whole"
+    kinds.discard(None)
+    return (kinds.pop() if len(kinds) == 1 else None) or "whole"
 
 
-def _kind_of(loss: Loss, logits: Tensor, y: Tensor, cut: int) -> Kind:
-    noise = torch.Generator().manual_seed(cut)
+def _kind_of(loss: Loss, logits: Tensor, y: Tensor, cut: int, noise: torch.Generator) -> Kind | None:
+    """What two parts of a batch, cut at random, say; None where there is no loss at all."""
     order = torch.randperm(len(y), generator=noise).to(y.device)
     outputs, targets = logits[order] + torch.randn(logits.shape, generator=noise).to(logits.device), y[order]
     whole, a, b = (float(loss(outputs[part], targets[part])) for part in (slice(None), slice(cut), slice(cut, None)))
-    near = 1e-4 * (abs(whole) + abs(a) + abs(b)) + 1e-7
+    size = abs(whole) + abs(a) + abs(b)
+    if size < 1e-6:
+        return None
+    near = 1e-4 * size
     if abs(whole - (cut * a + (len(y) - cut) * b) / len(y)) < near:
         return "mean"
     return "sum" if abs(whole - a - b) < near else "whole"

@@ -20,6 +20,8 @@ from core.training.losses import Loss, classes_of, predicted
 
 #: Numbers of a metric that gives several.
 _MOST = 100
+#: Outputs of fewer bytes are gathered for a loss of the user's whatever it seems to be.
+_FEW = 2**26
 #: Targets that are told one by one, beside their mean.
 _TARGETS = 20
 
@@ -47,11 +49,15 @@ class LossMetric(Metric):
         self._loss = loss
         self._total: Any = 0.0
         self._weight: Any = 0.0
-        self._samples = 0
-        self._whole = Whole("loss", loss, samples, "the loss") if loss.kind == "whole" else None
+        self._samples = samples
+        self._seen = 0
+        self._whole: Whole | None = None
 
     def update(self, out: Tensor, y: Tensor) -> None:
         """Take a batch."""
+        if not self._seen and self._at_once(out, y):
+            self._whole = Whole("loss", self._loss, self._samples, "The loss", device=out.device)
+        self._seen += len(y)
         if self._whole is not None:
             self._whole.update(out, y)
             return
@@ -61,13 +67,20 @@ class LossMetric(Metric):
         # A batch whose targets are all ignored has no loss.
         self._total = self._total + (torch.where(weight > 0, part, 0.0) if isinstance(weight, Tensor) else part)
         self._weight = self._weight + weight
-        self._samples += len(y)
+
+    def _at_once(self, out: Tensor, y: Tensor) -> bool:
+        if self._loss.kind in ("mean", "sum") and self._loss.measured:
+            return (
+                gathered_bytes(out, y, self._samples) < _FEW
+            )  # what was tried on a few holds for all: no need to trust
+        return self._loss.kind == "whole"
 
     def compute(self) -> dict[str, float]:
         """The mean by weight; of a sum the mean over samples."""
+        parts = self._seen if self._loss.kind == "sum" else 1
         if self._whole is not None:
-            return self._whole.compute()
-        weight = float(self._samples if self._loss.kind == "sum" else self._weight)
+            return {name: value / parts for name, value in self._whole.compute().items()}
+        weight = float(parts if self._loss.kind == "sum" else self._weight)
         return {"loss": float(self._total) / weight if weight else math.nan}
 
 
@@ -149,11 +162,18 @@ class Regression(Metric):
         return figures
 
 
+def gathered_bytes(out: Tensor, y: Tensor, samples: int) -> int:
+    """What the outputs and targets of so many samples take, by those of a batch."""
+    return samples * (out[0].numel() * out.element_size() + y[0].numel() * y.element_size())
+
+
 class Whole(Metric):
-    """A function of the outputs and targets of the whole set: they are gathered on the CPU, within bounds."""
+    """A function of the outputs and targets of the whole set: they are gathered on the CPU, within bounds. It gets them on
+    ``device``, where the tensors of a loss are; metrics of others expect the CPU."""
 
     def __init__(self, name: str, function: Callable[[Tensor, Tensor], Any], samples: int, what: str,
-                 classes: tuple[str, ...] = ()) -> None:  # fmt: skip
+                 classes: tuple[str, ...] = (), device: torch.device | None = None) -> None:  # fmt: skip
+        self._device = device or torch.device("cpu")
         self._name, self._function, self._samples, self._what = name, function, samples, what
         self._classes = classes
         self._outputs: list[Tensor] = []
@@ -165,7 +185,7 @@ class Whole(Metric):
         Raises UserError when all of them would take more than half of the free memory.
         """
         if not self._outputs:
-            needed = self._samples * (out[0].numel() * out.element_size() + y[0].numel() * y.element_size())
+            needed = gathered_bytes(out, y, self._samples)
             free = devices.memory_free(torch.device("cpu"))
             if needed > free / 2:
                 raise UserError(
@@ -177,7 +197,7 @@ class Whole(Metric):
 
     def compute(self) -> dict[str, float]:
         """What the function gives, once."""
-        value = self._function(torch.cat(self._outputs), torch.cat(self._targets))
+        value = self._function(torch.cat(self._outputs).to(self._device), torch.cat(self._targets).to(self._device))
         return figures_of(self._name, value, self._what, self._classes)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,8 +13,8 @@ from core.experiment import Optimizer
 
 
 def build_optimizer(options: Optimizer, net: nn.Module, device: torch.device,
-                    loss: nn.Module | None = None) -> torch.optim.Optimizer:  # fmt: skip
-    """The optimizer over the parameters that are trained, those of a loss among them; fused into one kernel where torch
+                    own: Sequence[nn.Parameter] = ()) -> torch.optim.Optimizer:  # fmt: skip
+    """The optimizer over the parameters that are trained, with ``own``, those of a loss, among them; fused into one kernel where torch
     has that.
 
     Raises UserError when torch lacks it, or nothing is left to train.
@@ -25,7 +25,6 @@ def build_optimizer(options: Optimizer, net: nn.Module, device: torch.device,
         raise UserError("The model has no parameter to train.")
     lr, decay = options.learning_rate(), options.decay()
     args = options.resolved()
-    own = [p for p in loss.parameters() if p.requires_grad] if loss is not None else []
     if entry.name == "Muon":
         if own:
             raise UserError(
@@ -40,7 +39,7 @@ def build_optimizer(options: Optimizer, net: nn.Module, device: torch.device,
         raise UserError("optimizer.args.nesterov needs optimizer.args.dampening = 0.")
     groups = _groups(net, decay, options.decay_norms_and_biases, lr, options.body_lr)
     if own:
-        groups.append({"params": own, "weight_decay": 0.0})
+        groups.append({"params": list(own), "weight_decay": 0.0})
     takes = _parameters(entry.name)
     if "weight_decay" in takes:
         args["weight_decay"] = decay

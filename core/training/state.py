@@ -33,6 +33,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
             "target_std": list(info.target_std),
             "target_names": list(info.target_names),
             "integer": info.integer,
+            "loss_kind": trainer.loss.kind,
             "class_weights": None if trainer.loss.weights is None else trainer.loss.weights.tolist(),
             "channels_last": trainer.channels_last,
             "raw_shape": list(info.raw_shape),
@@ -78,7 +79,7 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
     """
     try:
         trainer.net.load_state_dict(state["model"])
-        if trainer.loss.module is not None:
+        if trainer.loss.module is not None and state.get("loss") is not None:
             trainer.loss.module.load_state_dict(state["loss"])
         if trainer.ema is not None:
             if state["ema"] is None:

@@ -62,7 +62,7 @@ class Trainer:
         self.precision = devices.precision(options.precision, device)
         self.net = net
         self.loss = loss
-        self.optimizer = build_optimizer(experiment.optimizer, net, device, loss.module)
+        self.optimizer = build_optimizer(experiment.optimizer, net, device, loss.parameters)
         self.epoch_length = -(-len(data.train) // options.accumulate)
         self.total_steps = options.steps or options.epochs * self.epoch_length
         self.total_epochs = -(-self.total_steps // self.epoch_length)
@@ -78,8 +78,7 @@ class Trainer:
         self.world = distributed.world()
         self._parallel = distributed.parallel(net, device)
         self._forward: Callable[[Tensor], Any] = torch.compile(self._parallel) if options.compile else self._parallel
-        trained = [*net.parameters(), *(loss.module.parameters() if loss.module is not None else ())]
-        self._parameters = [p for p in trained if p.requires_grad]
+        self._parameters = [*(p for p in net.parameters() if p.requires_grad), *loss.parameters]
         #: Whether right answers are counted while training: not where the outputs are no classes.
         self.counts_right = data.info.task == "classification"
 
@@ -141,6 +140,8 @@ class Trainer:
         engine.state.iteration, engine.state.epoch = self.step, self.step // self.epoch_length
         engine.state.max_epochs, engine.state.epoch_length = self.total_epochs, self.epoch_length
         self.net.train()
+        if self.loss.module is not None:
+            self.loss.module.train()
         self._wrote_at = self._epoch_started = time.monotonic()
         self.window.restart()
         with usercode.user_errors(), self._profiling(), contextlib.suppress(commands.Ended):

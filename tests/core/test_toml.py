@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -142,3 +145,18 @@ def test_broken_files(tmp_path: Path, content: bytes | None, sentence: str) -> N
 def test_a_wrong_preset_names_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'digits'"):
         toml.load("digit")
+
+
+def test_sentences_name_keys_that_exist() -> None:
+    """Every text in the code that looks like a key of an experiment is one."""
+    known = set(toml.keys())
+    sections = sorted({key.split(".")[0] for key in known})
+    pattern = re.compile(rf"(?<![\w.'/@])(?:{'|'.join(sections)})\.([a-z_]+)")
+    found = 0
+    for path in [p for room in ("core", "tui") for p in (ROOT / room).rglob("*.py")]:
+        texts = [n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)]
+        for text in [t for t in texts if isinstance(t, str) and " " in t]:
+            for match in pattern.finditer(text):
+                found += 1
+                assert match.group() in known or match.group(1) == "py", f"{path}: {match.group()} in {text!r}"
+    assert found > 100

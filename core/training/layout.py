@@ -10,23 +10,24 @@ from torch import Tensor, nn
 from core.errors import UserError
 from core.experiment import Model
 from core.models.build import first_line, logits_of
+from core.training.random import unchanged_random_states
 
 
 def takes_channels_last(net: nn.Module, sample: Tensor, model: Model) -> bool:
-    """Whether forward and backward work with the channels last, tried on a copy with two real samples: a ``view`` in a
-    model's own code does not take it, and then the usual layout is kept.
+    """Whether forward and backward work with the channels last, tried on a copy in training mode with two real samples: a
+    ``view`` in a model's own code does not take it, and then the usual layout is kept.
 
     Raises UserError when model.channels_last = true was asked for and does not work.
     """
-    tried = copy.deepcopy(net).to(memory_format=torch.channels_last)
     device = next((p.device for p in net.parameters()), sample.device)
-    states = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     try:
-        x = sample[:2].to(device)
-        x = (torch.cat([x, x]) if len(x) == 1 else x).contiguous(memory_format=torch.channels_last)
-        out = logits_of(tried(x))
-        if isinstance(out, Tensor) and out.requires_grad:
-            out.float().sum().backward()
+        with unchanged_random_states(device):
+            tried = copy.deepcopy(net).to(memory_format=torch.channels_last).train()
+            x = sample[:2].to(device)
+            x = (torch.cat([x, x]) if len(x) == 1 else x).contiguous(memory_format=torch.channels_last)
+            out = logits_of(tried(x))
+            if isinstance(out, Tensor) and out.requires_grad:
+                out.float().sum().backward()
         return True
     except Exception as error:
         if model.channels_last:
@@ -34,7 +35,3 @@ def takes_channels_last(net: nn.Module, sample: Tensor, model: Model) -> bool:
                 f"model.channels_last = true, but {model.name} does not take it: {first_line(error)}."
             ) from None
         return False
-    finally:
-        torch.set_rng_state(states[0])
-        if states[1] is not None:
-            torch.cuda.set_rng_state(states[1], device)
