@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import math
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import optuna
@@ -16,13 +15,13 @@ from optuna.trial import TrialState
 from core import batch, usercode
 from core.batch import Signals
 from core.errors import UserError
-from core.errors import count as count_of
 from core.events import Event, Failed
 from core.experiment import Experiment
 from core.reporters import Reporter
 from core.runs import process
 from core.search import keep
 from core.search.study import Study
+from core.search.values import values_of
 from core.search.watch import Watch
 from core.training.session import Session, TrialOf
 
@@ -200,27 +199,36 @@ class Attempt:
             assert session.run is not None
             return dict(session.run.get("best") or {})
 
-        result: Any = None
-        ended: Exception | None = None
+        try:
+            result = self._call(function, train)
+        except optuna.TrialPruned as error:
+            return TrialState.PRUNED, None, str(error)
+        if result is None and trained:
+            return self._outcome(trained[0])
+        values = values_of(result, len(self._study.objectives), f"search.function: {reference!r}")
+        return TrialState.COMPLETE, values, ""
+
+    def _call(self, function: Callable[..., Any], train: Callable[..., Any]) -> Any:
+        """What the function returns.
+
+        Raises TrialPruned and Interrupted as they come, UserError for anything else that it raises.
+        """
         with _raising(self._signals):
             try:
                 with usercode.user_errors():
                     try:
-                        result = function(self._trial, train) if _takes_train(function) else function(self._trial)
+                        return function(self._trial, train) if _takes_train(function) else function(self._trial)
                     except (optuna.TrialPruned, Interrupted) as error:  # they come through the user's lines, too
                         ended = error
             except KeyboardInterrupt:
                 raise Interrupted from None
-        if isinstance(ended, optuna.TrialPruned):
-            return TrialState.PRUNED, None, str(ended)
-        if ended is not None:
-            raise ended
-        if result is None and trained:
-            return self._outcome(trained[0])
-        values, wrong = _numbers(result, len(self._study.objectives))
-        if wrong:
-            return TrialState.FAIL, None, f"search.function: {reference!r} returned {result!r}: {wrong}"
-        return TrialState.COMPLETE, values, ""
+            except UserError:
+                raise
+            except (Exception, SystemExit) as error:  # in no line of the user's: wrong arguments, memory, ...
+                text = str(error).strip().splitlines()
+                told = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+                raise UserError(f"search.function raised {told}") from None
+        raise ended
 
     # --- commands ------------------------------------------------------------------------------------------------------
 
@@ -234,25 +242,6 @@ class Attempt:
         else:
             self._session.control.stop()
         return True
-
-
-def _numbers(result: Any, count: int) -> tuple[list[float], str]:
-    """What an objective returned as numbers, as Optuna takes them: whatever ``float`` does, but no NaN; and what is wrong
-    with it (optuna/study/_tell.py)."""
-    given = list(result) if isinstance(result, Sequence) and not isinstance(result, str | bytes) else [result]
-    if len(given) != count:
-        return [], f"{count_of(count, 'number')} {'is' if count == 1 else 'are'} needed"
-    values = []
-    for one in given:
-        try:
-            if isinstance(one, str | bytes):
-                raise TypeError
-            values.append(float(one))
-        except (TypeError, ValueError, RuntimeError, OverflowError):
-            return [], f"{type(one).__name__} is no number"
-    if any(math.isnan(value) for value in values):
-        return [], "NaN is no value of an objective"
-    return values, ""
 
 
 @contextlib.contextmanager

@@ -70,6 +70,15 @@ def file_of(url: str) -> Path | None:
     return None
 
 
+def in_memory(url: str) -> bool:
+    """Whether a URL is that of a SQLite database in memory (sqlite.org/inmemorydb.html), which one process alone has."""
+    scheme, sign, rest = url.partition("://")
+    place, _, query = rest.removeprefix("/").partition("?")
+    if not sign or scheme.partition("+")[0] != "sqlite":
+        return False
+    return place in ("", ":memory:", "file:") or place.startswith("file::memory:") or "mode=memory" in query
+
+
 def hidden(url: str) -> str:
     """The URL without its password, to be shown."""
     if url.startswith(_JOURNAL):

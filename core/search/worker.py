@@ -84,6 +84,9 @@ class Worker:
             except UserError as error:
                 self.failure = str(error)
                 return batch.FAILED
+        if self.failure is None and not signals.ending:
+            with self.study.errors():
+                self.failure = _none_worked(self.study.trials(), self._started_at)
         if self.failure is not None:
             return batch.FAILED
         if signals.ending:
@@ -101,7 +104,7 @@ class Worker:
             if study.stopped or (study.exhausted and not any(t.state == TrialState.WAITING for t in trials)):
                 return None
             limits = study.limits
-            self.failure = _all_failing(trials, min(limits.failures, limits.trials), self._started_at)
+            self.failure = _all_failing(trials, limits.failures, self._started_at)
             if self.failure is not None or self._out_of_time() or _stalled(study, limits.patience):
                 return None
             began = [t for t in trials if t.state != TrialState.WAITING or BEGUN in t.system_attrs]
@@ -207,11 +210,7 @@ def set_attribute(study: Study, trial_id: int, key: str, value: Any) -> None:
 
 def _all_failing(trials: list[FrozenTrial], limit: int, since: float) -> str | None:
     """The common reason when the last so many trials have all failed, as one sentence."""
-    over = [
-        t for t in trials if t.state.is_finished() and t.datetime_complete and t.datetime_complete.timestamp() >= since
-    ]
-    over.sort(key=lambda t: t.datetime_complete.timestamp())  # type: ignore[union-attr]
-    last = over[-limit:]
+    last = _over(trials, since)[-limit:]
     if len(last) < limit or any(t.state != TrialState.FAIL for t in last):
         return None
     reasons = [str(t.user_attrs.get("reason", "no reason is known")).splitlines()[0] for t in last]
@@ -219,6 +218,20 @@ def _all_failing(trials: list[FrozenTrial], limit: int, since: float) -> str | N
     rest = "" if reasons.count(common) == limit else f" ({reasons.count(common)} of them)"
     told = f"The last {limit} trials have all failed" if limit > 1 else "The trial has failed"
     return f"{told}{rest}: {common}"
+
+
+def _none_worked(trials: list[FrozenTrial], since: float) -> str | None:
+    """The common reason when all trials that have ended since have failed, however few they are."""
+    count = len(_over(trials, since))
+    return _all_failing(trials, count, since) if count else None
+
+
+def _over(trials: list[FrozenTrial], since: float) -> list[FrozenTrial]:
+    """The trials that have ended since, in the order in which they did."""
+    over = [
+        t for t in trials if t.state.is_finished() and t.datetime_complete and t.datetime_complete.timestamp() >= since
+    ]
+    return sorted(over, key=lambda t: t.datetime_complete.timestamp())  # type: ignore[union-attr]
 
 
 def _stalled(study: Study, patience: int) -> bool:

@@ -45,11 +45,6 @@ def search(options: argparse.Namespace, root: Path) -> int:
             "A search does not run under torchrun; start workers with --workers, or one torchdeck for each GPU."
         )
     study = _study(options, root)
-    if ((options.workers or 1) > 1 and ":memory:" in study.url) or study.url in ("sqlite://", "sqlite:///"):
-        raise UserError(
-            f"search.storage = {study.url!r} is in the memory of one process, which several workers can't share; name a file, "
-            "or leave it out."
-        )
     with study.errors():
         if options.trials is not None:
             study.set_limits(trials=options.trials)
@@ -75,17 +70,23 @@ def search(options: argparse.Namespace, root: Path) -> int:
 def _study(options: argparse.Namespace, root: Path) -> Study:
     from core import toml
     from core.search import opening as studies
+    from core.search.storage import in_memory
 
     if not options.experiment:
         if options.study is None:
             options.experiment = "digits"
         elif options.overrides:
-            raise UserError(
-                "--set needs an experiment: a study keeps the one that it was made with; see torchdeck study edit."
-            )
+            space_only = all(text.startswith("search.space.") for text in options.overrides)
+            see = "; change its space with: torchdeck study edit" if space_only else ""
+            raise UserError(f"--set needs an experiment: a study keeps the one that it was made with{see}.")
     if options.experiment:
         experiment = toml.load(options.experiment, options.overrides)
         url, name = _place(options.study)
+        if (options.workers or 1) > 1 and in_memory(url or experiment.search.storage):
+            raise UserError(
+                f"search.storage = {url or experiment.search.storage!r} is in the memory of one process, which other workers "
+                "can't reach; choose sqlite or journal, or leave --workers out."
+            )
         study = studies.create(experiment, root, url, name)
         # The code that the experiment names is the user's word; what lies in the storage is not.
         _vouch(study, study.unvouched_pickle(), options.trust_code)

@@ -173,12 +173,11 @@ def _best(options: argparse.Namespace) -> int:
         print_json({"trial": row.number, "fields": dict(row.fields), "params": dict(row.params),
                     "values": list(row.values), "run": row.run})  # fmt: skip
         return 0
-    function = opened.experiment.search.function
-    text = (
-        toml.dumps(opened.experiment_of_trial(row.fields, row.run))
-        if function is None
-        else tomli_w.dumps(dict(row.params))
-    )
+    if opened.experiment.search.function is not None and not row.run:
+        # The function trained no run of torchdeck's: its parameters are all that there is to take over.
+        text = tomli_w.dumps({key: value for key, value in row.fields.items() if value is not None})
+    else:
+        text = toml.dumps(opened.experiment_of_trial(row.fields, row.run))
     told = ", ".join(f"{o.name} {number(v, o.name)}" for o, v in zip(look.objectives, row.values, strict=False))
     print(f"# Trial {row.number} of the study {look.name}: {told or row.state}")
     print(
