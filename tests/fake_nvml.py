@@ -16,12 +16,27 @@ class FakeNvml:
         self.memory = SimpleNamespace(used=8 << 30, total=80 << 30)
         self.mig = False
         self.utilization = 97
+        #: What a function tells of one GPU alone, by (function, index); an exception is raised.
+        self.faults: dict[tuple[str, int], Any] = {}
+        #: The UUIDs of the MIG devices of each GPU.
+        self.parts: dict[int, list[str]] = {}
 
     def __getattr__(self, name: str) -> Any:
         def function(*args: Any) -> Any:
             if name in self.broken:
                 raise RuntimeError(self.broken[name])
             index = args[0] if args else 0
+            if (name, index) in self.faults:
+                fault = self.faults[name, index]
+                if isinstance(fault, Exception):
+                    raise fault
+                return fault
+            if name == "nvmlDeviceGetMaxMigDeviceCount":
+                return len(self.parts.get(index, ()))
+            if name == "nvmlDeviceGetMigDeviceHandleByIndex":
+                return self.parts[index][args[1]]
+            if isinstance(index, str):
+                return index  # the UUID of a MIG device
             return {
                 "nvmlInit": None, "nvmlDeviceGetCount": self.count, "nvmlDeviceGetHandleByIndex": index,
                 "nvmlDeviceGetName": "NVIDIA H100", "nvmlDeviceGetUUID": f"GPU-{index:04d}",

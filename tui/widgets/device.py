@@ -25,7 +25,7 @@ class Device(Lines, can_focus=True):
         super().__init__(id=id)
         self._cpu: deque[float] = deque(maxlen=_HISTORY)
         self._memory: deque[float] = deque(maxlen=_HISTORY)
-        self._gpus: dict[str, deque[float]] = {}
+        self._gpus: dict[int, deque[float]] = {}
         self._chosen: dict[str, Any] | None = None
         self._reading: Reading | None = None
 
@@ -41,7 +41,7 @@ class Device(Lines, can_focus=True):
         self._memory.append(reading.memory_used / max(reading.memory_total, 1) * 100)
         for gpu in reading.gpus:
             if gpu.utilization is not None:
-                self._gpus.setdefault(gpu.uuid, deque(maxlen=_HISTORY)).append(gpu.utilization)
+                self._gpus.setdefault(gpu.index, deque(maxlen=_HISTORY)).append(gpu.utilization)
         self.draw()
 
     def on_resize(self) -> None:
@@ -55,7 +55,7 @@ class Device(Lines, can_focus=True):
         if self._reading is not None:
             own = self._reading.process.pid if self._reading.process else None
             for gpu in self._reading.gpus:
-                lines += gpu_lines(gpu, list(self._gpus.get(gpu.uuid, ())), width, own)
+                lines += gpu_lines(gpu, list(self._gpus.get(gpu.index, ())), width, own)
             lines += machine_lines(self._reading, list(self._cpu), list(self._memory), width)
         self.set_lines(lines)
 
@@ -81,26 +81,30 @@ def _meter(name: str, share: float, history: list[float], width: int, words: str
 def gpu_lines(gpu: Gpu, history: list[float], width: int, own: int | None) -> list[Text]:
     """One GPU in lines."""
     head = Text(f"gpu {gpu.index}  {gpu.name}{'  MIG' if gpu.mig else ''}", style="bold", no_wrap=True)
-    if not gpu.visible:
+    if gpu.visible is False:
         head.append("  hidden by CUDA_VISIBLE_DEVICES", style="dim")
     lines = [head]
     if gpu.utilization is not None:
         lines.append(_meter("load", gpu.utilization / 100, history, width, f"{gpu.utilization}%"))
-    if gpu.memory_used is not None:
-        used = read_value(gpu.memory_used, "bytes")
-        mine = next((p.memory for p in gpu.processes if p.pid == own and p.memory), None)
-        words = f"{used}/{read_value(gpu.memory_total, 'bytes')}" if gpu.memory_total else used
-        words += f", this run {read_value(mine, 'bytes')}" if mine else ""
-        lines.append(_meter("memory", gpu.memory_used / gpu.memory_total if gpu.memory_total else 0, [], width, words))
-    facts = []
-    if gpu.temperature is not None:
-        facts.append(f"{gpu.temperature} °C")
-    if gpu.power is not None:
-        facts.append(f"{gpu.power:.0f}{f'/{gpu.power_limit:.0f}' if gpu.power_limit else ''} W")
+    else:
+        lines.append(Text("load   n/a", no_wrap=True))
+    mine = next((p.memory for p in gpu.processes if p.pid == own and p.memory), None)
+    this_run = f", this run {read_value(mine, 'bytes')}" if mine else ""
+    total = "n/a" if gpu.memory_total is None else read_value(gpu.memory_total, "bytes")
+    if gpu.memory_used is not None and gpu.memory_total:
+        shared = " (the machine's)" if gpu.unified else ""
+        words = f"{read_value(gpu.memory_used, 'bytes')}/{total}{shared}{this_run}"
+        lines.append(_meter("memory", gpu.memory_used / gpu.memory_total, [], width, words))
+    else:
+        lines.append(
+            Text(f"memory n/a of {total}{this_run}" if gpu.memory_total else f"memory n/a{this_run}", no_wrap=True)
+        )
+    temperature = "n/a" if gpu.temperature is None else f"{gpu.temperature}"
+    power = "n/a" if gpu.power is None else f"{gpu.power:.0f}"
+    facts = [f"{temperature} °C", f"{power}{f'/{gpu.power_limit:.0f}' if gpu.power_limit else ''} W"]
     if gpu.throttles:
         facts.append("slowed by " + ", ".join(gpu.throttles))
-    if facts:
-        lines.append(Text("       " + "  ".join(facts), no_wrap=True))
+    lines.append(Text("       " + "  ".join(facts), no_wrap=True))
     for process in gpu.processes[:8]:
         memory = read_value(process.memory, "bytes") if process.memory else "?"
         who = f"{process.name or 'unknown'}{f' ({process.user})' if process.user else ''}"
