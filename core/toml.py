@@ -30,16 +30,37 @@ def load(source: str | None = None, overrides: Iterable[str] = ()) -> Experiment
 
     Raises UserError in one sentence (or one line per wrong value).
     """
-    raw: dict[str, Any] = {}
-    where = "the experiment"
-    if source is not None:
-        path = presets().get(source)
-        if path is None:
-            path = Path(source).expanduser()
-            if not path.suffix and not path.exists():
-                raise UserError(f"There is no preset or file {source!r}; {did_you_mean(source, presets())}")
-        raw, where = read(path), source
-    return build(override(raw, overrides), where)
+    return build(tables(source, overrides), "the experiment" if source is None else source)
+
+
+def tables(source: str | None = None, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """The raw tables of ``load``, not yet validated."""
+    if source is None:
+        return override({}, overrides)
+    path = presets().get(source)
+    if path is None:
+        path = Path(source).expanduser()
+        if not path.suffix and not path.exists():
+            raise UserError(f"There is no preset or file {source!r}; {did_you_mean(source, presets())}")
+    return override(read(path), overrides)
+
+
+#: What is trained where nothing is said.
+DEFAULT_PRESET = "digits"
+
+
+def base_of(source: str | None, overrides: Sequence[str]) -> str | None:
+    """What an experiment begins with where none is named: the defaults (None), as in a TOML file of the same lines, as
+    soon as data or a model are chosen; else the preset for those who only try."""
+    chosen = {text.partition("=")[0].strip() for text in overrides}
+    return source or (None if chosen & {"data.name", "model.name"} else DEFAULT_PRESET)
+
+
+def said_base(source: str | None, overrides: Sequence[str]) -> str:
+    """The same in words, such as ``preset digits and 2 --set``."""
+    kind = "preset" if source in presets() else "file"
+    base = f"{kind} {source}" if source else "the defaults"
+    return f"{base} and {len(overrides)} --set" if overrides else base
 
 
 def read(path: Path) -> dict[str, Any]:

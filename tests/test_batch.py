@@ -238,6 +238,7 @@ def test_a_requeued_slurm_job_goes_on_with_its_own_run(tmp_path: Path) -> None:
 def test_dry_run_trains_nothing(tmp_path: Path) -> None:
     done = command("--batch", "fashion-cnn", "--set", "data.name=digits", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("# from preset fashion-cnn and 1 --set\n")
     assert 'name = "cnn"' in done.stdout
     assert "Conv2d" in done.stdout
     assert "multiply-adds a sample" in done.stdout

@@ -102,15 +102,18 @@ def _train(words: list[str]) -> int:
             raise UserError("--resume takes the experiment from the run; change it with --set, without naming another.")
         resume = find(options.resume, root)
         experiment = toml.build(toml.override(toml.read(resume / "experiment.toml"), options.overrides), str(resume))
+        base = toml.said_base(str(resume / "experiment.toml"), options.overrides)
     else:
         from core.runs.listing import requeued
 
-        experiment = toml.load(options.experiment or "digits", options.overrides)
+        source = toml.base_of(options.experiment, options.overrides)
+        experiment = toml.load(source, options.overrides)
+        base = toml.said_base(source, options.overrides)
         resume = requeued(root, toml.dumps(experiment.to_share()))
     if options.dry_run:
         from tui.dry_run import show
 
-        return show(experiment)
+        return show(experiment, base)
     from core import batch, reporters
     from core.training.session import Session
 
@@ -118,7 +121,7 @@ def _train(words: list[str]) -> int:
         print("note: [search.space] is left alone; search it with --trials N", file=sys.stderr)
 
     reporter = reporters.choose(options.json, options.quiet, options.plain)
-    return batch.run(Session(experiment, root, resume), reporter)
+    return batch.run(Session(experiment, root, resume, base=base), reporter)
 
 
 def _open_workbench(options: argparse.Namespace, roots: list[Path]) -> int:
@@ -131,10 +134,9 @@ def _open_workbench(options: argparse.Namespace, roots: list[Path]) -> int:
     if options.experiment or options.overrides:
         from core import toml
 
-        source = options.experiment or "digits"
-        path = toml.presets().get(source, Path(source).expanduser())
+        source = toml.base_of(options.experiment, options.overrides)
         toml.load(source, options.overrides)  # raises for what is wrong
-        raw = toml.override(toml.read(path), options.overrides)
+        raw = toml.tables(source, options.overrides)
     return run(roots, raw, None, not options.no_mouse)
 
 

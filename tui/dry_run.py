@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from core.models.summary import Node
 
 
-def show(experiment: Experiment) -> int:
-    """Print what would be trained; nothing is written."""
+def show(experiment: Experiment, base: str) -> int:
+    """Print what would be trained; nothing is written. ``base``: what the experiment was made from."""
     from core.control import Control
     from core.models.summary import summarize
     from core.training.build import build
@@ -27,6 +27,7 @@ def show(experiment: Experiment) -> int:
     built = build(experiment, Control(), lambda event: None, notes.append)
     info = built.data.info
     console = Console(highlight=False, soft_wrap=True)
+    console.print(printable(f"# from {base}"), markup=False)
     console.print(printable_lines(toml.dumps(experiment).rstrip()), markup=False)
     built.data.close()
 

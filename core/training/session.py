@@ -51,8 +51,14 @@ class Session:
     """One training in a background thread. ``start`` returns at once; ``join`` waits for the end."""
 
     def __init__(
-        self, experiment: Experiment, root: Path, resume: Path | None = None, trial: TrialOf | None = None
+        self,
+        experiment: Experiment,
+        root: Path,
+        resume: Path | None = None,
+        trial: TrialOf | None = None,
+        base: str = "",
     ) -> None:
+        """``base``: what the experiment was made from, in words, for the log."""
         self.experiment = experiment.to_share()
         self.trial = trial
         self.control = Control()
@@ -65,7 +71,7 @@ class Session:
         #: Why the run can't be written any more; None while it can.
         self.trouble: str | None = None
         self.failure_published = False
-        self._root, self._resume = root, resume
+        self._root, self._resume, self._base = root, resume, base
         self._publisher = Publisher()
         self._built: Built | None = None
         self._listeners: list[Listener] = []
@@ -137,6 +143,8 @@ class Session:
         trainer = built.trainer
         if first:
             self._open_run(built, trainer.step)
+            if self._base:
+                self._publisher.publish(LogLine(level="info", message=f"The experiment was made from {self._base}."))
             assert self.run is not None
             self._writer = self._start_writer()
             trainer.save = self._writer.submit

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from random import Random
 
 import pytest
+import tomli_w
 from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +56,28 @@ def test_any_override_is_taken_or_one_sentence(key: str, value: str) -> None:
         toml.load(None, [f"{key}={value}"])
     except UserError as error:
         assert str(error)
+
+
+@given(overrides, st.sampled_from(["data", "model"]), st.randoms())
+def test_set_without_a_preset_is_a_toml_file_of_the_same_lines(raw: dict, chosen: str, random: Random) -> None:
+    raw.setdefault(chosen, {"name": "digits" if chosen == "data" else "mlp"})
+    pairs = [(f"{table}.{key}", v) for table, inner in raw.items() for key, v in inner.items() if v is not None]
+    random.shuffle(pairs)
+    lines = [tomli_w.dumps({"value": value}).removeprefix("value = ").strip() for _, value in pairs]
+    words = [f"{key}={line}" for (key, _), line in zip(pairs, lines, strict=True)]
+    text = "\n".join(f"{key} = {line}" for (key, _), line in zip(pairs, lines, strict=True))
+    base = toml.base_of(None, words)
+    assert base is None
+    assert toml.load(base, words) == toml.loads(text, "the file")
+
+
+def test_where_nothing_is_chosen_the_preset_for_those_who_try_is_trained() -> None:
+    for words in ([], ["trainer.epochs=3"], ["model.args.widths=[8]", "data.test_share=0.1"]):
+        assert toml.load(toml.base_of(None, words), words) == toml.load("digits", words)
+    assert toml.said_base("digits", ["trainer.epochs=3"]) == "preset digits and 1 --set"
+    assert toml.said_base(None, ["data.name=iris"]) == "the defaults and 1 --set"
+    assert toml.said_base("mine.toml", []) == "file mine.toml"
+    assert toml.base_of("fashion-cnn", ["data.name=digits"]) == "fashion-cnn"
 
 
 def test_everything_has_a_default_and_presets_are_valid() -> None:

@@ -72,15 +72,12 @@ def _study(options: argparse.Namespace, root: Path) -> Study:
     from core.search import opening as studies
     from core.search.storage import in_memory
 
-    if not options.experiment:
-        if options.study is None:
-            options.experiment = "digits"
-        elif options.overrides:
-            space_only = all(text.startswith("search.space.") for text in options.overrides)
-            see = "; change its space with: torchdeck study edit" if space_only else ""
-            raise UserError(f"--set needs an experiment: a study keeps the one that it was made with{see}.")
-    if options.experiment:
-        experiment = toml.load(options.experiment, options.overrides)
+    if not options.experiment and options.study is not None and options.overrides:
+        space_only = all(text.startswith("search.space.") for text in options.overrides)
+        see = "; change its space with: torchdeck study edit" if space_only else ""
+        raise UserError(f"--set needs an experiment: a study keeps the one that it was made with{see}.")
+    if options.experiment or options.study is None:
+        experiment = toml.load(toml.base_of(options.experiment, options.overrides), options.overrides)
         url, name = _place(options.study)
         if (options.workers or 1) > 1 and in_memory(url or experiment.search.storage):
             raise UserError(
