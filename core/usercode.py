@@ -27,6 +27,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType, TracebackType
 from typing import Any
 
+from core import usercode_places
 from core.errors import UserCodeError, UserError, did_you_mean
 
 _PREFIX = "_torchdeck_user_"
@@ -72,7 +73,7 @@ def _module(place: str, where: str, reference: str) -> ModuleType:
         raise UserError(
             f"{where} = {reference!r}: there is no module {place!r} in {str(root)!r} or among the installed packages."
         )
-    with user_errors():
+    with user_errors(), own_arguments(place):
         return importlib.import_module(place)
 
 
@@ -143,26 +144,38 @@ class _Loader(importlib.machinery.SourceFileLoader):
         own = dict(vars(builtins))
         own["__import__"] = _importer(package)
         module.__dict__["__builtins__"] = own
-        super().exec_module(module)
+        with own_arguments(self.path):
+            super().exec_module(module)
 
 
 def _importer(package: str) -> Callable[..., ModuleType]:
-    root = _roots[package]
-
     def own_import(name, globals=None, locals=None, fromlist=(), level=0):
         top = name.partition(".")[0]
-        if level == 0 and top and ((root / f"{top}.py").is_file() or (root / top / "__init__.py").is_file()):
-            module = importlib.import_module(f"{package}.{name}")
-            if not fromlist:
-                return sys.modules[f"{package}.{top}"]
-            for part in fromlist:
-                if part != "*" and not hasattr(module, part) and hasattr(module, "__path__"):
-                    with contextlib.suppress(ModuleNotFoundError):
-                        importlib.import_module(f"{package}.{name}.{part}")
-            return module
-        return builtins.__import__(name, globals, locals, fromlist, level)
+        root = usercode_places.root_of(top, _roots[package]) if level == 0 and top else None
+        if root is None:
+            return builtins.__import__(name, globals, locals, fromlist, level)
+        place = _register(root)
+        module = importlib.import_module(f"{place}.{name}")
+        if not fromlist:
+            return sys.modules[f"{place}.{top}"]
+        for part in fromlist:
+            if part != "*" and not hasattr(module, part) and hasattr(module, "__path__"):
+                with contextlib.suppress(ModuleNotFoundError):
+                    importlib.import_module(f"{place}.{name}.{part}")
+        return module
 
     return own_import
+
+
+@contextlib.contextmanager
+def own_arguments(file: str) -> Iterator[None]:
+    """The user's code sees the command line of a script without arguments, not ours."""
+    before = sys.argv
+    sys.argv = [file]
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 @contextlib.contextmanager
@@ -239,7 +252,7 @@ def call(function: Callable[..., Any], args: dict[str, Any], where: str, offered
         if missing:
             raise UserError(f"{where}.args.{missing[0]} is missing: {function.__name__} requires it.")
     try:
-        with user_errors():
+        with user_errors(), own_arguments(getattr(inspect.getmodule(function), "__file__", None) or ""):
             return function(**args)
     except TypeError as error:  # an abstract class, or a signature that can't be looked at
         raise UserError(f"{where}.name: {getattr(function, '__name__', function)} can't be called: {error}.") from None
@@ -264,6 +277,8 @@ def user_errors() -> Iterator[None]:
         yield
     except (UserError, KeyboardInterrupt, MemoryError):
         raise
+    except SystemExit as error:
+        raise UserCodeError(_exits(error)) from error
     except BaseException as error:
         if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
             raise  # torch's, wherever it came: the advice on it is ours
@@ -271,6 +286,19 @@ def user_errors() -> Iterator[None]:
         if told is None:
             raise
         raise UserCodeError(told) from error
+
+
+def _exits(error: SystemExit) -> str:
+    """One sentence on code that would end the process: most often a parser of the command line, run at import."""
+    place = _user_traceback(error.__traceback__)
+    last = (
+        next((f for f in reversed(traceback.extract_tb(place)) if _is_user_file(f.filename)), None) if place else None
+    )
+    where = f' in "{last.filename}", line {last.lineno}' if last else ""
+    return (
+        f"The code ends the process (SystemExit: {error.code}){where}; what a script does with its command line belongs "
+        "below if __name__ == '__main__'."
+    )
 
 
 def told_from_user_line(error: BaseException) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from pathlib import Path
 
@@ -90,6 +91,81 @@ def test_two_projects_with_modules_of_the_same_name(tmp_path: Path) -> None:
         write(tmp_path / str(number) / "shared.py", f"N = {number}\n")
         write(tmp_path / str(number) / "net.py", "from shared import N\n")
     assert [usercode.load(f"{tmp_path}/{n}/net.py:N", "x") for n in (1, 2)] == [1, 2]
+
+
+def test_imports_from_the_current_folder_and_from_folders_without_init(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Python itself finds when it runs a script from the project's folder is found."""
+    write(tmp_path / "base" / "__init__.py", "B = 1\n")
+    write(tmp_path / "layers" / "block.py", "L = 2\n")
+    write(tmp_path / "core" / "own.py", "O = 4\n")
+    write(tmp_path / "json" / "mine.py", "")
+    write(tmp_path / "torch" / "mine.py", "")
+    write(
+        tmp_path / "models" / "deep" / "net.py",
+        """\
+        import json, torch
+        import layers.block
+        from base import B
+        from core import own
+        from layers import block
+
+        TOTAL = B + block.L + layers.block.L + own.O
+        WHOLE = hasattr(json, "loads") and hasattr(torch, "Tensor")
+        """,
+    )
+    write(tmp_path / "beside.py", "from models.deep.net import TOTAL, WHOLE\n")
+    monkeypatch.chdir(tmp_path)
+    for reference in ("models/deep/net.py", "models.deep.net", "beside.py", "beside"):
+        assert usercode.load(f"{reference}:TOTAL", "x") == 9, reference
+        assert usercode.load(f"{reference}:WHOLE", "x") is True, reference
+    elsewhere = write(
+        tmp_path.parent / f"{tmp_path.name}-elsewhere" / "net.py", "from base import B\nimport tomllib, rich\n"
+    )
+    write(tmp_path / "rich.py", "raise RuntimeError('of another project')\n")
+    assert usercode.load(f"{elsewhere}:B", "x") == 1
+
+
+def test_users_code_sees_a_command_line_of_its_own(
+    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At import and when called, in this process and in DataLoader workers."""
+    ours = ["torchdeck", "--batch", "--set", "x=1"]
+    monkeypatch.setattr("sys.argv", ours)
+    file = write(
+        tmp_path / "own.py",
+        """\
+        import argparse, sys
+        import torch
+        from torch.utils.data import Dataset
+
+        args = argparse.ArgumentParser().parse_args()
+        SEEN = list(sys.argv)
+
+        class Data(Dataset):
+            def __init__(self):
+                self.again = argparse.ArgumentParser().parse_args()
+                self.targets = torch.arange(40) % 2
+            def __len__(self): return 40
+            def __getitem__(self, i): return torch.randn(4), self.targets[i]
+        """,
+    )
+    assert usercode.load(f"{file}:SEEN", "x") == [str(file)]
+    run = train(f"data.name={file}:Data", "model.name=mlp", "trainer.epochs=1", "data.workers=1")
+    assert run.status == "done", run.failure
+    assert sys.argv is ours
+
+
+@pytest.mark.parametrize(
+    "body", ["p = argparse.ArgumentParser(); p.add_argument('data'); p.parse_args()", "sys.exit('no data')", "exit(0)"]
+)
+def test_code_that_exits_is_one_sentence(tmp_path: Path, body: str) -> None:
+    file = write(tmp_path / "ends.py", f"import argparse, sys\n{body}\n")
+    with pytest.raises(UserCodeError) as caught:
+        usercode.load(f"{file}:Net", "model.name")
+    assert "\n" not in str(caught.value)
+    assert f'"{file}", line 2' in str(caught.value)
 
 
 @pytest.mark.parametrize(
