@@ -147,8 +147,9 @@ class Data(Picked):
     """Applied in this order; default: ToTensor and Normalize for images, Normalize for tables."""
     target_transforms: tuple[Transform, ...] = ()
     """Applied to the target in this order."""
-    scale_target: bool = True
-    """Regression: train on the standardised target; metrics are told in the target's own unit."""
+    scale_target: bool | None = None
+    """Regression: train on the standardised target; metrics are told in the target's own unit. Default: with the losses of
+    the catalog, but for targets of 0 and 1."""
     num_classes: Annotated[int, Field(ge=1)] | None = None
     """How many classes; default: counted."""
     workers: Annotated[int, Field(ge=0, le=256)] | None = None

@@ -38,6 +38,7 @@ _SIDE = 32
 class _Loaded:
     info: DataInfo
     facts: dict[str, Any]
+    sample: torch.Tensor
 
 
 class Previewer:
@@ -61,7 +62,7 @@ class Previewer:
             send("device", _device(experiment))
             loaded = self._load(experiment)
             send("data", loaded.facts)
-            send("model", _model(experiment, loaded.info))
+            send("model", _model(experiment, loaded.info, loaded.sample))
         except UserError as error:
             send("error", str(error))
         except Exception as error:
@@ -89,7 +90,7 @@ class Previewer:
                 "transforms": [t.name for t in data.transforms], **_pictures(data.sample),
                 "labels": _labels(data.sample_targets, data.info), "rows": _rows(data.sample),
             }  # fmt: skip
-            self._key, self._loaded = key, _Loaded(data.info, facts)
+            self._key, self._loaded = key, _Loaded(data.info, facts, data.sample[:2])
         return self._loaded
 
 
@@ -116,12 +117,12 @@ def _device(experiment: Experiment) -> dict[str, Any]:
             "precision": devices.precision(experiment.trainer.precision, chosen).name}  # fmt: skip
 
 
-def _model(experiment: Experiment, info: DataInfo) -> dict[str, Any]:
+def _model(experiment: Experiment, info: DataInfo, sample: torch.Tensor) -> dict[str, Any]:
     from core.models.build import build
     from core.models.summary import summarize
 
     bare = experiment.model.model_copy(update={"weights": None})  # nothing is downloaded for a look
-    net = build(bare, info, experiment.loss.name)
+    net = build(bare, info, experiment.loss.name, sample=sample)
     summary = summarize(net, info.input_shape, experiment.trainer.batch_size, experiment.optimizer.name,
                         info.integer)  # fmt: skip
     return asdict(summary)

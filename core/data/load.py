@@ -285,24 +285,42 @@ def _refuse_other_shapes(feeds: FeedMaker, part: Any, train_at: Tensor, chosen: 
 
 def _target_scale(source: Source, train_at: Tensor, experiment: Experiment,
                   warn: Callable[[str], None]) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Mean and standard deviation that are taken out of the targets: of plain regression with a loss of the catalog,
-    never for a loss of the user's, and never of 0 and 1."""
-    targets = source.train.targets
+    """Mean and standard deviation that are taken out of the targets: of plain regression with a loss of the catalog, not
+    for a loss of the user's, and not of 0 and 1, unless data.scale_target says so.
+
+    Raises UserError for targets that are all the same, from which a loss of the catalog learns nothing.
+    """
+    targets, name, asked = source.train.targets, experiment.data.name, experiment.data.scale_target
     none = torch.zeros(0, dtype=torch.float64)
+    if source.task == "classification":
+        return none, none
+    if targets is None:
+        if asked:
+            warn(f"data.scale_target = true: {name!r} does not tell its targets beforehand; they are left as they are.")
+        return none, none
+    y = targets[train_at].reshape(len(train_at), -1)
+    constant = (y == y[0]).all(0)
     own_loss = experiment.loss.name is not None and experiment.loss.entry() is None
-    if source.task == "classification" or targets is None or not experiment.data.scale_target or own_loss:
+    if bool(constant.all()) and not own_loss and len(y) > 1:
+        raise UserError(f"data.name = {name!r}: every target is {_listed(y[0])}; there is nothing to learn.")
+    zeros_and_ones = bool(((y == 0) | (y == 1)).all())
+    if asked is False or (asked is None and (own_loss or zeros_and_ones)):
         return none, none
-    y = targets[train_at]
-    if bool(((y == 0) | (y == 1)).all()):
-        return none, none
-    found = moments(y.reshape(len(y), -1), torch.arange(len(y)))
+    found = moments(y, torch.arange(len(y)))
     mean, std = found.mean, found.std()
     names = source.target_names or tuple(str(i) for i in range(len(mean)))
-    told = ", ".join(
-        f"{n} {m:.6g} ± {s:.6g}" for n, m, s in list(zip(names, mean.tolist(), std.tolist(), strict=False))[:4]
-    )
+    told = [
+        f"{n} {m:.6g}, always" if same else f"{n} {m:.6g} ± {s:.6g}"
+        for n, m, s, same in zip(names, mean.tolist(), std.tolist(), constant.tolist(), strict=False)
+    ]
     warn(
-        f"Targets are standardised for the training (mean ± standard deviation: {told}); metrics, predictions and exports are "
-        "in their own unit. data.scale_target = false leaves them as they are."
+        f"Targets are standardised for the training (mean ± standard deviation: {', '.join(told[:4])}"
+        f"{', ...' if len(told) > 4 else ''}); metrics, predictions and exports are in their own unit. "
+        "data.scale_target = false leaves them as they are."
     )
     return mean, std
+
+
+def _listed(values: Tensor) -> str:
+    told = [f"{v:.9g}" for v in values[:4].tolist()]
+    return told[0] if len(values) == 1 else f"[{', '.join(told)}{', ...' if len(values) > 4 else ''}]"

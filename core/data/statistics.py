@@ -48,7 +48,7 @@ class Moments:
     def std(self) -> Tensor:
         """Standard deviation (of a sample); 1 for a channel that never changes, which then is only shifted."""
         std = (self.squares / max(self.count - 1, 1)).sqrt()
-        return torch.where(torch.isfinite(std) & (std > 1e-12), std, torch.ones_like(std))
+        return torch.where(torch.isfinite(std) & (std > 1e-14 * self.mean.abs()), std, torch.ones_like(std))
 
 
 def moments(values: Tensor, at: Tensor) -> Moments:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from core import catalog, usercode
 from core.data.source import DataInfo
@@ -19,9 +20,10 @@ from core.models.nets import NETS
 
 
 def build(model: Model, info: DataInfo, loss: str | None = None,
-          tell: Callable[[str], None] = lambda text: None) -> nn.Module:  # fmt: skip
+          tell: Callable[[str], None] = lambda text: None, sample: Tensor | None = None) -> nn.Module:  # fmt: skip
     """The model for these data, on the CPU, with its weights loaded and its frozen parameters marked; ``tell`` is called
-    with what of the weights did not load as it stands.
+    with what of the weights did not load as it stands. It is tried on two of ``sample`` [N, ...], real inputs;
+    without such only where its shapes depend on it (torch's lazy modules).
 
     Weights are drawn from torch's global generator: seed it first.
 
@@ -48,7 +50,8 @@ def build(model: Model, info: DataInfo, loss: str | None = None,
             raise UserError("model.weights = 'DEFAULT' is for torchvision's models; name a file for others.")
         weights.load(net, model.weights, model.partial, tell)
     _freeze(net, model.freeze)
-    _check_output(net, info, loss, model.name)
+    if sample is not None or any(isinstance(m, LazyModuleMixin) for m in net.modules()):
+        _check_output(net, info, loss, model.name, info.example(2) if sample is None else sample[:2])
     return net
 
 
@@ -157,9 +160,8 @@ def logits_of(output: Any) -> Any:
     return output if isinstance(output, Tensor) else getattr(output, "logits", output)
 
 
-def _check_output(net: nn.Module, info: DataInfo, loss: str | None, name: str) -> None:
-    """Try the model on a batch of two, so that a misfit is told before training and not in the middle of it."""
-    sample = info.example(2)
+def _check_output(net: nn.Module, info: DataInfo, loss: str | None, name: str, sample: Tensor) -> None:
+    """Try the model on a small batch, so that a misfit is told before training and not in the middle of it."""
     was_training = net.training
     net.eval()
     try:
@@ -185,20 +187,21 @@ def _check_output(net: nn.Module, info: DataInfo, loss: str | None, name: str) -
         )
     if loss and catalog.is_user_code(loss):
         return  # a loss of the user's judges by itself
-    expected = [2, info.outputs]
+    size = len(sample)
+    expected = [size, info.outputs]
     allowed: list[list[int]] = [expected]
     if info.outputs == 1:
-        allowed.append([2])
+        allowed.append([size])
     if loss == "bce_with_logits" and info.classes == 2:
-        allowed += [[2, 1], [2]]
+        allowed += [[size, 1], [size]]
     if list(output.shape) not in allowed:
-        if info.classes and output.ndim == 2 and output.shape[0] == 2 and output.shape[1] < info.classes:
+        if info.classes and output.ndim == 2 and output.shape[0] == size and output.shape[1] < info.classes:
             raise UserError(
                 f"model.name = {name!r} has {count(output.shape[1], 'output')}, but {info.name!r} has {info.classes} classes."
             )
-        if not (info.classes and output.ndim == 2 and output.shape[0] == 2 and output.shape[1] > info.classes):
+        if not (info.classes and output.ndim == 2 and output.shape[0] == size and output.shape[1] > info.classes):
             raise UserError(
-                f"model.name = {name!r} returned the shape {list(output.shape)} for a batch of 2; {expected} is needed."
+                f"model.name = {name!r} returned the shape {list(output.shape)} for a batch of {size}; {expected} is needed."
             )
 
 

@@ -64,7 +64,7 @@ def build(
     data = load(experiment, device, warn)
     seed_everything(options.seed)
     loss_kind = experiment.loss.name or ""
-    net = build_model(experiment.model, data.info, loss_kind, warn).to(device)
+    net = build_model(experiment.model, data.info, loss_kind, warn, data.sample).to(device)
     if channels_last_of(experiment.model, net, data.info) and takes_channels_last(net, data.sample, experiment.model):
         net = net.to(memory_format=torch.channels_last)
     loss = losses.build_loss(experiment, data.info, device, data.train_targets)

@@ -238,3 +238,68 @@ def test_a_loss_that_gives_no_one_number_is_one_short_sentence(train: Train, tmp
     for name, words in (("each", r"a tensor of the shape [25]"), ("pair", "a tuple"), ("none", "reduction='none'")):
         run = train(*QUIET, f"loss.name={tmp_path}/bad.py:{name}", "loss.args={}")
         assert run.failure is not None and words in run.failure.message and "\n" not in run.failure.message
+
+
+REGRESSION = """
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+class Base(Dataset):
+    def __init__(self, train=True):
+        self.x = torch.randn(60, 3, generator=torch.Generator().manual_seed(int(train)))
+        self.targets = self.make(self.x)
+    def __len__(self): return 60
+    def __getitem__(self, i): return self.x[i], self.targets[i]
+class Plain(Base):
+    def make(self, x): return 5e4 + 1e4 * x.sum(1)
+class Tiny(Base):
+    def make(self, x): return 1e-15 * x.sum(1).double()
+class Hot(Base):
+    def make(self, x): return (x > 0).float()
+class Same(Base):
+    def make(self, x): return torch.full((60,), 7.5)
+class One(Base):
+    def make(self, x): return torch.stack([1.7e9 + 1e3 * x[:, 0].double(), torch.full((60,), 3.0)], 1)
+class Net(nn.Module):
+    def __init__(self, num_outputs):
+        super().__init__()
+        self.l = nn.Linear(3, num_outputs)
+    def forward(self, x):
+        if not x.any():
+            raise ValueError("these are no real inputs")
+        return self.l(x)
+def own(out, y): return ((out.reshape(y.shape) - y) ** 2).mean()
+def zero(out, y): return (out ** 2).mean()
+"""
+
+
+def test_targets_are_standardised_where_it_is_known_and_said(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "r.py").write_text(REGRESSION)
+    own, off, on = f"loss.name={tmp_path}/r.py:own", "data.scale_target=false", "data.scale_target=true"
+    draws: list[tuple[str, list[str], bool]] = [
+        ("Plain", [], True), ("Plain", [off], False), ("Plain", [own], False), ("Plain", [own, on], True), ("Tiny", [], True),
+        ("Hot", [], False), ("Hot", [on], True), ("One", [], True), ("Same", [f"loss.name={tmp_path}/r.py:zero"], False),
+        ("Plain", ["loss.name=huber"], True),
+    ]  # fmt: skip
+    for name, more, scaled in draws:
+        run = train(*QUIET, f"data.name={tmp_path}/r.py:{name}", f"model.name={tmp_path}/r.py:Net", "trainer.steps=1",
+                    "data.workers=0", *more, source=None)  # fmt: skip
+        assert run.status == "done", run.failure
+        said = [e.message for e in run.events if getattr(e, "message", "").startswith("Targets are standardised")]
+        data = run.session.built.data
+        assert (bool(said), bool(data.info.target_mean)) == (scaled, scaled), (name, more)
+        if scaled:
+            y = np.concatenate([y.double().numpy() for _, y in data.train.epoch(0)]).reshape(54, -1)
+            assert np.abs(y.mean(0)).max() < 1e-6
+            assert y.std(0, ddof=1)[0] == pytest.approx(1, rel=1e-5)
+            assert "data.scale_target = false" in said[0] and f"{data.info.target_mean[0]:.6g}" in said[0]
+        if name == "One":
+            assert "1 3, always" in said[0]  # what never changes has no deviation to tell
+        # The model raises on zeros; it was tried, trained and is evaluated on real inputs alone.
+        found = evaluate(trained_models.load(run.path / "checkpoints" / "last.pt", True)).report.metrics
+        assert found["loss"] == pytest.approx(run.session.built.trainer.evaluator.evaluate(
+            run.session.built.trainer.net, data.test).metrics["loss"], rel=1e-5)  # fmt: skip
+    run = train(
+        *QUIET, f"data.name={tmp_path}/r.py:Same", f"model.name={tmp_path}/r.py:Net", "data.workers=0", source=None
+    )
+    assert run.failure is not None and "every target is 7.5; there is nothing to learn" in run.failure.message

@@ -260,7 +260,8 @@ def _model_shapes(options: argparse.Namespace) -> tuple[dict[str, tuple[int, ...
 
     data = load(experiment, torch.device("cpu"))
     data.close()
-    net = build(experiment.model.model_copy(update={"weights": None}), data.info, experiment.loss.name)
+    net = build(experiment.model.model_copy(update={"weights": None}), data.info, experiment.loss.name,
+                sample=data.sample)  # fmt: skip
     state = net.state_dict()
     return {name: tuple(t.shape) for name, t in state.items()}, places(state)
 
