@@ -22,7 +22,7 @@ VERSION = 1
 def load_file(path: Path, where: str) -> Any:
     """What is in a file that torch.save wrote, tensors on the CPU; ``weights_only=True``, so nothing in it runs.
 
-    Raises UserError when the file is missing, damaged, not torch's, or wants to run code.
+    Raises UserError when the file is missing, damaged, not torch's, or wants to run code, MemoryError when it does not fit.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -40,6 +40,8 @@ def load_file(path: Path, where: str) -> Any:
             ) from None
         raise UserError(f"{where}: {str(path)!r} is damaged or was not written by torch.save.") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        if "can't allocate memory" in str(error):
+            raise MemoryError(str(error)) from None  # the file is whole: it must not be set aside as damaged
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{where}: {str(path)!r} is damaged or was not written by torch.save ({reason}).") from None
 

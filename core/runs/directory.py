@@ -180,7 +180,8 @@ class RunDirectory:
     def begin(self, experiment_toml: str, step: int, **facts: Any) -> None:
         """Training goes on from that step: the experiment may have been changed (prolonged)."""
         files.write_text(self.path / "experiment.toml", experiment_toml)
-        for key in ("message", "ended", "test"):
+        anew = ("epoch", "step", "train", "val", "best", "best_epoch") if step == 0 else ()
+        for key in ("message", "ended", "test", *anew):
             self._values.pop(key, None)
         self._values["curve"] = [point for point in self._values.get("curve", ()) if point[0] <= step]
         self.update(versions=versions(), resumed=time.time(), **_begin(), **facts)

@@ -20,7 +20,10 @@ def explain(error: Exception, experiment: Experiment, built: Built | None) -> st
 
     The graph that the failed step left is freed first; else nothing of what it holds counts as free.
     """
-    asked = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)|you tried to allocate (\d+) bytes", str(error))
+    asked = re.search(
+        r"[Tt]ried to allocate ([\d.]+ \w+)|you tried to allocate (\d+) bytes|Unable to allocate ([\d.]+ \w+)",
+        str(error),
+    )
     wanted = next((g for g in asked.groups() if g), "memory") if asked else "memory"
     if wanted.isdigit():
         wanted = f"{int(wanted) / 2**30:.2f} GiB"

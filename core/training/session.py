@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from core import distributed, toml
 from core.control import Control
 from core.errors import Diverged, TrainingError, UserCodeError, UserError
-from core.events import Failed, Finished, LogLine, Publisher, Started, Subscription
+from core.events import CheckpointWritten, Failed, Finished, LogLine, Publisher, Started, Subscription
 from core.experiment import Experiment
 from core.hyperparameters import flat
-from core.runs.directory import RunDirectory, check_root, git_state
+from core.runs.directory import RunDirectory, check_root, git_state, read_metrics
 from core.runs.door import Door
 from core.runs.live import Mark
 from core.runs.recorder import Listener, Recorder, drop_after, finite
@@ -117,8 +117,10 @@ class Session:
             own_code = isinstance(error, UserCodeError) and self._has_trained()
             self._fail(str(error), isinstance(error, UserError) and not own_code)
         except MemoryError as error:
+            from core.training.memory import explain
+
             self.hopeless = True
-            self._fail(f"Out of memory: {error}", False)
+            self._fail(explain(error, self.experiment, self._built), False)
         except Exception as error:
             self._fail(self._explain(error), False, traceback.format_exc())
         finally:
@@ -164,13 +166,18 @@ class Session:
             raise TrainingError(self.trouble)
         self._finish(built, self.status)
 
-    def _checkpoint_to_resume(self) -> dict[str, Any]:
+    def _checkpoint_to_resume(self) -> dict[str, Any] | None:
+        """None for a run that ended before its first checkpoint."""
         from core.checkpoints.write import newest
 
         assert self.run is not None
         state = newest(self.run.checkpoints, self._warn)
         if state is None:
-            raise UserError(f"--resume: {str(self.run.path)!r} has no checkpoint yet; start a new run.")
+            if any(record.get("event") == CheckpointWritten.name for record in read_metrics(self.run.path)):
+                raise UserError(f"--resume: the checkpoints of {str(self.run.path)!r} are gone; start a new run.")
+            self._warn(
+                f"{str(self.run.path)!r} ended before its first checkpoint; it begins anew, with its own experiment and seed."
+            )
         return state
 
     def _open_run(self, built: Built, step: int) -> None:
@@ -192,8 +199,13 @@ class Session:
             else:
                 self.run = RunDirectory.create(self._root, name, text, facts)
         else:
-            self.run.begin(text, step, **facts)
-            drop_after(self.run.path, step)
+            try:
+                self.run.begin(text, step, **facts)
+                drop_after(self.run.path, step)
+            except OSError as error:
+                raise UserError(
+                    f"The run {str(self.run.path)!r} can't be written: {error.strerror or error}."
+                ) from None
         self._open_door()
         self._listen(Recorder(self.run, self._publisher.subscribe(100_000), self._tell_trouble))
         if self.experiment.tracking.tensorboard:

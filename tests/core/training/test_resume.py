@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from conftest import Train
 
 from core.checkpoints.read import load_checkpoint
-from core.events import EpochEnded, Started
+from core.events import EpochEnded, LogLine, Started
 from core.runs.directory import read_info, read_metrics
 
 # 1,294 training samples: 21 steps an epoch at batch size 64; two epochs and a bit more before the stop.
@@ -102,3 +103,65 @@ def test_resume_of_a_finished_run_only_tests_again(train: Train) -> None:
     assert again.status == "done"
     assert not again.of(EpochEnded)
     assert again.session._finished.test == run.session._finished.test
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(train: Train) -> None:
+    options = ("trainer.epochs=1", "trainer.seed=7")
+    whole = train(*options)
+    part = train(*options, stop_at=5, command="abort")
+    assert not list((part.path / "checkpoints").iterdir())
+    rest = train(resume=part.path)
+    assert rest.status == "done", rest.failure
+    assert rest.path == part.path
+    [said] = [e.message for e in rest.of(LogLine) if "first checkpoint" in e.message]
+    assert "begins anew, with its own experiment and seed" in said
+    assert same(final(whole.path)["model"], final(rest.path)["model"])
+    assert len(rest.of(EpochEnded)) == 1
+
+
+def test_a_run_whose_checkpoints_were_taken_away_keeps_its_history(train: Train) -> None:
+    done = train("trainer.epochs=1")
+    before = (done.path / "metrics.jsonl").read_bytes()
+    for file in (done.path / "checkpoints").iterdir():
+        file.unlink()
+    again = train(resume=done.path)
+    assert again.failure is not None and again.failure.user
+    assert "are gone; start a new run" in again.failure.message
+    assert (done.path / "metrics.jsonl").read_bytes() == before
+
+
+def test_what_can_not_be_read_or_written_at_a_resume_is_a_sentence(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = train("trainer.epochs=2", stop_at=25)
+    files = sorted((part.path / "checkpoints").iterdir())
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # as a full disk, the system's own error
+    try:
+        full = train(resume=part.path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert full.failure is not None
+    assert full.failure.message == f"The run {str(part.path)!r} can't be written: File too large."
+
+    def load(*args: object, **options: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory: "
+                           "you tried to allocate 4294967296 bytes. Error code 12")  # fmt: skip
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", load)
+        short = train(resume=part.path)
+    assert short.failure is not None
+    assert short.failure.message.startswith("Out of memory before the training began")
+    assert "4.00 GiB was asked for" in short.failure.message
+    # Nothing was taken for damaged, and nothing is lost.
+    assert sorted((part.path / "checkpoints").iterdir()) == files
+    assert train(resume=part.path).status == "done"
+
+
+def test_fewer_steps_than_the_run_has_are_refused_in_one_sentence(train: Train) -> None:
+    part = train("trainer.epochs=3", stop_at=30)
+    refused = train("trainer.epochs=1", resume=part.path)
+    assert refused.failure is not None and refused.failure.user
+    assert refused.failure.message == "--resume: the run is at step 30, beyond the 21 that are asked for."
