@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from core import toml
 from core.checkpoints.archive import look
 from core.checkpoints.load import refuse_dangerous
 from core.errors import UserError
 from core.experiment import Experiment
+from core.runs.folder import folder_of, located
 
 #: What the last layers learn at is the optimizer's lr; the body, which knows something already, learns more slowly.
 BODY_LR = 0.1
 
 
 def experiment_from(
-    path: Path, data: dict[str, Any] | None, freeze: Sequence[str] = (), body_lr: float | None = None
+    path: Path,
+    data: dict[str, Any] | None,
+    freeze: Sequence[str] = (),
+    body_lr: float | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Raw tables of an experiment: the checkpoint's, with its weights to begin with, other data, and a body that learns
     slowly or not at all. A file that is no checkpoint of ours gives weights only, and the model must be named.
@@ -34,6 +40,7 @@ def experiment_from(
             raw = tomllib.loads(stored.experiment)
         except tomllib.TOMLDecodeError as error:
             raise UserError(f"The experiment in {str(path)!r} is not valid TOML: {error}.") from None
+        raw = _located(raw, path, note)
     if data is not None:
         before = raw.get("data", {})
         kept = {key: before[key] for key in ("transforms", "root") if key in before}
@@ -47,6 +54,13 @@ def experiment_from(
         name = str(raw.get("tracking", {}).get("name") or re.sub(r"^\d{8}-\d{6}-", "", run))
         raw["tracking"] = {**raw.get("tracking", {}), "name": f"finetune-{name}"[:60]}
     return raw
+
+
+def _located(raw: dict[str, Any], path: Path, note: Callable[[str], None]) -> dict[str, Any]:
+    """The tables with code and data where the checkpoint's run was started."""
+    experiment = toml.build(raw, f"the experiment in {str(path)!r}")
+    found = located(experiment, folder_of(path), note)
+    return raw if found is experiment else found.model_dump(mode="json", exclude_defaults=True)
 
 
 def fitted_to(path: Path, experiment: Experiment) -> Experiment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from core.errors import UserError
 from core.evaluation.consent import refuse_code
 from core.experiment import Experiment, Transform
 from core.models.build import build, channels_last_of
+from core.runs.folder import folder_of, located
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,12 @@ class Trained:
     #: How the losses of batches make that of a set (losses.Kind); empty where the checkpoint does not tell.
     loss_kind: str = ""
     channels_last: bool = False
+    #: The model's name as the experiment has it.
+    model_name: str = ""
 
 
-def load(path: Path, trust_code: bool) -> Trained:
-    """The model of a checkpoint of ours.
+def load(path: Path, trust_code: bool, note: Callable[[str], None] = lambda text: None) -> Trained:
+    """The model of a checkpoint of ours. What its run named relative to the folder that it was started in is found there.
 
     ``trust_code``: whether the user said that the code which the checkpoint names may run; runs that were made here
     are the user's own.
@@ -53,8 +57,11 @@ def load(path: Path, trust_code: bool) -> Trained:
     if not trust_code:
         refuse_code(experiment, path)
     data = state["data"]
+    transforms = tuple(Transform.model_validate(t) for t in data.get("transforms", ()))
+    written = experiment
+    experiment, transforms = _located(experiment, transforms, state.get("folder"), path, note)
     info = DataInfo(
-        experiment.data.name, data["task"], tuple(data["input_shape"]), data["outputs"], tuple(data["class_names"]),
+        written.data.name, data["task"], tuple(data["input_shape"]), data["outputs"], tuple(data["class_names"]),
         tuple(data.get("target_mean", ())), tuple(data.get("target_std", ())),
         feature_names=tuple(data.get("feature_names", ())), target_names=tuple(data.get("target_names", ())),
         raw_shape=tuple(data.get("raw_shape", ())), integer=bool(data.get("integer", False)), fingerprint=str(data.get("fingerprint", "")),
@@ -67,15 +74,27 @@ def load(path: Path, trust_code: bool) -> Trained:
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
         raise UserError(f"{str(path)!r} does not fit the model that it names any more: {first}") from None
-    transforms = tuple(Transform.model_validate(t) for t in data.get("transforms", ()))
     class_weights = data.get("class_weights")
     channels_last = data.get("channels_last", channels_last_of(experiment.model, net, info))
     return Trained(path, experiment, info, net.eval(), weights, transforms, int(state["epoch"]), int(state["step"]),
                    tuple(class_weights) if class_weights else None, state.get("loss"), str(data.get("loss_kind", "")),
-                   bool(channels_last))  # fmt: skip
+                   bool(channels_last), written.model.name)  # fmt: skip
+
+
+def _located(experiment: Experiment, transforms: tuple[Transform, ...], folder: object, path: Path,
+             note: Callable[[str], None]) -> tuple[Experiment, tuple[Transform, ...]]:  # fmt: skip
+    """The experiment and the measured transforms, with code and data where the run was started."""
+    place = Path(folder) if isinstance(folder, str) else folder_of(path)
+    measured = experiment.model_copy(update={"data": experiment.data.model_copy(update={"transforms": transforms})})
+    said: list[str] = []
+    found = located(measured, place, said.append).data.transforms or ()
+    experiment = located(experiment, place, said.append)
+    for text in dict.fromkeys(said):
+        note(text)
+    return experiment, found
 
 
 def describe(trained: Trained) -> dict[str, Any]:
     """Whose predictions these are, for JSON."""
-    return {"checkpoint": str(trained.path), "model": trained.experiment.model.name, "data": trained.info.name,
+    return {"checkpoint": str(trained.path), "model": trained.model_name, "data": trained.info.name,
             "epoch": trained.epoch, "step": trained.step}  # fmt: skip

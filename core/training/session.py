@@ -24,6 +24,7 @@ from core.experiment import Experiment
 from core.hyperparameters import flat
 from core.runs.directory import RunDirectory, check_root, git_state, read_metrics
 from core.runs.door import Door
+from core.runs.folder import folder_of, located
 from core.runs.live import Mark
 from core.runs.recorder import Listener, Recorder, drop_after, finite
 
@@ -138,11 +139,14 @@ class Session:
         elif first:
             check_root(self._root)
         try:
-            self._built = built = build(self.experiment, self.control, self._publisher.publish, self._warn, state)
+            folder = self._folder()
+            experiment = located(self.experiment, folder, self._warn)
+            self._built = built = build(experiment, self.control, self._publisher.publish, self._warn, state)
         except BaseException:
             self._tell_notes()
             raise
         trainer = built.trainer
+        trainer.experiment, trainer.folder = self.experiment, str(folder)  # what is kept names things as the user did
         if first:
             self._open_run(built, trainer.step)
             if self._base:
@@ -180,6 +184,11 @@ class Session:
             )
         return state
 
+    def _folder(self) -> Path:
+        """Where the run was started; for one that came from another machine, where it goes on."""
+        former = folder_of(self._resume) if self._resume is not None else None
+        return former if former is not None and former.is_dir() else Path.cwd()
+
     def _open_run(self, built: Built, step: int) -> None:
         text = toml.dumps(self.experiment)
         info = built.data.info
@@ -189,7 +198,8 @@ class Session:
             "device": str(built.device), "precision": built.trainer.precision.name, "threads": built.threads,
             "parameters": built.parameters, "epochs": built.trainer.total_epochs, "steps": built.trainer.total_steps,
             "hyperparameters": flat(self.experiment), "higher_is_better": built.trainer.watched_higher, "best_metric": built.trainer.watched_name,
-            "slurm_job": os.environ.get("SLURM_JOB_ID"), **git_state(Path.cwd()),
+            "slurm_job": os.environ.get("SLURM_JOB_ID"), "folder": built.trainer.folder,
+            **git_state(Path(built.trainer.folder)),
         }  # fmt: skip
         if self.run is None:
             name = self.experiment.tracking.name or f"{_short(info.name)}-{_short(self.experiment.model.name)}"

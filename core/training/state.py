@@ -23,6 +23,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
     return {
         "torchdeck": VERSION,
         "experiment": toml.dumps(trainer.experiment),
+        "folder": trainer.folder,
         "data": {
             "task": info.task,
             "input_shape": list(info.input_shape),

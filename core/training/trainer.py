@@ -58,6 +58,8 @@ class Trainer:
                  device: torch.device, control: Control, publish: Callable[[Event], None]) -> None:  # fmt: skip
         options = experiment.trainer
         self.experiment, self.data, self.device = experiment, data, device
+        #: Where the run was started, for whoever goes on from a checkpoint.
+        self.folder = str(Path.cwd())
         self.control, self.publish = control, publish
         self.precision = devices.precision(options.precision, device)
         self.net = net

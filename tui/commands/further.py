@@ -47,7 +47,7 @@ def _load(options: argparse.Namespace) -> Trained:
     path = _locate(options)
     from core.evaluation.trained import load
 
-    return load(path, options.trust_code)
+    return load(path, options.trust_code, _warn)
 
 
 def _warn(text: str) -> None:
@@ -80,7 +80,7 @@ def export(options: argparse.Namespace) -> int:
     from core.evaluation.evaluate import evaluate
     from core.evaluation.trained import load
 
-    trained = load(path, options.trust_code)
+    trained = load(path, options.trust_code, _warn)
     output = Path(options.output or f"{_stem(path)}.{FORMATS[options.format]}").expanduser()
     samples, real = _samples(trained)
     info = trained.info
@@ -358,7 +358,7 @@ def finetune(options: argparse.Namespace) -> int:
 
     path = _locate(options)
     table = data_table(options.data) if options.data else None
-    raw = experiment_from(path, table, options.freeze, options.body_lr)
+    raw = experiment_from(path, table, options.freeze, options.body_lr, _warn)
     if not options.trust_code:
         # What the user names here is the user's own word; what the checkpoint names is its author's.
         refuse_code(toml.build({key: value for key, value in raw.items() if key != "data" or table is None}), path)

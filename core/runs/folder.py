@@ -1,0 +1,122 @@
+"""Where a run was started: its user's code and data are found from there, whatever the current folder is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from core import catalog
+from core.errors import UserError
+from core.experiment import Experiment
+
+#: Names by which arguments are files or folders, also as the end of a longer name (``test_path``).
+_PATHS = ("path", "root", "dir", "file", "folder")
+
+#: References to code are where a model can't do without it; the others may not be needed.
+_NEEDED = ("model", "loss", "tracking", "transforms", "target_transforms")
+
+
+def folder_of(path: Path) -> Path | None:
+    """Where the run was started that lies at ``path``, or to which the checkpoint at ``path`` belongs; None where that is
+    not known."""
+    for place in (path, path.parent, path.parent.parent):
+        try:
+            folder = json.loads((place / "run.json").read_bytes())["folder"]
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            continue
+        return Path(folder) if isinstance(folder, str) and folder else None
+    return None
+
+
+def located(experiment: Experiment, folder: Path | None, note: Callable[[str], None]) -> Experiment:
+    """The experiment with what it names relative to ``folder`` (where the run was started) named absolutely: code, data,
+    weights. What is not there is looked for from the current folder, as ever.
+
+    Raises UserError, naming both folders, for code of the model, its inputs, loss or metrics that is in neither.
+    """
+    if folder is None or not folder.is_dir() or folder.resolve() == Path.cwd().resolve():
+        return experiment
+    return _Locator(folder.absolute(), note).of(experiment)
+
+
+class _Locator:
+    def __init__(self, folder: Path, note: Callable[[str], None]) -> None:
+        self._folder, self._note = folder, note
+
+    def of(self, experiment: Experiment) -> Experiment:
+        data, model, loss = experiment.data, experiment.model, experiment.loss
+        new_data = data.model_copy(
+            update={
+                "name": self._code(data.name, "data.name"),
+                "args": self._args(data.args, "data.args"),
+                "root": self._path(data.root, "data.root"),
+                "transforms": None if data.transforms is None else self._transforms(data.transforms, "transforms"),
+                "target_transforms": self._transforms(data.target_transforms, "target_transforms"),
+            }
+        )
+        new_model = model.model_copy(
+            update={
+                "name": self._code(model.name, "model.name"),
+                "args": self._args(model.args, "model.args"),
+                "weights": self._path(model.weights, "model.weights"),
+            }
+        )
+        new_loss = loss.model_copy(update={"name": self._code(loss.name, "loss.name") if loss.name else None})
+        metrics = tuple(self._code(one, "tracking.metrics") for one in experiment.tracking.metrics)
+        tracking = experiment.tracking.model_copy(update={"metrics": metrics})
+        return experiment.model_copy(
+            update={"data": new_data, "model": new_model, "loss": new_loss, "tracking": tracking}
+        )
+
+    def _transforms(self, transforms: Any, key: str) -> tuple[Any, ...]:
+        found = []
+        for one in transforms:
+            values = {"name": self._code(one.name, key), **one.args()}
+            if isinstance(values.get("function"), str):
+                values["function"] = self._code(values["function"], key)
+            found.append(type(one).model_validate(values))
+        return tuple(found)
+
+    def _args(self, args: dict[str, Any], key: str) -> dict[str, Any]:
+        return {
+            name: self._path(value, f"{key}.{name}")
+            if isinstance(value, str) and name.lower().endswith(_PATHS)
+            else value
+            for name, value in args.items()
+        }
+
+    def _path(self, text: str | None, key: str) -> str | None:
+        if not text or Path(text).expanduser().is_absolute():
+            return text
+        there = self._folder / text
+        if there.exists():
+            self._told(text, key)
+            return str(there)
+        if ("/" in text or Path(text).suffix) and not Path(text).exists():
+            self._note(f"{key}: {self._neither(text)}")
+        return text
+
+    def _code(self, reference: str, key: str) -> str:
+        if not catalog.is_user_code(reference):
+            return reference
+        place, _, name = reference.rpartition(":")
+        is_file = place.endswith(".py") or "/" in place
+        path = Path(place).expanduser() if is_file else Path(*place.split("."))
+        if path.is_absolute():
+            return reference
+        names = [path] if is_file else [path.with_suffix(".py"), path / "__init__.py"]
+        for one in names:
+            if (self._folder / one).is_file():
+                self._told(place, key)
+                return f"{self._folder / one}:{name}"
+        if is_file and not path.exists() and key.partition(".")[0] in _NEEDED:
+            raise UserError(f"{key} = {reference!r}: {self._neither(place)}")
+        return reference
+
+    def _told(self, text: str, key: str) -> None:
+        self._note(f"{key}: {text!r} is taken from {str(self._folder)!r}, where the run was started.")
+
+    def _neither(self, text: str) -> str:
+        return f"there is no {text!r} in {str(self._folder)!r}, where the run was started, nor in {str(Path.cwd())!r}."
