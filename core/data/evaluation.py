@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from core import usercode
 from core.data import samples, transforms
 from core.data.batches import Batch, Feed
 from core.data.classes import check, class_names, order_of_classes
@@ -18,7 +19,7 @@ from core.data.load import load_source
 from core.data.source import DataInfo, Part, Source
 from core.data.split import split
 from core.data.statistics import measure
-from core.errors import UserError
+from core.errors import UserCodeError, UserError
 from core.experiment import Data, Experiment, Transform
 
 #: Parameters of data sets that are paths.
@@ -166,7 +167,7 @@ def _fitted(chosen: Sequence[Transform], source: Source, part: Part, trained: Da
     streamed = isinstance(part, samples.Samples)
     first = transforms.as_tensor(samples.first_sample(part, source.place)[0])
     raw_shape = trained.raw_shape if len(trained.raw_shape) == 3 else trained.input_shape
-    if first.ndim != 3:
+    if first.ndim != 3 or _sized_by_own_code(chosen, source, part, trained):
         return tuple(chosen)
     fitted = transforms.fitted(chosen, first, raw_shape, streamed)
     added = [t.name for t in fitted[: len(fitted) - len(chosen)]]
@@ -176,3 +177,21 @@ def _fitted(chosen: Sequence[Transform], source: Source, part: Part, trained: Da
             f"The images of {source.place!r} are made like those of the training: {' and '.join(added)} {verb} put first."
         )
     return fitted
+
+
+def _sized_by_own_code(chosen: Sequence[Transform], source: Source, part: Part, trained: DataInfo) -> bool:
+    """Whether a transform of the user's gives images the size that the model takes, as it did in the training: tried on
+    the first image made larger."""
+    run = transforms.evaluation(chosen)
+    if not any(transforms.is_own(t) for t in run):
+        return False
+    image = samples.first_sample(part, source.place)[0]
+    height, width = transforms.as_tensor(image).shape[-2:]
+    larger = transforms.make("Resize", size=[height + 3, width + 2])
+    apply = transforms.sample_transform([larger, *(t for t in run if t.name != "Normalize")])
+    try:
+        with usercode.user_errors():
+            made = transforms.as_tensor(apply(image))
+    except UserCodeError:
+        return False  # it takes images of one size
+    return tuple(made.shape) == tuple(trained.input_shape)

@@ -98,9 +98,10 @@ class FeedMaker:
 
     def _reader(self, part: Part, pipeline: transforms.Pipeline) -> Reader:
         listed = part if not isinstance(part, Arrays) else samples.Samples(_ArrayItems(part), part.y)
+        unit = any(t.name == "ToTensor" or transforms.is_own(t) for t in self._prepared.transforms)
         return Reader(
             listed, transforms.sample_transform(pipeline.sample), self._target_sample or transforms.Composed(()),
-            self._experiment.trainer.seed, self._prepared.classes, self._experiment.data.name,
+            self._experiment.trainer.seed, self._prepared.classes, self._experiment.data.name, unit,
         )  # fmt: skip
 
 

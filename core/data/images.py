@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -55,7 +57,9 @@ def decode(file: str | Path | BinaryIO, name: str, mode: str = "RGB") -> Any:
         raise UserError(f"{name!r} can't be read as an image: it is no image.") from None
     except FileNotFoundError:
         raise UserError(f"There is no file {name!r}.") from None
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # what Pillow's readers raise of damaged files is of every kind
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{name!r} can't be read as an image: {reason.rstrip('.')}.") from None
 
@@ -66,11 +70,15 @@ def _deep(picture: Any, kind: str, name: str, channels: int) -> torch.Tensor:
     if not (picture.mode.startswith("I;16") or (picture.mode == "I" and kind in ("PNG", "PPM"))):
         raise UserError(f"{name!r} has 32 bits a pixel, whose range of values is not known; save it with 8 or 16 bits.")
     grey = torch.from_numpy(values.astype(np.float32)) / 65535
-    return grey.expand(channels, *grey.shape).contiguous()
+    colours = grey.expand(min(channels, 3), *grey.shape)
+    return torch.cat([colours, torch.ones(1, *grey.shape)]) if channels == 4 else colours.contiguous()
 
 
 class Images(Dataset):
     """Image files one after the other, without targets."""
+
+    #: Its images are those of ``decode``.
+    decodes = True
 
     def __init__(self, files: Sequence[tuple[str | BinaryIO, str]], mode: str) -> None:
         """``files``: what to open, and what it is called."""
@@ -86,6 +94,8 @@ class Images(Dataset):
 
 class _Folder(ImageFolder):
     """torchvision's ImageFolder with our decoder, without what is hidden, and with the classes of the training."""
+
+    decodes = True
 
     def __init__(self, root: Path, mode: str, classes: Sequence[str] | None = None) -> None:
         self._wanted = classes
@@ -122,22 +132,34 @@ def load_folder(path: str, mode: str = "RGB") -> Source:
         raise UserError(f"data.args.path = {path!r} is not a folder.")
     try:
         inside = {part: _subfolder(folder, names) for part, names in _PARTS.items()}
+        if inside["train"] is None:
+            _refuse_parts_alone(folder, [found for found in inside.values() if found is not None])
         train = _Folder(inside["train"] or folder, mode)
-        if not train.classes:
-            raise UserError(f"data.args.path = {path!r} has no folder in it; one folder of images per class is needed.")
         parts: dict[str, Part | None] = {"val": None, "test": None}
         if inside["train"] is not None:
             parts = {part: _part(inside[part], mode, train.classes) for part in parts}
-        notes = _left_out(inside["train"] or folder)
+        used = [found for found in inside.values() if found is not None] if inside["train"] is not None else [folder]
+        notes = _left_out(folder, used, parts)
     except OSError as error:
         reason = str(error.strerror or error).splitlines()[0]
-        raise UserError(f"data.args.path = {path!r}: {reason.rstrip('.')}.") from None
+        raise UserError(f"data.args.path = {path!r}: {reason.rstrip('. ')}.") from None
     return Source(_samples(train), parts["test"], "classification", True, tuple(train.classes), place=str(folder),
                   val=parts["val"], notes=notes)  # fmt: skip
 
 
 def _subfolder(folder: Path, names: Sequence[str]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_dir()), None)
+    there = {entry.name.lower(): entry for entry in sorted(folder.iterdir()) if entry.is_dir()}
+    return next((there[name] for name in names if name in there), None)
+
+
+def _refuse_parts_alone(folder: Path, parts: Sequence[Path]) -> None:
+    """Folders called val and test are no classes."""
+    others = [e for e in folder.iterdir() if e.is_dir() and not ignored(e.name) and e not in parts]
+    if parts and not others:
+        raise UserError(
+            f"data.args.path = {str(folder)!r} holds {_listed([p.name for p in parts])} but no 'train'; give the folder "
+            f"that is meant, such as {str(parts[0])!r}."
+        )
 
 
 def _part(folder: Path | None, mode: str, classes: Sequence[str]) -> Samples | None:
@@ -151,22 +173,59 @@ def _samples(folder: _Folder) -> Samples:
     return Samples(folder, torch.tensor(folder.targets))
 
 
-def _left_out(folder: Path) -> tuple[str, ...]:
-    """Images that lie beside the folders of the classes."""
-    stray = [
-        f.name for f in folder.iterdir() if f.is_file() and f.name.lower().endswith(SUFFIXES) and not ignored(f.name)
-    ]
-    if not stray:
-        return ()
-    verb = "lies" if len(stray) == 1 else "lie"
-    return (
-        f"{count(len(stray), 'image')} in {str(folder)!r} {verb} beside the folders of the classes and are left out.",
-    )
+def _left_out(folder: Path, used: Sequence[Path], parts: dict[str, Part | None]) -> tuple[str, ...]:
+    """What lies in the folder and is not used, in sentences; what is hidden, or left by tools, is not worth a word."""
+    notes = []
+    if used != [folder]:
+        others = sorted(e.name for e in folder.iterdir() if e.is_dir() and not ignored(e.name) and e not in used)
+        if others:
+            notes.append(
+                f"Folders in {str(folder)!r} beside {_listed([u.name for u in used])} are left out: {_listed(others)}."
+            )
+        empty = [u.name for u in used for part, names in _PARTS.items()
+                 if u.name.lower() in names and part in parts and parts[part] is None]  # fmt: skip
+        notes += [f"{str(folder / name)!r} holds no image." for name in empty]
+    for root in used:
+        stray = [f.name for f in root.iterdir() if f.is_file() and _looks_like_image(f.name)]
+        if stray:
+            verb = "lies" if len(stray) == 1 else "lie"
+            notes.append(
+                f"{count(len(stray), 'image')} in {str(root)!r} {verb} beside the folders of the classes and are left out."
+            )
+        suffixes = _other_suffixes(root)
+        if suffixes:
+            notes.append(
+                f"{count(suffixes.total(), 'file')} below {str(root)!r} left out, whose names are not those of images: "
+                f"{', '.join(sorted(suffixes)[:6])}."
+            )
+    return tuple(notes)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:6]))
+    return shown + (" ..." if len(names) > 6 else "")
+
+
+def _looks_like_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not ignored(name)
+
+
+def _other_suffixes(root: Path) -> Counter[str]:
+    """How many files in the folders of classes are no images by their names, by what these end with."""
+    found: Counter[str] = Counter()
+    for kind in root.iterdir():
+        if kind.is_dir() and not ignored(kind.name):
+            found.update(f.suffix or f.name for f in _files_below(kind) if not _looks_like_image(f.name))
+    return found
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder but for hidden ones; folders behind links are entered, as ImageFolder enters them."""
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not ignored(name))
+        yield from (Path(place) / name for name in names if not ignored(name))
 
 
 def images_below(folder: Path) -> list[Path]:
     """Every image file below a folder, but for hidden ones, in the order of their paths."""
-    return sorted(
-        p for p in folder.rglob("*")
-        if p.suffix.lower() in SUFFIXES and not any(map(ignored, p.relative_to(folder).parts)) and p.is_file()
-    )  # fmt: skip
+    return sorted(p for p in _files_below(folder) if _looks_like_image(p.name) and p.is_file())

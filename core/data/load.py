@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core import catalog, usercode
+from core import usercode
 from core.data import samples, tables, transforms, vision
 from core.data.batches import Feed
 from core.data.classes import check, class_names
 from core.data.feeds import FeedMaker, Preparation
 from core.data.fingerprint import fingerprint
-from core.data.probe import is_random
+from core.data.probe import is_random, seeded
 from core.data.source import Arrays, DataInfo, Source
 from core.data.split import split
 from core.data.statistics import measure, moments
@@ -139,7 +139,7 @@ def load(experiment: Experiment, device: torch.device, warn: Callable[[str], Non
     mean, std = _target_scale(source, train_at, experiment, warn)
     prepared = Preparation(chosen, len(classes), mean, std, integer)
     feeds = FeedMaker(experiment, list(source.parts.values()), prepared, device, warn)
-    _refuse_other_shapes(feeds, train_part, train_at, chosen)
+    _refuse_other_forms(source, train_at, chosen)
 
     train = feeds.make(train_part, train_at, training=True)
     if not len(train):
@@ -239,8 +239,7 @@ def _without_random_in_evaluation(chosen: tuple[Transform, ...], source: Source,
     marked: list[Transform] = []
     some = sorted({int(train_at[0]), int(train_at[len(train_at) // 2]), int(train_at[-1])})
     for transform in chosen:
-        own = catalog.is_user_code(transform.name) or transform.name == "Lambda"
-        if own and transform.train_only is None:
+        if transforms.is_own(transform) and transform.train_only is None:
             before = [t for t in transforms.evaluation(marked) if t.name != "Normalize"]
             apply = transforms.sample_transform(before)
             step = transforms.sample_transform((transform,))
@@ -269,18 +268,31 @@ def _copied(x: Any) -> Any:
     return x.clone() if isinstance(x, Tensor) else x.copy() if hasattr(x, "copy") else x
 
 
-def _refuse_other_shapes(feeds: FeedMaker, part: Any, train_at: Tensor, chosen: tuple[Transform, ...]) -> None:
-    """What is left out of evaluation must not be what gives the inputs their shape."""
-    left_out = [t for t in chosen if t.train_only]
-    if not left_out:
+def _refuse_other_forms(source: Source, train_at: Tensor, chosen: tuple[Transform, ...]) -> None:
+    """What is left out of evaluation must not be what gives the inputs their shape, or makes numbers of pictures."""
+    left_out = next((t for t in chosen if t.train_only), None)
+    if left_out is None:
         return
-    training, evaluation = (tuple(feeds.peek(part, train_at[:2], which)[0].shape[1:]) for which in (True, False))
-    if training != evaluation:
-        raise UserError(
-            f"data.transforms: {left_out[0].name} is run on training samples only and gives them the shape "
-            f"{list(training)}; without it they have {list(evaluation)}. Set train_only = false in it, or add a transform "
-            "that gives others that shape."
+    known = [t for t in chosen if t.name != "Normalize"]
+    run = [t.model_copy(update={"train_only": False}) if t.train_only else t for t in known]
+    x = _input(source, int(train_at[0]))
+    with usercode.user_errors(), seeded(0):
+        training, evaluation = (
+            transforms.as_tensor(transforms.sample_transform(transforms.evaluation(each))(_copied(x)))
+            for each in (run, known)
         )
+    forms = (training.shape, training.is_floating_point()), (evaluation.shape, evaluation.is_floating_point())
+    if forms[0] != forms[1]:
+        name = left_out.args().get("function", left_out.name)
+        raise UserError(
+            f"data.transforms: {name} is run on training samples only, which with it are {_form(training)} and "
+            f"without it {_form(evaluation)}. Set train_only = false in it, or move the part that does not draw random "
+            "numbers into a transform of its own."
+        )
+
+
+def _form(x: Tensor) -> str:
+    return f"{str(x.dtype).removeprefix('torch.')} of the shape {list(x.shape)}"
 
 
 def _target_scale(source: Source, train_at: Tensor, experiment: Experiment,

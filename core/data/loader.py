@@ -42,8 +42,10 @@ class Reader(Dataset):
     """Reads one sample as a pair of tensors, for (epoch, index); random transforms draw by (seed, epoch, index)."""
 
     def __init__(self, part: Samples, transform: Callable[[Any], Any], target_transform: Callable[[Any], Any],
-                 seed: int, classes: int, name: str) -> None:  # fmt: skip
+                 seed: int, classes: int, name: str, unit: bool = True) -> None:  # fmt: skip
+        """``unit``: whether a transform brings pixels of any depth to 0 to 1."""
         self._part = part
+        self._unit = unit
         self._transform = transform
         self._target_transform = target_transform
         self._seed = seed
@@ -58,6 +60,7 @@ class Reader(Dataset):
         try:
             with usercode.user_errors(), seeded(derive(self._seed, "sample", epoch, index)):
                 x, y = pair(self._part.dataset[index], self._name)
+                self._check_depth(x, index)
                 x = as_tensor(self._transform(x))
                 y = self._target(y, index)
             self._check(x, y, index)
@@ -68,6 +71,14 @@ class Reader(Dataset):
             return Failure(str(error), False)
         except Exception as error:
             return Failure(f"Sample {index} of {self._name!r} can't be read: {type(error).__name__}: {error}.", False)
+
+    def _check_depth(self, x: Any, index: int) -> None:
+        """Image files of 16 bits come as 0 to 1, others as 0 to 255: one range needs ToTensor."""
+        if not self._unit and getattr(self._part.dataset, "decodes", False) and isinstance(x, Tensor):
+            raise UserError(
+                f"Sample {index} of {self._name!r} is an image of 16 bits; add ToTensor to data.transforms, which brings "
+                "images of 8 and of 16 bits to the same range."
+            )
 
     def _target(self, y: Any, index: int) -> Tensor:
         y = self._target_transform(y)

@@ -82,6 +82,11 @@ def draws(transforms: Sequence[Transform]) -> bool:
     return any(_fact(t, "random") for t in transforms)
 
 
+def is_own(transform: Transform) -> bool:
+    """Whether it is code of the user's."""
+    return catalog.is_user_code(transform.name) or transform.name == "Lambda"
+
+
 def _fact(transform: Transform, name: str) -> bool:
     if catalog.is_user_code(transform.name):
         return False
@@ -137,12 +142,19 @@ def _sample_step(transform: Transform) -> Callable[[Any], Any]:
     if transform.name == "ToTensor":
         return _to_unit
     if transform.name == "Normalize":
-        return v2.Normalize(list(args["mean"]), list(args["std"]))
+        return functools.partial(_normalized, [transform])
     return getattr(v2, transform.name)(**{k: v for k, v in args.items() if v is not None})
 
 
 def _to_unit(value: Any) -> Tensor:
     return to_unit(as_tensor(value))
+
+
+def _normalized(transforms: Sequence[Transform], value: Any) -> Tensor:
+    """One sample as a batch of one, by the code that normalises batches."""
+    x = as_tensor(value)
+    (op,) = batch_transform(transforms, x.device)
+    return op(x[None], torch.Generator())[0]
 
 
 def as_tensor(value: Any) -> Tensor:
