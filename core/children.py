@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import select
@@ -50,14 +51,21 @@ def leave_to_parent() -> None:
 
 def usual_in_forks() -> None:
     """Processes that user code forks (a multiprocessing.Pool) begin with the usual handlers: a Pool ends its workers with
-    SIGTERM and waits for ever for one that only makes a note of it."""
+    SIGTERM and waits for ever for one that only makes a note of it. They end with the process that forked them: a worker
+    that waits for a lock of a sibling that was killed would else stay for ever, and the fork server with it."""
     global _registered
     if not _registered and hasattr(os, "register_at_fork"):
         _registered = True
-        os.register_at_fork(after_in_child=_usual)
+        os.register_at_fork(before=_note_parent, after_in_child=_usual)
 
 
 _registered = False
+_forking = 0
+
+
+def _note_parent() -> None:
+    global _forking
+    _forking = os.getpid()
 
 
 def _usual() -> None:
@@ -67,6 +75,21 @@ def _usual() -> None:
             signal.signal(number, usual)
     with contextlib.suppress(ValueError, OSError):
         signal.set_wakeup_fd(-1)
+    end_with(_forking)
+
+
+def exit_within(seconds: float, code: int) -> None:
+    """Once the interpreter exits, let it not take longer than this: the Pool of a user whose workers the signal killed
+    waits for ever for a lock that one of them held."""
+    exiting = threading.Event()
+
+    def end() -> None:
+        exiting.wait()
+        time.sleep(seconds)
+        os._exit(code)
+
+    threading.Thread(target=end, name="torchdeck-exit", daemon=True).start()
+    atexit.register(exiting.set)
 
 
 def end_with(pid: int, ending: Callable[[], None] = lambda: os._exit(1)) -> None:

@@ -150,6 +150,7 @@ def _verb(name: str, words: list[str]) -> int:
 
 def main(words: list[str] | None = None) -> int:
     """Run the command with these words (default: those of the process) and return its exit code."""
+    own_process = words is None
     words = sys.argv[1:] if words is None else words
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is replaced, and ends nothing
@@ -159,7 +160,11 @@ def main(words: list[str] | None = None) -> int:
             # Where a verb takes directories as its own arguments, a second folder after --runs is one of those.
             rest = with_roots_apart(words[1:]) if words[0] in ("runs", "tensorboard") else words[1:]
             return _verb(words[0], rest)
-        return _train(with_roots_apart(words))
+        code = _train(with_roots_apart(words))
+        if own_process and code in (130, 143):  # ended by a signal, which the user's own processes may have had, too
+            children = importlib.import_module("core.children")
+            children.exit_within(5, code)
+        return code
     except UserError as error:
         print(f"torchdeck: {printable_lines(str(error))}", file=sys.stderr)
         return 2
