@@ -92,6 +92,10 @@ class Reader(Dataset):
     def _check(self, x: Tensor, y: Tensor, index: int) -> None:
         if x.is_floating_point() and not torch.isfinite(x).all():
             raise UserError(f"Sample {index} of {self._name!r} holds NaN or infinite values.")
+        if x.is_complex() or y.is_complex():
+            raise UserError(f"Sample {index} of {self._name!r} holds complex numbers; plain ones are needed.")
+        if y.is_floating_point() and not torch.isfinite(y).all():
+            raise UserError(f"The target of sample {index} of {self._name!r} holds NaN or infinite values.")
         if self._classes and y.ndim == 0 and not 0 <= int(y) < self._classes:
             raise UserError(
                 f"Sample {index} of {self._name!r} has the label {int(y)}; with {self._classes} classes it must be "

@@ -59,7 +59,7 @@ def load_user(reference: str, args: dict[str, Any], num_classes: int | None) -> 
         raise UserError(f"data.name = {reference!r} is a {type(target).__name__}, not a Dataset class.")
     parts = {name: _part(dataset, reference) for name, dataset in made.items()}
     sample, label = first_sample(parts["train"], reference)
-    task, classes, parts = _classes(made["train"], parts, label, num_classes, reference)
+    task, classes, parts = _classes(made["train"], parts, label, num_classes, reference, notes)
     shape = np.shape(sample)
     image = len(shape) >= 2 or not isinstance(sample, torch.Tensor | np.ndarray | list | tuple | float | int)
     if task == "regression" and parts["train"].targets is not None and _only_0_and_1(parts["train"].targets):
@@ -213,7 +213,12 @@ def pair(item: Any, reference: str) -> tuple[Any, Any]:
 
 
 def _classes(
-    dataset: Any, parts: dict[str, Part], label: Any, num_classes: int | None, reference: str
+    dataset: Any,
+    parts: dict[str, Part],
+    label: Any,
+    num_classes: int | None,
+    reference: str,
+    notes: list[str],
 ) -> tuple[Task, tuple[str, ...], dict[str, Part]]:
     """The task, the names of the classes, and the parts, with texts as class numbers."""
     names = getattr(dataset, "classes", None)
@@ -233,7 +238,14 @@ def _classes(
         return "classification", ("False", "True"), parts
     targets = parts["train"].targets
     if targets is None:
-        targets = torch.tensor([int(v) for v in _labels(parts["train"], reference)])
+        labels = _labels(parts["train"], reference)
+        targets = torch.tensor([_class_number(v, at, reference) for at, v in enumerate(labels)])
+    found = targets.unique()
+    if len(found) <= int(targets.max()):
+        notes.append(
+            f"The labels of {reference!r} leave gaps: {len(found)} are in use, of the {int(targets.max()) + 1} classes from 0 "
+            f"to {int(targets.max())} that the model tells apart."
+        )
     return "classification", tuple(map(str, range(int(targets.max()) + 1))), parts
 
 
@@ -266,8 +278,29 @@ def _labels(part: Part, reference: str) -> Sequence[Any]:
             f"data.name = {reference!r} has {len(part):,} samples and neither 'targets' nor 'classes'; set "
             "data.num_classes, rather than reading them all to count."
         )
-    with usercode.user_errors():
-        return [pair(part.dataset[i], reference)[1] for i in range(len(part))]
+    return [_label(part.dataset, index, reference) for index in range(len(part))]
+
+
+def _label(dataset: Dataset, index: int, reference: str) -> Any:
+    try:
+        with usercode.user_errors():
+            return pair(dataset[index], reference)[1]
+    except UserCodeError as error:
+        raise UserCodeError(f"Sample {index} of {reference!r}: {error}") from error.__cause__
+
+
+def _class_number(label: Any, index: int, reference: str) -> int:
+    """Raises UserError for a label that is none, though the first sample's is."""
+    try:
+        value = torch.as_tensor(label)
+    except (TypeError, ValueError, RuntimeError):
+        value = torch.empty(0)
+    if value.numel() != 1 or value.is_floating_point() or value.is_complex():
+        raise UserError(
+            f"Sample {index} of {reference!r} has the label {label!r}; the first sample's is a class number, and so must be "
+            "all others."
+        )
+    return int(value)
 
 
 class _Named(Dataset):
