@@ -156,7 +156,13 @@ class Finished(Event):
     #: Counts, rows: true class, columns: predicted class (test set, else validation).
     confusion: tuple[tuple[int, ...], ...] = ()
     class_names: tuple[str, ...] = ()
+    #: Of training, all parts of a run that was resumed together.
     seconds: float = 0.0
+
+
+def kept_status(status: str) -> str:
+    """How a run that ended so is listed and shown: ended by hand it is stopped, with a checkpoint or without."""
+    return "stopped" if status == "aborted" else status
 
 
 _KINDS: dict[str, type[Event]] = {

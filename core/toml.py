@@ -172,7 +172,7 @@ def parse_value(text: str) -> Any:
     """A value as TOML has it; what is not TOML is a plain text, so that names need no quotes."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # numbers of thousands of digits and deep brackets, too
         return text
 
 

@@ -26,6 +26,7 @@ from textual.widgets import Static
 
 from core.errors import UserError
 from core.home import private_folder, state_folder
+from tui.keyboard import drop_undecodable
 from tui.memory import Memory
 from tui.thrift import SpansUpdate
 
@@ -405,6 +406,7 @@ def run(roots: list[Path], raw: dict[str, Any] | None, attach: Path | None, mous
     Raises UserError where there is no terminal that could show it.
     """
     check_terminal()
+    drop_undecodable()
     app = Workbench(roots[0], raw, attach, roots[1:])
     try:
         code = app.run(mouse=mouse)

@@ -25,7 +25,7 @@ from core.runs.queue import Item, Queue
 _ALIVE_EVERY = 2.0
 
 #: States in which a run is over.
-OVER = ("done", "pruned", "stopped", "aborted", "failed", "dead")
+OVER = ("done", "pruned", "stopped", "failed", "dead")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Snapshot:
     """What there is to show now."""
 
     history: History
-    #: idle, starting, running, paused, done, pruned, stopped, aborted, failed or dead.
+    #: idle, starting, running, paused, done, pruned, stopped, failed or dead.
     state: str
     run: Path | None
     #: The process that trains the run, as long as it does.
@@ -62,17 +62,27 @@ class Link:
         self._generation = 0
         self._output: Output | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        #: Of the run that is followed.
         self._state = "idle"
+        self._nothing = History()
         self._pid: int | None = None
         self._looked = 0.0
         last = self.queue.last()
-        self._seen = last.id if last else None
+        #: Items of the queue whose runs were shown, or could have been: none is shown a second time by itself.
+        self._seen = {last.id} if last else set()
         self._cancelled = False
         self._wanted = False
         self._starting = threading.Lock()
         self._wish: Path | None = None
 
     # --- what the user asks for --------------------------------------------------------------------------------------
+
+    def enqueue(self, experiment: str, title: str) -> None:
+        """Queue an experiment; who trains already takes it in its turn, else it waits for ``serve``.
+
+        Raises UserError when that can't be done.
+        """
+        self.queue.add(experiment, title)
 
     def add(self, experiment: str, title: str, resume: Path | None = None) -> None:
         """Queue an experiment and have somebody train it.
@@ -139,11 +149,10 @@ class Link:
         if self._wish is not None:
             self._attach(self._wish)
         current = self.queue.current()
-        for item in (current, self.queue.last()):
-            if item is not None and item.run and item.id != self._seen:
-                self._seen = item.id
-                self._attach(Path(item.run))
-                break
+        begun = [item for item in (current, self.queue.last()) if item is not None and item.run]
+        if begun and begun[0].run and begun[0].id not in self._seen:
+            self._attach(Path(begun[0].run))
+        self._seen.update(item.id for item in begun)
         refusal = self._refusal(current)
         if not self.queue.waiting():
             self._wanted = False
@@ -152,10 +161,16 @@ class Link:
         except UserError as error:
             refusal = str(error)
         self._follow()
-        state = self._state_now(current)
-        return Snapshot(
-            self.history, state, self.run, self._pid, tuple(self.queue.waiting()), refusal, self.history.version
-        )
+        if self.run is not None:
+            self._state = self._state_of_run()
+        waiting = tuple(self.queue.waiting())
+        if not self._begins(current, waiting):
+            return Snapshot(self.history, self._state, self.run, self._pid, waiting, refusal, self.history.version)
+        self._pid = None
+        if self.run is not None and current is not None and current.resume == str(self.run):
+            return Snapshot(self.history, "starting", self.run, None, waiting, refusal, self.history.version)
+        # What was trained before is not the run that begins.
+        return Snapshot(self._nothing, "starting", None, None, waiting, refusal, 0)
 
     def _follow(self) -> None:
         if self._follower is None:
@@ -170,13 +185,15 @@ class Link:
         if self._output is not None:
             self.history.printed(self._output.poll(), time.time())
 
-    def _state_now(self, current: Item | None) -> str:
-        waits = current is not None and not current.run and self._someone_trains()
-        if self.run is None or (waits and self._state in OVER):
-            beginning = waits or self._process_lives()
-            self._state = "starting" if beginning else ("idle" if self.run is None else self._state)
-            self._pid = None
-            return self._state
+    def _begins(self, current: Item | None, waiting: tuple[Item, ...]) -> bool:
+        """Whether a run is about to begin: somebody trains, it has no directory yet, and nothing else is looked at."""
+        if self.run is not None and self._state not in OVER:
+            return False
+        if current is not None:
+            return not current.run and self._someone_trains()
+        return self._process_lives() and (self.run is None or bool(waiting))
+
+    def _state_of_run(self) -> str:
         now = time.monotonic()
         state = self.history.state
         if state in OVER[:-1]:
@@ -186,7 +203,6 @@ class Link:
             state = self._look(state)
         elif self._state == "dead":
             state = "dead"
-        self._state = state
         return state
 
     def _look(self, state: str) -> str:

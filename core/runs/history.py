@@ -23,6 +23,7 @@ from core.events import (
     Started,
     StateChanged,
     StepSummary,
+    kept_status,
 )
 from core.reporters import Progress, brief, words
 from core.runs.series import Series
@@ -65,7 +66,7 @@ class History:
         self.log: deque[Line] = deque(maxlen=_LINES)
         #: Lines ever said: what a display compares to know whether there are new ones.
         self.lines = 0
-        #: starting, running, paused, done, pruned, stopped, aborted or failed.
+        #: starting, running, paused, done, pruned, stopped or failed.
         self.state = "starting"
         self.message = ""
         self.summary: StepSummary | None = None
@@ -182,7 +183,7 @@ class History:
         self._say(event, "info", text + ("  best" if event.best else ""))
 
     def _take_end(self, event: Finished) -> None:
-        self.finished, self.state = event, event.status
+        self.finished, self.state = event, kept_status(event.status)
         part, metrics = ("test", event.test) if event.test else ("val", event.val)
         self._say(
             event, "info", f"{event.status} at step {event.step:,}" + (f": {part} {words(metrics)}" if metrics else "")

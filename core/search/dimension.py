@@ -113,7 +113,7 @@ def _check_range(where: str, values: dict[str, Any]) -> None:
         value = values.get(name)
         if value is None:
             raise UserError(f"{where} has no {name}; give low and high, or choices.")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
             raise UserError(f"{where}.{name} = {value!r} is not a finite number; choices may be of any kind.")
     low, high, step = values["low"], values["high"], values.get("step")
     if not isinstance(values.get("log", False), bool):
@@ -123,10 +123,17 @@ def _check_range(where: str, values: dict[str, Any]) -> None:
     if values.get("log") and low <= 0:
         raise UserError(f"{where}: low = {low:g} has no logarithm; with log = true it must be more than 0.")
     if step is not None:
-        if isinstance(step, bool) or not isinstance(step, int | float) or not math.isfinite(step) or step <= 0:
+        if isinstance(step, bool) or not isinstance(step, int | float) or not _finite(step) or step <= 0:
             raise UserError(f"{where}.step = {step!r} is not a number above 0.")
         if values.get("log"):
             raise UserError(f"{where} has both log and step; Optuna knows only one of them at a time.")
+
+
+def _finite(value: Number) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return False
 
 
 def _length(where: str, raw: Any) -> tuple[int, int] | None:
@@ -208,7 +215,7 @@ def _value(text: str) -> Any:
     text = text.strip()
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
         return float(text) if re.fullmatch(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?", text, re.IGNORECASE) else text
@@ -236,7 +243,11 @@ def _number(value: Number | None) -> str:
 
 def label(choice: Any) -> bool | int | float | str | None:
     """A choice as Optuna keeps it: plain values as they are, lists and tables as JSON."""
-    return choice if choice is None or isinstance(choice, bool | int | float | str) else json.dumps(_thawed(choice))
+    return (
+        choice
+        if choice is None or isinstance(choice, bool | int | float | str)
+        else json.dumps(_thawed(choice), default=str)
+    )
 
 
 def _frozen(value: Any) -> Any:

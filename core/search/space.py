@@ -109,7 +109,10 @@ class Space:
             params[name] = label(value)
             return
         kind = self._types[key]
-        good = isinstance(value, int | float) and not isinstance(value, bool) and (kind is float or value == int(value))
+        assert dimension.low is not None and dimension.high is not None
+        # The limits first: what is beyond them (0 on a log range, NaN, 1e400) may have no logarithm and no integer.
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+        good = good and dimension.low <= value <= dimension.high and (kind is float or value == int(value))
         distribution = self._distribution(key, dimension)
         if not good or not distribution._contains(distribution.to_internal_repr(kind(value))):
             raise UserError(f"{name} = {value!r} is outside of {dimension.text}.")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from core import distributed, toml
 from core.control import Control
 from core.errors import Diverged, TrainingError, UserCodeError, UserError
-from core.events import CheckpointWritten, Failed, Finished, LogLine, Publisher, Started, Subscription
+from core.events import CheckpointWritten, Failed, Finished, LogLine, Publisher, Started, Subscription, kept_status
 from core.experiment import Experiment
 from core.hyperparameters import flat
 from core.runs.directory import RunDirectory, check_root, git_state, read_metrics
@@ -272,9 +272,14 @@ class Session:
         self._finished = Finished(
             epoch=trainer.epoch, step=trainer.step, status=status, val=val.metrics if val else {},
                      test=test.metrics if test else {}, confusion=shown.confusion if shown else (),
-                     class_names=built.data.info.class_names, seconds=self._train_seconds,
+                     class_names=built.data.info.class_names, seconds=self._seconds(),
         )  # fmt: skip
         self._publisher.publish(self._finished)
+
+    def _seconds(self) -> float:
+        """Seconds of training, those before a resume as well."""
+        before: float = self.run.get("seconds", 0.0) if self.run is not None else 0.0
+        return before + self._train_seconds
 
     def _load_best(self, built: Built) -> None:
         from core.checkpoints.names import BEST
@@ -337,9 +342,9 @@ class Session:
     def _write_status(self) -> None:
         assert self.run is not None
         values: dict[str, Any] = {
-            "status": "stopped" if self.status == "aborted" else self.status,
+            "status": kept_status(self.status) if self.status is not None else None,
             "ended": time.time(),
-            "seconds": self.run.get("seconds", 0.0) + self._train_seconds,
+            "seconds": self._seconds(),
         }
         if self.failure is not None:
             values["message"] = self.failure.message

@@ -64,7 +64,14 @@ def log_ticks(low: float, high: float, count: int, unit: str) -> list[Tick]:
     if len(values) < 3:
         return next((found for n in (count, 3, 5, 8, 12) if len(found := ticks(low, high, n, unit)) >= 3), [])
     every = max(1, len(values) // max(count, 3))
-    return [Tick(v, label(v, v, unit)) for v in values[::every]]
+    return [Tick(v, label(v, _last_figure(v), unit)) for v in values[::every]]
+
+
+def _last_figure(value: float) -> float:
+    """The place of the last of the two figures that a round value has: 0.1 of 1.5, 1 of 2."""
+    power = 10.0 ** math.floor(math.log10(value) + 1e-9)
+    whole = abs(value / power - round(value / power)) < 1e-6
+    return power if whole else power / 10
 
 
 def label(value: float, step: float, unit: str) -> str:
@@ -83,7 +90,10 @@ def label(value: float, step: float, unit: str) -> str:
     if value == 0:
         return "0"
     if abs(value) < 1e-3 or abs(value) >= 1e6:
-        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+        figures = (
+            max(0, math.floor(math.log10(abs(value)) + 1e-9) - math.floor(math.log10(step) + 1e-9)) if step > 0 else 0
+        )
+        return f"{value:.{min(figures, 4)}e}".replace("e-0", "e-").replace("e+0", "e")
     places = max(0, min(6, -math.floor(math.log10(step) + 1e-9))) if step > 0 else 0
     return f"{value:.{places}f}"
 

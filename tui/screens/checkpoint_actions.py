@@ -22,7 +22,7 @@ from tui.link import Link
 from tui.memory import Memory
 from tui.screens.consent import agreed
 from tui.screens.console import Console
-from tui.screens.dialogs import Answer, Choice, Line, Pick, Question
+from tui.screens.dialogs import Answer, Choice, Line, Pick, Question, whole_number
 from tui.screens.files import FilePick
 from tui.widgets.table import Table
 
@@ -341,5 +341,5 @@ def _factor(text: str) -> None:
 
 
 def _whole(text: str) -> None:
-    if not text.isdigit():
+    if whole_number(text) is None:
         raise UserError("A whole number, 0 or more.")

@@ -279,7 +279,7 @@ class CheckpointsScreen(CheckpointActions):
             self._measure([branch])
         else:
             self.query_one(Facts).show(
-                [("tensor", branch.path), ("numbers", f"{branch.numel:,}"), ("", "S reads them")]
+                [("tensor", branch.path), ("numbers", f"{branch.numel:,}"), ("", "i reads them")]
             )
 
     @work(exclusive=True, group="figures")

@@ -58,12 +58,12 @@ class Console(Dialog):
     def on_mount(self) -> None:
         """Start it."""
         self.query_one(RichLog).can_focus = False
-        self._run()
+        self.call_after_refresh(self._run)  # the command is told its width, which is known once the box is laid out
 
     @work(exclusive=True)
     async def _run(self) -> None:
         log = self.query_one(RichLog)
-        width = max(60, self.query_one(".box").size.width - 4)
+        width = max(20, log.scrollable_content_region.width)
         try:
             self._process = process = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-m", "tui", *self.words, stdin=asyncio.subprocess.DEVNULL,

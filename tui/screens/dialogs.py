@@ -253,7 +253,12 @@ def more_than(epochs: int) -> Callable[[str], None]:
     """A check for a number of epochs beyond those done."""
 
     def check(text: str) -> None:
-        if not text.isdigit() or int(text) <= epochs:
+        if whole_number(text) is None or int(text) <= epochs:
             raise UserError(f"A whole number, more than {epochs}.")
 
     return check
+
+
+def whole_number(text: str) -> int | None:
+    """A whole number of ordinary digits and length; None for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from textual import work
@@ -67,7 +68,7 @@ class ExperimentKeys(Workplace):
             return
         import tomli_w
 
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name.strip()))  # noqa: PTH111
         try:
             files.write_text(path, tomli_w.dumps(self.form.raw))
         except OSError as error:
@@ -154,6 +155,6 @@ def _describe(found: Found) -> str:
 def _toml_name(text: str) -> None:
     if not text.strip().endswith(".toml"):
         raise UserError("The name must end in .toml.")
-    folder = Path(text).expanduser().parent
+    folder = Path(os.path.expanduser(text)).parent  # noqa: PTH111 - Path.expanduser raises for a user who is not there
     if not folder.is_dir():
         raise UserError(f"There is no folder {str(folder)!r}.")

@@ -67,6 +67,8 @@ class FilePick(Dialog):
                         names.append(entry.name)
         except OSError as error:
             words = f"{str(where)!r} can't be read: {error.strerror}."
+        except ValueError:  # a NUL, or half a character: no file is called so
+            words = f"{str(where)!r} is no path."
         self._names = sorted(names, key=lambda n: (n.endswith("/"), n.lower()))[:_MOST]
         listed = self.query_one(OptionList)
         listed.clear_options()
@@ -98,7 +100,7 @@ class FilePick(Dialog):
     def submitted(self, event: Input.Submitted) -> None:
         """Enter a folder, or give a file."""
         typed = event.value
-        path = typed if Path(typed).expanduser().is_file() else self._chosen()
+        path = typed if Path(os.path.expanduser(typed)).is_file() else self._chosen()  # noqa: PTH111
         if path is None:
             self.app.bell()
         elif path.endswith("/"):

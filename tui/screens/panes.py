@@ -77,6 +77,8 @@ class Panes(Horizontal):
         &.-narrow #pane-log.-tail { height: 3; }
         &.-narrow #pane-log.-tail Log { scrollbar-size-vertical: 0; }
         &.-tiny #pane-log.-tail { display: none; }
+        &.-alone > #setup, &.-alone > #look { width: 1fr; }
+        &.-alone #pane-queue, &.-alone #pane-device, &.-alone #pane-log { height: 1fr; }
     }
     """
 
@@ -133,6 +135,7 @@ class Panes(Horizontal):
     def place(self) -> bool:
         """Show what is to be seen, hide the rest; tells whether anything came into sight."""
         single = self.mode == "narrow" or self.alone
+        self.set_class(self.alone, "-alone")
         shown = {self.current} if single else set(PANES)
         if single and self.current == "charts" and not self.alone:
             shown.add("log")

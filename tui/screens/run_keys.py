@@ -71,19 +71,23 @@ class RunKeys(Workplace):
 
     def action_start(self) -> None:
         """Start the experiment, or queue it while another run goes on."""
-        self._add("is queued: it starts when the run is over" if self.snapshot and self.snapshot.active else None)
+        active = self.snapshot is not None and self.snapshot.active
+        self._add(self.link.add, "is queued: it starts when the run is over" if active else None)
 
     def action_enqueue(self) -> None:
         """Queue the experiment, and go on with what is done now."""
-        self._add("is queued")
+        active = self.snapshot is not None and self.snapshot.active
+        self._add(
+            self.link.enqueue, "is queued: it starts when the run is over" if active else "is queued; W starts it"
+        )
 
-    def _add(self, said: str | None) -> None:
+    def _add(self, take: Callable[[str, str], None], said: str | None) -> None:
         made = self._experiment()
         if made is None:
             return
         text, title = made
         try:
-            self.link.add(text, title)
+            take(text, title)
         except UserError as error:
             self.notify(str(error), severity="error")
             return

@@ -184,7 +184,7 @@ class RunsScreen(RunActions):
             self._complain(str(error))
             return False
         self.listed.empty = self._nothing()
-        self.listed.show(columns, rows, lambda row: row.path)
+        self.listed.show(columns, rows, lambda row: row.path, self.rows)
         self._say()
         return True
 
@@ -196,7 +196,9 @@ class RunsScreen(RunActions):
         shown, marked = len(self.listed.items), len(self.listed.marks)
         words = f"{shown} of {count(len(self.rows), 'run')}" if shown != len(self.rows) else count(shown, "run")
         if marked:
-            words += f", {marked} marked"
+            keys = {row.path for row in self.listed.items}
+            hidden = sum(mark not in keys for mark in self.listed.marks)
+            words += f", {marked} marked" + (f" ({hidden} hidden)" if hidden else "")
         total = sum(row.size for row in self.listed.items)
         self.query_one(Tabs).show(
             "runs", f"{words}, {size(total)}, by {self._sort.lstrip('-')} {'↓' if self._sort[0] == '-' else '↑'}"

@@ -16,7 +16,7 @@ from core import toml
 from core.errors import UserError
 from tui.link import Link
 from tui.memory import Memory
-from tui.screens.dialogs import Answer, Choice, Line, Pick, Question
+from tui.screens.dialogs import Answer, Choice, Line, Pick, Question, whole_number
 from tui.screens.halves import Halves
 
 if TYPE_CHECKING:
@@ -315,6 +315,6 @@ def _key(text: str) -> None:
 
 def _two_numbers(text: str) -> tuple[int, int]:
     words = text.split()
-    if not 1 <= len(words) <= 2 or not all(word.isdigit() and int(word) > 0 for word in words):
+    if not 1 <= len(words) <= 2 or not all(whole_number(word) for word in words):
         raise UserError("One or two whole numbers above 0: trials in all, and workers.")
     return int(words[0]), int(words[1]) if len(words) == 2 else 1

@@ -83,6 +83,8 @@ class TrainScreen(ExperimentKeys, RunKeys):
         self._wake = asyncio.Event()
         self._pace = _PACE
         self._drawn: tuple[History | None, int, str] = (None, -1, "")
+        #: The run that is known to be over: its end is told once.
+        self._rested: History | None = None
 
     def compose(self) -> ComposeResult:
         """Header, progress, panes, keys."""
@@ -213,8 +215,11 @@ class TrainScreen(ExperimentKeys, RunKeys):
         self._pace = max(_PACE, (time.thread_time() - began) / _SHARE)
         if event.snapshot.refusal is not None:
             self.notify(event.snapshot.refusal, severity="error", timeout=15, title="not started")
-        if before is not None and before.active and not event.snapshot.active and event.snapshot.run is not None:
+        if event.snapshot.active or event.snapshot.run is None:
+            return
+        if before is not None and before.active and event.snapshot.history is not self._rested:
             self.post_message(self.Ended(event.snapshot))
+        self._rested = event.snapshot.history
 
     def _draw(self, again: bool = False) -> None:
         snapshot = self.snapshot

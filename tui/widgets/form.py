@@ -210,15 +210,23 @@ class Form(Vertical):
         return False
 
     def find(self, text: str) -> bool:
-        """Go to the next field whose name holds this text; tells whether there is one."""
+        """Go to the field of that name, else to one whose name begins with it or holds it; tells whether there is one."""
         self._found = text
-        items = [node.data for node in walk(self.lines.root) if isinstance(node.data, Field)]
-        keys = [item.key for item in items]
-        start = keys.index(self.current.key) + 1 if self.current else 0
-        for key in keys[start:] + keys[:start]:
-            if text.lower() in key.lower():
-                return self._go(key)
-        return False
+        found = self._matches()
+        return bool(found) and self._go(found[0])
+
+    def _matches(self) -> list[str]:
+        """Keys that hold what is looked for: those that are it, then those that begin so, then the others."""
+        wanted = self._found.strip().lower()
+        keys = [node.data.key for node in walk(self.lines.root) if isinstance(node.data, Field)]
+        names = {key: (key.lower(), key.rpartition(".")[2].lower()) for key in keys}
+
+        def far(key: str) -> int:
+            if wanted in names[key]:
+                return 0
+            return 1 if any(name.startswith(wanted) for name in names[key]) else 2
+
+        return sorted((key for key in keys if wanted in key.lower()), key=far)
 
     def set_value(self, item: Field, text: str) -> None:
         """Take a text for a field.
@@ -320,5 +328,7 @@ class Form(Vertical):
 
     def find_next(self) -> None:
         """The next field found."""
-        if self._found:
-            self.find(self._found)
+        found = self._matches() if self._found else []
+        if found:
+            here = self.current.key if self.current else None
+            self._go(found[(found.index(here) + 1) % len(found)] if here in found else found[0])

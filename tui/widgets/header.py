@@ -18,7 +18,7 @@ from tui.widgets.lines import Lines
 #: A sign and a theme colour for each state; the sign tells it without colour.
 _SIGNS = {
     "idle": ("○", "text-muted"), "starting": ("◌", "warning"), "running": ("●", "success"), "paused": ("‖", "warning"), "stalled": ("◍", "warning"),
-    "done": ("✓", "success"), "pruned": ("✂", "warning"), "stopped": ("■", "warning"), "aborted": ("■", "warning"), "failed": ("✗", "error"),
+    "done": ("✓", "success"), "pruned": ("✂", "warning"), "stopped": ("■", "warning"), "failed": ("✗", "error"),
     "dead": ("✗", "error"),
 }  # fmt: skip
 

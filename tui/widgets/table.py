@@ -65,6 +65,7 @@ class Table(Lines, can_focus=True):
         super().__init__(id=id)
         self.columns: Sequence[TableColumn] = ()
         self.items: list[Any] = []
+        self._all: Sequence[Any] = ()
         self.cursor = 0
         #: Keys of the items that are marked.
         self.marks: list[Hashable] = []
@@ -79,16 +80,27 @@ class Table(Lines, can_focus=True):
         self._first = 0
         self._told: Hashable | None = None
 
-    def show(self, columns: Sequence[Any], items: Sequence[Any], key: Callable[[Any], Hashable]) -> None:
-        """Show these; the cursor stays on the item it was on, or at its place where that has gone."""
+    def show(
+        self,
+        columns: Sequence[Any],
+        items: Sequence[Any],
+        key: Callable[[Any], Hashable],
+        among: Sequence[Any] | None = None,
+    ) -> None:
+        """Show these; the cursor stays on the item it was on, or at its place where that has gone.
+
+        ``among``: all that there are, of which a filter shows ``items``; what it hides stays marked.
+        """
         before = self._key(self.items[self.cursor]) if self.items else None
         self.columns, self.items, self._key = columns, list(items), key
         place = (
             next((i for i, item in enumerate(self.items) if key(item) == before), None) if before is not None else None
         )
         self.cursor = place if place is not None else max(0, min(self.cursor, len(self.items) - 1))
-        there = {key(item) for item in self.items}
-        self.marks = [mark for mark in self.marks if mark in there]
+        self._all = self.items if among is None else among
+        if self.marks:
+            there = {key(item) for item in self._all}
+            self.marks = [mark for mark in self.marks if mark in there]
         self._first = min(self._first, max(0, len(columns) - 2))
         self.draw()
 
@@ -100,7 +112,7 @@ class Table(Lines, can_focus=True):
     @property
     def marked(self) -> list[Any]:
         """The marked items, in the order in which they were marked."""
-        by_key = {self._key(item): item for item in self.items} if self.marks else {}
+        by_key = {self._key(item): item for item in self._all} if self.marks else {}
         return [by_key[mark] for mark in self.marks]
 
     @property

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rich.text import Text, TextType
 from textual.binding import Binding
 from textual.widgets import Tree
 from textual.widgets.tree import TreeNode
+
+from core.text import printable
 
 LIST_KEYS = [
     Binding("j", "cursor_down", "Down", show=False, id="list.down", tooltip="One line down"),
@@ -49,6 +52,10 @@ class VimTree(Tree):
         """Unfold the node."""
         if self.cursor_node is not None and self.cursor_node.allow_expand:
             self.cursor_node.expand()
+
+    def process_label(self, label: TextType) -> Text:
+        """The label as it is: names in it may hold brackets, which are no markup."""
+        return Text(printable(label.plain if isinstance(label, Text) else label.partition("\n")[0]), no_wrap=True)
 
 
 def walk(node: TreeNode) -> Iterator[TreeNode]:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.runs.history import History
@@ -142,3 +142,11 @@ def test_over_time_the_points_of_several_writers_are_in_the_order_of_their_times
     curve, _ = _drawn(steps, times, np.array([1.0, 3.0, 2.0, 4.0]), chart.View(x="time", smoothing=0))
     assert curve.x.tolist() == [0.0, 1.0, 20.0, 21.0]
     assert curve.low.tolist() == [1.0, 2.0, 3.0, 4.0]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.floats(1e-8, 1e8), st.floats(1.5, 1e4), st.integers(3, 10))
+def test_log_ticks_say_what_they_are(low: float, ratio: float, count: int) -> None:
+    for tick in axes.log_ticks(low, low * ratio, count, "number"):
+        text = tick.label.replace("k", "e3").replace("M", "e6").replace("G", "e9").replace("T", "e12")
+        assert float(text) == pytest.approx(tick.value, rel=0.01)

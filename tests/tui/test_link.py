@@ -1,0 +1,70 @@
+"""Which run is shown, as the queue goes on from one to the next; no process trains here, its files are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.runs.queue import Item, Queue
+from tui.link import Link
+
+
+def begin(queue: Queue, title: str) -> tuple[Item, Path]:
+    queue.add("", title)
+    item = queue.take()
+    assert item is not None
+    run = queue.root / title
+    run.mkdir()
+    queue.began(item, run)
+    return item, run
+
+
+def test_the_new_run_stays_shown_beside_the_last(tmp_path: Path) -> None:
+    queue = Queue(tmp_path)
+    link = Link(tmp_path)
+    for title in ("a", "b", "c"):
+        item, run = begin(queue, title)
+        assert {link.poll().run for _ in range(4)} == {run}
+        queue.ended(item, None)
+        assert {link.poll().run for _ in range(4)} == {run}
+
+
+def test_a_run_whose_end_was_not_seen_does_not_come_back(tmp_path: Path) -> None:
+    queue = Queue(tmp_path)
+    link = Link(tmp_path)
+    first, _ = begin(queue, "a")
+    link.poll()
+    begin(queue, "killed")  # it never becomes the last one
+    link.poll()
+    queue.ended(first, None)
+    _, run = begin(queue, "c")
+    assert {link.poll().run for _ in range(4)} == {run}
+
+
+def test_while_a_run_starts_the_one_before_is_not_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = Queue(tmp_path)
+    link = Link(tmp_path)
+    item, _ = begin(queue, "a")
+    link.poll()
+    link.history.state = "done"
+    queue.ended(item, None)
+    assert link.poll().state == "done"
+    queue.add("", "b")
+    queue.take()
+    monkeypatch.setattr(link, "_someone_trains", lambda: True)
+    looks = [link.poll() for _ in range(4)]
+    assert {(look.state, look.run) for look in looks} == {("starting", None)}
+    assert len({id(look.history) for look in looks}) == 1
+
+
+def test_queueing_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+    link = Link(tmp_path)
+    monkeypatch.setattr(Queue, "start", lambda self: started.append(self))
+    link.enqueue("", "a")
+    link.poll()
+    assert not started and [item.title for item in link.queue.waiting()] == ["a"]
+    link.serve()
+    assert len(started) == 1
