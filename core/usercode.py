@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import functools
 import hashlib
 import importlib
 import importlib.abc
@@ -29,6 +30,7 @@ from typing import Any
 
 from core import usercode_places
 from core.errors import UserCodeError, UserError, did_you_mean
+from core.tracking import writer
 
 _PREFIX = "_torchdeck_user_"
 _roots: dict[str, Path] = {}
@@ -226,7 +228,8 @@ def _rebuild(roots: list[str], data: bytes) -> Portable:
 
 
 def call(function: Callable[..., Any], args: dict[str, Any], where: str, offered: dict[str, Any] | None = None) -> Any:
-    """Call the user's class or function with ``args``; required parameters among ``offered`` are filled in.
+    """Call the user's class or function with ``args``; required parameters among ``offered``, and ``writer``, are filled
+    in.
 
     Raises UserError when the arguments don't fit its signature, UserCodeError when it raises.
     """
@@ -235,7 +238,7 @@ def call(function: Callable[..., Any], args: dict[str, Any], where: str, offered
     with contextlib.suppress(TypeError, ValueError):
         signature = inspect.signature(function)
         parameters = signature.parameters
-        for name, value in (offered or {}).items():
+        for name, value in {"writer": writer.current(), **(offered or {})}.items():
             p = parameters.get(name)
             if p is not None and p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
                 args.setdefault(name, value)
@@ -265,6 +268,17 @@ def call(function: Callable[..., Any], args: dict[str, Any], where: str, offered
         given = ", ".join(f"{name}={value!r}" for name, value in args.items())
         called = f"{getattr(function, '__name__', function)}({given})"
         raise UserError(f"{where}.name: {called} raised {type(error).__name__}: {error}.") from None
+
+
+def with_writer(function: Any) -> Any:
+    """A function of the user's that takes a ``writer`` with that of the run; others as they are."""
+    try:
+        parameter = inspect.signature(function).parameters.get("writer")
+    except (TypeError, ValueError):
+        return function
+    if not inspect.isroutine(function) or parameter is None or parameter.default is not parameter.empty:
+        return function
+    return functools.partial(function, writer=writer.current())
 
 
 @contextlib.contextmanager

@@ -184,15 +184,17 @@ class QueueReporter(Reporter):
         super().__init__()
         self._queue, self._item = queue, item
         self.failure: str | None = None
+        self._begun = False
 
     def handle(self, event: Event) -> None:
         """Only the beginning and a failure matter here: the run's own files tell the rest."""
         if isinstance(event, Started) and self.run is not None:
+            self._begun = True
             with (Path(self.run) / "output.log").open("ab") as output:
                 for descriptor in (1, 2):
                     os.dup2(output.fileno(), descriptor)
             self._queue.began(self._item, Path(self.run))
-        elif isinstance(event, Failed) and self.run is None:
+        elif isinstance(event, Failed) and not self._begun:  # of a run that was to go on, too
             self.failure = event.message
 
     def note(self, text: str) -> None:

@@ -49,6 +49,11 @@ class TensorBoard(Listener):
         if step == 0:
             self._begin()
 
+    @property
+    def writer(self) -> SummaryWriter:
+        """The writer of the run's file."""
+        return self._writer
+
     def _begin(self) -> None:
         """What is written once. It runs in the training thread before the first step: a trace of the model must not
         meet a training step."""

@@ -20,6 +20,7 @@ from core.experiment import Experiment
 from core.models.build import build as build_model
 from core.models.build import channels_last_of
 from core.runs.names import MEASURED, short_name
+from core.tracking import writer
 from core.training import losses
 from core.training.evaluation import evaluating
 from core.training.layout import takes_channels_last
@@ -73,7 +74,8 @@ def build(
             f"loss.name = {experiment.loss.name!r} has parameters, which several processes don't train together."
         )
     trainer = Trainer(experiment, data, net, loss, device, control, publish)
-    _try_out(trainer, warn)
+    with writer.current().muted():
+        _try_out(trainer, warn)
     state = distributed.share(state)
     if state is not None:
         restore(trainer, state)

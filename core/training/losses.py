@@ -122,6 +122,7 @@ def _user_loss(experiment: Experiment, device: torch.device) -> Loss:
     target = usercode.load(reference, "loss.name")
     if isinstance(target, type):
         target = usercode.call(target, experiment.loss.args, "loss")
+    target = usercode.with_writer(target)
     if isinstance(target, nn.Module):
         target = target.to(device)
     module = target

@@ -252,6 +252,7 @@ class UserMetric:
         target = usercode.load(reference, "tracking.metrics")
         if isinstance(target, type):
             target = usercode.call(target, {}, "tracking.metrics")
+        target = usercode.with_writer(target)
         if isinstance(target, nn.Module):
             target = target.to(device)
         self._target: Any = target

@@ -27,6 +27,7 @@ from core.runs.door import Door
 from core.runs.folder import folder_of, located
 from core.runs.live import Mark
 from core.runs.recorder import Listener, Recorder, drop_after, finite
+from core.tracking import writer
 
 if TYPE_CHECKING:
     from core.checkpoints.write import CheckpointWriter
@@ -81,6 +82,8 @@ class Session:
         self._writer: CheckpointWriter | None = None
         self._train_seconds = 0.0
         self._notes: list[str] | None = []
+        #: What the user's code writes with.
+        self._user_writer = writer.RunWriter()
         self._finished: Finished | None = None
         self._thread = threading.Thread(target=self._main, name="torchdeck-training", daemon=True)
 
@@ -133,6 +136,8 @@ class Session:
 
         state = None
         first = distributed.world().first
+        if first:
+            writer.use(self._user_writer)
         if self._resume is not None and first:
             self.run = RunDirectory.reopen(self._resume)
             state = self._checkpoint_to_resume()
@@ -222,7 +227,11 @@ class Session:
             from core.tracking.tensorboard import TensorBoard
 
             subscription = self._publisher.subscribe(100_000)
-            self._listen(TensorBoard(self.run.path, self.experiment, built, step, subscription, self._tell_trouble))
+            board = TensorBoard(self.run.path, self.experiment, built, step, subscription, self._tell_trouble)
+            self._user_writer.attach(board.writer, lambda: self.step)
+            self._listen(board)
+        else:
+            self._user_writer.detach()
 
     def _open_door(self) -> None:
         """Let other processes of the user find the run and control it."""
@@ -334,6 +343,7 @@ class Session:
             if self._door is not None:
                 stack.callback(self._door.close)
             stack.callback(self._publisher.close)
+            stack.callback(self._user_writer.detach)
             stack.callback(distributed.leave)
             if self._built is not None:
                 stack.callback(self._built.data.close)
