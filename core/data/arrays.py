@@ -89,7 +89,7 @@ def inputs_of(x: np.ndarray, path: str) -> Tensor:
         raise UserError(f"{path!r}: x holds {what.get(x.dtype.kind, 'texts')} ({x.dtype}); numbers are needed.")
     if x.ndim < 1:
         raise UserError(f"{path!r}: x is a single number; it needs one row per sample.")
-    values = torch.from_numpy(np.ascontiguousarray(_native(x)))
+    values = torch.from_numpy(np.ascontiguousarray(_native(x, path)))
     if values.ndim == 1:
         values = values.unsqueeze(1)
     if values.ndim == 3:
@@ -99,7 +99,7 @@ def inputs_of(x: np.ndarray, path: str) -> Tensor:
     return narrowed(values) if values.dtype == torch.float64 and len(values) else values
 
 
-def _native(x: np.ndarray) -> np.ndarray:
+def _native(x: np.ndarray, path: str) -> np.ndarray:
     """In a type and byte order that torch has: 16-bit images become floats from 0 to 1."""
     if x.dtype.kind == "b":
         return x.astype(np.float32)
@@ -109,6 +109,8 @@ def _native(x: np.ndarray) -> np.ndarray:
         return x
     if x.dtype.kind == "u" and x.dtype.itemsize == 2 and x.ndim >= 3:
         return x.astype(np.float32) / 65535
+    if x.dtype == np.uint64 and x.size and x.max() >= 2**63:
+        raise UserError(f"{path!r}: x holds whole numbers of 2^63 and more, which torch has not; subtract an offset.")
     return x.astype(np.int64)
 
 

@@ -107,7 +107,12 @@ class Feed:
             self._generator.manual_seed(derive(o.seed, "augment", epoch, number * o.processes + o.rank))
         for op in o.ops:
             x = op(x, self._generator)
-        return x.long() if o.integer else x.float(), o.target_op(y)
+        return (x.long() if o.integer else x.float()).to(o.device), o.target_op(y)
+
+
+def moved(t: Tensor, device: torch.device) -> Tensor:
+    """On the device; float64 stays on the CPU where the device has none (mps) until the mean is taken out."""
+    return t if device.type == "mps" and t.dtype == torch.float64 else t.to(device, non_blocking=True)
 
 
 #: Samples that are indexed and transformed at once where no random numbers are drawn: with batches of 64 of a small
@@ -131,8 +136,8 @@ class ResidentFeed(Feed):
             bounds = self._bounds[number : number + together]
             begin = bounds[0][0]
             at = indices[begin : bounds[-1][1]]
-            x = self._x.index_select(0, at).to(o.device, non_blocking=True)
-            y = self._y.index_select(0, at).to(o.device, non_blocking=True)
+            x = moved(self._x.index_select(0, at), o.device)
+            y = moved(self._y.index_select(0, at), o.device)
             x, y = self._finish(x, y, epoch, number)
             for first, last in bounds:
                 yield x[first - begin : last - begin], y[first - begin : last - begin]
@@ -144,6 +149,8 @@ def evaluation_batch_size(given: int | None, training: int) -> int:
 
 
 def resident_device(arrays: Sequence[Arrays], device: torch.device, free: int) -> torch.device:
-    """The device that the data live on: the training device, unless they would take more than half its free memory."""
+    """The device that the data live on: the training device, unless they would take more than half its free memory, or
+    are float64 and the device has none (mps)."""
     total = sum(a.x.numel() * a.x.element_size() + a.y.numel() * a.y.element_size() for a in arrays)
-    return device if total <= free / 2 else torch.device("cpu")
+    exact = device.type == "mps" and any(torch.float64 in (a.x.dtype, a.y.dtype) for a in arrays)
+    return device if total <= free / 2 and not exact else torch.device("cpu")

@@ -90,10 +90,7 @@ class FeedMaker:
     def _resident(self, part: Arrays) -> Arrays:
         """The data on their device; training and validation share one copy."""
         if id(part) not in self._moved:
-            x, y = part.x, part.y
-            if self._home.type == "mps":  # which has no float64
-                x, y = (t.float() if t.dtype == torch.float64 else t for t in (x, y))
-            self._moved[id(part)] = Arrays(x.to(self._home), y.to(self._home))
+            self._moved[id(part)] = Arrays(part.x.to(self._home), part.y.to(self._home))
         return self._moved[id(part)]
 
     def _reader(self, part: Part, pipeline: transforms.Pipeline) -> Reader:
@@ -132,8 +129,8 @@ def _target_functions(
             one_hot = True
         else:
             raise UserError("data.target_transforms: OneHot needs classes, but this is regression.")
-    exact = torch.float32 if device.type == "mps" else torch.float64
-    mean, std = (t.to(device, exact) for t in (prepared.mean, prepared.std))
+    exact = torch.device("cpu") if device.type == "mps" else device  # mps has no float64
+    mean, std = (t.to(exact, torch.float64) for t in (prepared.mean, prepared.std))
     numbers = None if prepared.order is None else prepared.order.to(device)
 
     def on_batch(y: Tensor) -> Tensor:
@@ -144,9 +141,9 @@ def _target_functions(
         if classes:
             return y.float() if y.is_floating_point() else y.long()
         if not len(mean):
-            return y.float()
-        y = y.to(exact)  # beside a large offset float32 would lose what changes
-        return ((y - mean) / std if y.ndim > 1 else (y - mean[0]) / std[0]).float()
+            return y.float().to(device)
+        y = y.to(exact, torch.float64)  # beside a large offset float32 would lose what changes
+        return ((y - mean) / std if y.ndim > 1 else (y - mean[0]) / std[0]).float().to(device)
 
     if not steps:
         return None, on_batch

@@ -20,7 +20,7 @@ from core.data.fingerprint import fingerprint
 from core.data.probe import is_random, seeded
 from core.data.source import Arrays, DataInfo, Source
 from core.data.split import split
-from core.data.statistics import measure, moments
+from core.data.statistics import measure, moments, tell_collapsed
 from core.distributed import world
 from core.errors import UserError, count
 from core.experiment import Data, Experiment, Transform
@@ -136,6 +136,8 @@ def load(experiment: Experiment, device: torch.device, warn: Callable[[str], Non
     _refuse_float_transforms(chosen, integer, data.name)
     chosen = _without_random_in_evaluation(chosen, source, train_at, warn)
     chosen = measure(chosen, source, train_at, trainer.seed, warn)
+    if not integer and not any(t.name == "Normalize" for t in chosen):
+        tell_collapsed(source, warn)
     mean, std = _target_scale(source, train_at, experiment, warn)
     prepared = Preparation(chosen, len(classes), mean, std, integer)
     feeds = FeedMaker(experiment, list(source.parts.values()), prepared, device, warn)

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from core import children, usercode
-from core.data.batches import Batch, Feed, FeedOptions
+from core.data.batches import Batch, Feed, FeedOptions, moved
 from core.data.probe import seeded
 from core.data.samples import pair
 from core.data.seeds import derive
@@ -184,7 +184,7 @@ class LoaderFeed(Feed):
             found = self._next(iterator, number - start)
             if isinstance(found, Failure):
                 raise (UserCodeError if found.user_code else UserError)(found.message)
-            x, y = (t.to(self._options.device, non_blocking=True) for t in found)
+            x, y = (moved(t, self._options.device) for t in found)
             yield self._finish(x, y, epoch, number)
 
     def _start(self) -> Any:

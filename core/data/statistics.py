@@ -22,11 +22,19 @@ _NUMBERS = 1 << 21
 
 
 class Moments:
-    """Mean and variance of each channel, added up part by part (Chan, Golub and LeVeque 1979)."""
+    """Mean and variance of each channel, added up part by part (Chan, Golub and LeVeque 1979).
+
+    All is counted from the first value, so that what a channel never loses, its offset, costs no figures.
+    """
 
     def __init__(self) -> None:
         self.count = 0
-        self.mean = self.squares = torch.zeros(0, dtype=torch.float64)
+        self._first = self._mean = self._squares = torch.zeros(0, dtype=torch.float64)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of each channel."""
+        return self._first + self._mean
 
     def add(self, values: Tensor) -> None:
         """More values [channels, N]."""
@@ -34,21 +42,25 @@ class Moments:
         n = x.shape[1]
         if not n:
             return
+        if not self.count:
+            self._first = x[:, 0].clone()
+        x = x - self._first[:, None]
         mean = x.mean(1)
         squares = ((x - mean[:, None]) ** 2).sum(1)
         if not self.count:
-            self.count, self.mean, self.squares = n, mean, squares
+            self.count, self._mean, self._squares = n, mean, squares
             return
         total = self.count + n
-        away = mean - self.mean
-        self.mean = self.mean + away * (n / total)
-        self.squares = self.squares + squares + away**2 * (self.count * n / total)
+        away = mean - self._mean
+        self._mean = self._mean + away * (n / total)
+        self._squares = self._squares + squares + away**2 * (self.count * n / total)
         self.count = total
 
     def std(self) -> Tensor:
         """Standard deviation (of a sample); 1 for a channel that never changes, which then is only shifted."""
-        std = (self.squares / max(self.count - 1, 1)).sqrt()
-        return torch.where(torch.isfinite(std) & (std > 1e-14 * self.mean.abs()), std, torch.ones_like(std))
+        std = (self._squares / max(self.count - 1, 1)).sqrt()
+        rounding = torch.finfo(torch.float64).eps * self.mean.abs()
+        return torch.where(torch.isfinite(std) & (std > rounding), std, torch.ones_like(std))
 
 
 def moments(values: Tensor, at: Tensor) -> Moments:
@@ -123,3 +135,18 @@ def _byte_statistics(x: Tensor, train_at: Tensor, scale: int) -> tuple[list[floa
         means.append(float(mean))
         stds.append(float((share * (values - mean) ** 2).sum().sqrt()) or 1.0)
     return means, stds
+
+
+def tell_collapsed(source: Source, tell: Callable[[str], None]) -> None:
+    """Tell which columns have values that differ and are the same as float32, which is what the model gets."""
+    part = source.train
+    if not isinstance(part, Arrays) or part.x.ndim != 2 or part.x.dtype not in (torch.float64, torch.int64):
+        return
+    lost = [i for i, column in enumerate(part.x.T) if len(column.float().unique()) < len(column.unique())]
+    if lost:
+        name = source.feature_names[lost[0]] if source.feature_names else str(lost[0])
+        others = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+        tell(
+            f"Without Normalize the model gets column {name!r}{others} as float32, in which some of its values that "
+            "differ are the same; put Normalize into data.transforms."
+        )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ SUFFIXES = (".csv", ".tsv", ".parquet")
 #: Rows in which delimiter and header are looked for.
 _LOOK = 100
 
-#: What pandas calls a column without a name; the index of a table that it wrote to Parquet.
+#: What pandas calls a column without a name, and the index of a table that it wrote to Parquet.
 _UNNAMED = re.compile(r"(Unnamed: \d+|__index_level_\d+__|)")
+_PARQUET_INDEX = re.compile(r"__index_level_\d+__")
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def read(path: Path, known: Sequence[str] = ()) -> Table:
     if not path.is_file():
         raise UserError(f"There is no file {str(path)!r}.")
     if path.suffix.lower() == ".parquet":
-        return _read_parquet(path)
+        return _read_parquet(path, known)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -62,7 +64,7 @@ def parse(data: bytes, name: str, known: Sequence[str] = ()) -> Table:
     records, numbers = _records(text, delimiter, name)
     if not records:
         raise UserError(f"{name!r} can't be read as a table: it is empty.")
-    header, notes = _has_header(records, known, name)
+    header, notes = _has_header(_points(records) if delimiter != "," else records, known, name)
     first = [cell.strip() for cell in records[0]]
     names = first if header else [str(i) for i in range(len(first))]
     body, rows = (records[1:], numbers[1:]) if header else (records, numbers)
@@ -76,7 +78,7 @@ def parse(data: bytes, name: str, known: Sequence[str] = ()) -> Table:
     if delimiter != ",":
         cells, told = _decimal_points(names, cells, name)
         notes += told
-    columns, told = _named(names, cells, name)
+    columns, told = _named(names, cells, name, known)
     return Table(name, columns, rows, header, (*notes, *told))
 
 
@@ -93,33 +95,47 @@ def _decoded(data: bytes, name: str) -> str:
 
 
 def _delimiter(text: str, name: str) -> str:
-    """The sign that cuts the first rows into the same number of fields, the most."""
+    """The sign that cuts the first rows into the same number of fields: numbers rather than texts, and the most."""
     usual = "\t" if name.lower().endswith(".tsv") else ","
-    best, most = usual, 1
+    best, most = usual, (0.0, 1)
     for sign in (usual, ",", ";", "\t", "|"):
         try:
-            lines = csv.reader(io.StringIO(text), delimiter=sign)
-            counts = {len(row) for row, _ in zip((r for r in lines if r), range(_LOOK), strict=False)}
+            rows = list(itertools.islice(_rows(text, sign), _LOOK))
         except csv.Error:
             continue
-        if len(counts) == 1 and (count := counts.pop()) > most:
-            best, most = sign, count
+        cells = [cell.strip() for _, row in rows for cell in row]
+        if len({len(row) for _, row in rows}) != 1 or len(rows[0][1]) < 2:
+            continue
+        numbers = sum(number(c) is not None or bool(_COMMA.fullmatch(c)) for c in cells) / len(cells)
+        if (numbers, len(rows[0][1])) > most:
+            best, most = sign, (numbers, len(rows[0][1]))
     return best
+
+
+#: A number with a decimal comma, or without one.
+_COMMA = re.compile(r"[+-]?\d+(,\d+)?([eE][+-]?\d+)?")
+
+
+def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows that hold something, each with the line of the file on which it begins."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    before = 0
+    for row in reader:
+        if len(row) > 1 or (row and row[0].strip()):
+            yield before + 1, row
+        before = reader.line_num
 
 
 def _records(text: str, delimiter: str, name: str) -> tuple[list[list[str]], list[int]]:
     """The rows that hold something, and the line of the file on which each begins."""
     records, numbers = [], []
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    before = 0
     try:
-        for row in reader:
-            if row:
-                records.append(row)
-                numbers.append(before + 1)
-            before = reader.line_num
+        for line, row in _rows(text, delimiter):
+            records.append(row)
+            numbers.append(line)
     except csv.Error as error:
-        raise UserError(f"{name!r} can't be read as a table: row {before + 1}: {error}.") from None
+        last = f"after row {numbers[-1]}" if numbers else "row 1"
+        raise UserError(f"{name!r} can't be read as a table: {last}: {error} (is a quote not closed?).") from None
     return records, numbers
 
 
@@ -128,7 +144,7 @@ def _has_header(records: Sequence[Sequence[str]], known: Sequence[str], name: st
     first = [cell.strip() for cell in records[0]]
     if known and set(known) <= set(first):
         return True, ()
-    if len(records) > 1 and len(first) > 2 and first in (_range(0, len(first)), _range(1, len(first))):
+    if _counts(first, records[1:_LOOK]):
         return True, (f"{name!r}: the first row counts the columns, it is taken for the header.",)
     if _votes(first, records[1:_LOOK]) > 0:
         return True, ()
@@ -136,8 +152,17 @@ def _has_header(records: Sequence[Sequence[str]], known: Sequence[str], name: st
     return False, (told,)
 
 
-def _range(start: int, count: int) -> list[str]:
-    return [str(i) for i in range(start, start + count)]
+def _counts(first: Sequence[str], body: Sequence[Sequence[str]]) -> bool:
+    """Whether a first row of numbers counts the columns (from 0 or 1, or years), as no row of samples would."""
+    numbered = list(first[1:] if first[0] == "" else first)  # the index that pandas writes has no name
+    if not body or len(numbered) < 2 or not all(cell.isascii() and cell.isdigit() for cell in numbered):
+        return False
+    start = int(numbered[0])
+    if numbered != [str(start + i) for i in range(len(numbered))]:
+        return False
+    if start in (0, 1) or 1900 <= start < 2100:
+        return len(numbered) > 2 or first[0] == ""
+    return False
 
 
 def _votes(first: Sequence[str], body: Sequence[Sequence[str]]) -> int:
@@ -149,6 +174,8 @@ def _votes(first: Sequence[str], body: Sequence[Sequence[str]]) -> int:
 
 
 def _vote(cell: str, below: Sequence[str]) -> int:
+    if not cell:
+        return 0
     numbers = bool(below) and all(number(b) is not None for b in below if b)
     if number(cell) is not None:
         counts = cell.isdigit() and all("." in b for b in below)  # a year or a place above measurements
@@ -158,21 +185,29 @@ def _vote(cell: str, below: Sequence[str]) -> int:
     if cell in below:
         return -4
     classes = len(below) > 3 and len(set(below)) <= len(below) / 2
-    return 4 if classes and cell else 1
+    return 4 if classes else 1
+
+
+def _points(records: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The first rows with decimal commas as points, by which a header is told from numbers."""
+    return [
+        [cell.replace(",", ".") if _COMMA.fullmatch(cell.strip()) else cell for cell in row] for row in records[:_LOOK]
+    ]
 
 
 def _decimal_points(names: Sequence[str], cells: list[list[str]], name: str) -> tuple[list[list[str]], tuple[str, ...]]:
     """Columns of numbers that are written with a decimal comma, with a point; and what to say of it."""
-    comma = re.compile(r"[+-]?\d+(,\d+)?([eE][+-]?\d+)?")
     changed = [i for i, column in enumerate(cells) if any("," in c for c in column)
-               and all(comma.fullmatch(c) or not c for c in column)]  # fmt: skip
+               and all(_COMMA.fullmatch(c) or not c for c in column)]  # fmt: skip
     if not changed:
         return cells, ()
     made = [[c.replace(",", ".") for c in column] if i in changed else column for i, column in enumerate(cells)]
     return made, (f"{name!r}: the comma in {listed(names[i] for i in changed)} is taken for the decimal point.",)
 
 
-def _named(names: Sequence[str], cells: Sequence[list[Any]], path: str) -> tuple[dict[str, list[Any]], tuple[str, ...]]:
+def _named(
+    names: Sequence[str], cells: Sequence[list[Any]], path: str, known: Sequence[str]
+) -> tuple[dict[str, list[Any]], tuple[str, ...]]:
     """The columns by name, without an index and without what is empty; and what to say of these."""
     notes: list[str] = []
     columns: dict[str, list[Any]] = {}
@@ -180,41 +215,56 @@ def _named(names: Sequence[str], cells: Sequence[list[Any]], path: str) -> tuple
     if twice is not None:
         raise UserError(f"{path!r} has two columns named {twice!r}.")
     for place, (name, values) in enumerate(zip(names, cells, strict=True)):
-        if not _UNNAMED.fullmatch(name):
-            columns[name] = values
+        called = name or f"column {place + 1}"
+        if not _UNNAMED.fullmatch(name) or called in known:
+            columns[called] = values
         elif all(v in ("", None) for v in values):
             notes.append(f"{path!r}: column {place + 1} has no name and is empty, it is left out.")
-        elif _is_index(values):
-            notes.append(f"{path!r}: column {place + 1} ({name or 'without a name'}) counts the rows, it is left out.")
+        elif _is_index(values, place):
+            notes.append(f"{path!r}: column {place + 1} ({name or 'without a name'}) numbers the rows, it is left out.")
+        elif _PARQUET_INDEX.fullmatch(name):
+            notes.append(f"{path!r}: column {place + 1} ({name}) is the index of the rows, it is left out.")
         else:
-            called = name or f"column {place + 1}"
             if not name:
                 notes.append(f"{path!r}: column {place + 1} has no name, it is called {called!r}.")
             columns[called] = values
     return columns, tuple(notes)
 
 
-def _is_index(values: Sequence[Any]) -> bool:
+def _is_index(values: Sequence[Any], place: int) -> bool:
+    """Running numbers; in the first column also those of rows that were picked or shuffled: whole and each once."""
     numbers = [number(v) for v in values]
     start = numbers[0]
-    return start in (0, 1) and all(n == start + i for i, n in enumerate(numbers))
+    if start is not None and start.is_integer() and all(n == start + i for i, n in enumerate(numbers)):
+        return True
+    whole = all(n is not None and n.is_integer() and n >= 0 for n in numbers)
+    return place == 0 and whole and len(set(numbers)) == len(numbers)
 
 
-def _read_parquet(path: Path) -> Table:
+def _read_parquet(path: Path, known: Sequence[str]) -> Table:
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
         raise UserError("Parquet files need pyarrow: pip install 'torchdeck[tables]'.") from None
     try:
-        table = pyarrow.parquet.read_table(path)
-        names, cells = table.column_names, [column.to_pylist() for column in table.columns]
+        table = pyarrow.parquet.ParquetFile(path).read()  # read_table would add columns that the folders' names give
+        names, cells = table.column_names, [_values(column) for column in table.columns]
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise UserError(f"{str(path)!r} can't be read as Parquet: {str(error).splitlines()[0]}.") from None
     if not table.num_rows:
         raise UserError(f"{str(path)!r} is empty.")
-    columns, notes = _named(names, cells, str(path))
+    columns, notes = _named(names, cells, str(path), known)
     return Table(str(path), columns, list(range(1, table.num_rows + 1)), True, notes)
+
+
+def _values(column: Any) -> list[Any]:
+    import pyarrow
+
+    kind = column.type
+    if pyarrow.types.is_temporal(kind) and getattr(kind, "unit", "") == "ns":  # which Python's own types can't hold
+        column = column.cast(pyarrow.string())
+    return column.to_pylist()
 
 
 def number(value: Any) -> float | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ def load_sklearn(name: str) -> Source:
         y = torch.from_numpy(bunch.target).long()
         return Source(Arrays(x, y), None, "classification", True, tuple(map(str, bunch.target_names)),
                       place="scikit-learn")  # fmt: skip
-    x = torch.from_numpy(np.asarray(bunch.data, dtype=np.float32))
+    x = narrowed(torch.from_numpy(np.asarray(bunch.data, dtype=np.float64)))
     task, y = targets_of(torch.from_numpy(np.asarray(bunch.target)), f"data.name = {name!r}")
     names = tuple(map(str, bunch.target_names)) if task == "classification" else ()
     return Source(Arrays(x, y), None, task, False, names, tuple(map(str, bunch.feature_names)), place="scikit-learn")
@@ -49,7 +51,8 @@ def load_table(
     target = target or names[-1]
     for column in (target, *(features or ())):
         if column not in table.columns:
-            raise UserError(f"{path!r} has no column {column!r}; {did_you_mean(column, names)}")
+            lacks = "no column" if table.header else "no header, and so no column"
+            raise UserError(f"{path!r} has {lacks} {column!r}; {did_you_mean(column, names)}")
     chosen = list(features) if features else [n for n in names if n != target]
     if target in chosen:
         raise UserError(f"data.args.features of {path!r} holds the target column {target!r}.")
@@ -85,7 +88,8 @@ def rows_for(table: Table, features: Sequence[str], width: int) -> tuple[torch.T
     """
     names = list(table.columns)
     missing = [f for f in features if f not in table.columns]
-    if features and not missing:
+    # Without a header the columns' names are but their places, which those of the training need not be.
+    if features and not missing and (table.header or len(names) != width):
         extra = [n for n in names if n not in features]
         note = (
             f"{table.path!r}: {table_files.listed(extra)} is not among the columns of the training and is left out.",
@@ -107,11 +111,25 @@ def _features(table: Table, chosen: Sequence[str]) -> torch.Tensor:
             found = _truth(value) if isinstance(value, str) else number(value)
             if found is None or not math.isfinite(found):
                 raise UserError(
-                    f"{table.path!r} column {name!r} row {table.rows[index]}: {_shown(value)} is not a finite number; mend "
-                    "it, or name the columns to use in data.args.features."
+                    f"{table.path!r} column {name!r} row {table.rows[index]}: {_shown(value)} is not a finite number; make a "
+                    "number of it, or leave the column out: data.args.features names those to use."
                 )
             result[index, place] = found
+        _refuse_collapsed(table, name, result[:, place])
     return narrowed(torch.from_numpy(result))
+
+
+def _refuse_collapsed(table: Table, name: str, values: np.ndarray) -> None:
+    """Whole numbers beyond 2^53 that differ may be the same as float64: they would train as if they were."""
+    if np.abs(values).max() <= 2**53:
+        return
+    seen: dict[float, Any] = {}
+    for row, value, found in zip(table.rows, table.columns[name], values.tolist(), strict=True):
+        if seen.setdefault(found, value) != value:
+            raise UserError(
+                f"{table.path!r} column {name!r} row {row}: {_shown(value)} has more figures than can be told apart (15); "
+                "subtract what all have in common, or leave the column out by data.args.features."
+            )
 
 
 def _truth(text: str) -> float | None:
@@ -130,7 +148,20 @@ def narrowed(x: torch.Tensor) -> torch.Tensor:
     spread = flat.amax(0) - flat.amin(0)
     largest = flat.abs().amax(0)
     lossy = (spread > 0) & (largest > 1000 * spread) | (largest > 1e38)
-    return x if bool(lossy.any()) else x.float()
+    if bool(lossy.any()) or (x.ndim <= 2 and _rounded(flat.numpy())):
+        return x
+    return x.float()
+
+
+def _rounded(columns: np.ndarray) -> bool:
+    """Whether float32 is too coarse for what lies between the quarters of a column [N, F]: one stray value widens the
+    range, not that."""
+    for values in columns.T:
+        low, high = np.quantile(values, (0.25, 0.75))
+        error = np.abs(values - values.astype(np.float32)).max()
+        if high > low and error > 1e-4 * (high - low):
+            return True
+    return False
 
 
 def _target_column(
@@ -139,8 +170,11 @@ def _target_column(
     """The target [N], the names of its classes, the task, and what to say of it."""
     values, path = table.columns[name], table.path
     for row, value in zip(table.rows, values, strict=True):
-        if value is None or value == "":
+        if value is None or value == "" or (isinstance(value, str) and value.lower() == "nan"):
             raise UserError(f"{path!r} column {name!r} row {row}: the target is missing.")
+        if not isinstance(value, str | bytes | bool | int | float | Decimal) or _is_date(value):
+            raise UserError(f"{path!r} column {name!r} row {row}: {_shown(value)} is neither a number nor the name of a "
+                            "class; make a number of it, or name another column in data.args.target.")  # fmt: skip
     numbers = [None if isinstance(v, bool) else number(v) for v in values]
     notes: tuple[str, ...] = ()
     if task == "auto":
@@ -160,12 +194,22 @@ def _target_column(
     return torch.tensor([index[t] for t in labels]), class_names, "classification", notes
 
 
+def _is_date(value: Any) -> bool:
+    if not (isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d", value)):
+        return False
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
+
+
 def _guessed(
     values: Sequence[Any], numbers: Sequence[float | None], path: str, name: str
 ) -> tuple[str, tuple[str, ...]]:
     if any(n is None for n in numbers):
         return "classification", ()
-    written_whole = not any(isinstance(v, float) or (isinstance(v, str) and not _WHOLE.fullmatch(v)) for v in values)
+    written_whole = all(_WHOLE.fullmatch(v.decode() if isinstance(v, bytes) else str(v)) for v in values)
     classes = len(set(numbers))
     if written_whole and classes <= _CLASSES:
         told = (f"{path!r}: the whole numbers in {name!r} are taken for {count(classes, 'class')}; for amounts set "

@@ -137,12 +137,12 @@ def _sample_step(transform: Transform) -> Callable[[Any], Any]:
     args = _arguments(transform)
     if transform.name == "Lambda":
         return usercode.load(args["function"], "data.transforms")
-    from torchvision.transforms import v2
-
     if transform.name == "ToTensor":
         return _to_unit
     if transform.name == "Normalize":
         return functools.partial(_normalized, [transform])
+    from torchvision.transforms import v2
+
     return getattr(v2, transform.name)(**{k: v for k, v in args.items() if v is not None})
 
 
@@ -228,19 +228,29 @@ def _batch_op(transform: Transform, device: torch.device) -> BatchOp:
     raise AssertionError(transform.name)
 
 
+#: Types of numbers that float32 may not tell apart.
+_EXACT = (torch.float64, torch.int64, torch.int32)
+
+
 def _normalize(transform: Transform, device: torch.device, scale: float = 1.0) -> BatchOp:
-    """(x / scale - mean) / std in one multiplication and one addition; ``scale`` is ToTensor's, folded in."""
+    """(x / scale - mean) / std in one multiplication and one addition; ``scale`` is ToTensor's, folded in.
+
+    Beside a large offset (a time stamp, an identifier) float32 would lose what changes: there, and for float64 and whole
+    numbers, the mean is taken out in float64.
+    """
     mean = torch.tensor(transform.args()["mean"], dtype=torch.float64)
     std = torch.tensor(transform.args()["std"], dtype=torch.float64)
     factor, shift = (1 / std).float().to(device), (-mean / std).float().to(device)
     folded = (1 / (std * scale)).float().to(device)
+    offset = bool((mean.abs() > 100 * std).any()) or not bool(torch.isfinite(factor).all())
+    exact = torch.device("cpu") if device.type == "mps" else device  # mps has no float64
 
     def apply(x: Tensor, generator: torch.Generator) -> Tensor:
-        if x.dtype == torch.float64:  # beside a large offset float32 would lose what changes
-            shape = (-1, 1, 1) if x.ndim == 4 else (-1,)
-            return ((x - mean.to(x.device).view(shape)) / std.to(x.device).view(shape)).float()
-        by = folded if x.dtype == torch.uint8 else factor
         shape = (-1, 1, 1) if x.ndim == 4 else (-1,)
+        if x.dtype != torch.uint8 and (offset or x.dtype in _EXACT):
+            centred = x.to(exact, torch.float64) - mean.to(exact).view(shape)
+            return centred.div_(std.to(exact).view(shape)).float().to(device)
+        by = folded if x.dtype == torch.uint8 else factor
         return torch.addcmul(shift.view(shape), x.float(), by.view(shape))
 
     return apply
