@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 #: Words in the names of metrics of which more is better, and of which less is: the field's usual ones.
 _HIGHER = frozenset(
@@ -184,15 +185,15 @@ def metric(name: str) -> tuple[str, str]:
     return (part, rest) if slash and part in ("train", "val", "test") else ("", _ALIASES.get(lower, name))
 
 
-def watched(text: str) -> tuple[str, bool | None]:
+def watched(text: str, own: Sequence[str] = ()) -> tuple[str, bool | None]:
     """A metric that decides, and whether more of it is better: told by its name, or by ``maximize my_metric``; None where
-    neither tells. ``val_loss`` is the loss."""
+    neither tells. ``val_loss`` is the loss; ``own`` are the names of the user's metrics."""
     direction, _, name = text.strip().rpartition(" ")
     part, plain = metric(name)
     name = plain if part == "val" else name
     if direction.strip() in ("maximize", "minimize"):
         return name, direction.strip() == "maximize"
-    return name, known_direction(name)
+    return name, direction_of(name, own)
 
 
 def known_direction(name: str) -> bool | None:
@@ -204,6 +205,15 @@ def known_direction(name: str) -> bool | None:
     if any(word in _LOWER for word in words):
         return False
     return True if any(word in _HIGHER for word in words) else None
+
+
+def direction_of(name: str, own: Sequence[str] = ()) -> bool | None:
+    """Whether more of what is measured is better, as ``known_direction``; of one target's or one class's figure
+    (``r2_distance``) as of its metric: the words of a target tell nothing."""
+    if name in own:
+        return known_direction(name)
+    wholes = [m for m in (*own, "mae", "rmse", "r2") if name.startswith(f"{m}_")]
+    return known_direction(max(wholes, key=len) if wholes else name)
 
 
 def higher_is_better(name: str) -> bool:

@@ -65,7 +65,8 @@ def _objective(text: str, experiment: Experiment) -> Objective:
             f"search.objectives: {text!r} can't be sought: {why}; name the validation's metric, such as {metric!r}."
         )
     if not direction and name not in (*COSTS, "auto"):
-        higher = names.known_direction(metric)
+        own = [names.short_name(reference) for reference in experiment.tracking.metrics]
+        higher = names.direction_of(metric, own)
     if name in COSTS and not direction:
         higher = False
     if higher is None:
@@ -81,5 +82,6 @@ def _objective(text: str, experiment: Experiment) -> Objective:
 def _usual(experiment: Experiment) -> tuple[str, bool | None]:
     entry = experiment.data.entry()
     if experiment.trainer.best != "auto":
-        return names.watched(experiment.trainer.best)
+        own = [names.short_name(reference) for reference in experiment.tracking.metrics]
+        return names.watched(experiment.trainer.best, own)
     return ("accuracy", True) if entry and entry.fact("task") == "classification" else ("loss", False)

@@ -204,6 +204,15 @@ def test_directions_of_the_fields_usual_names_are_known_and_no_others(names: str
     assert watched("val_loss") == ("loss", False)
 
 
+@pytest.mark.parametrize("target", ["distance", "error", "loss_a", "map", "price", "latency"])
+def test_a_target_or_a_class_tells_no_direction(target: str) -> None:
+    """More of r2 is better whatever the target is called, and so with one class's figure of a metric of the user's."""
+    assert watched(f"r2_{target}")[1] is True
+    assert watched(f"mae_{target}")[1] is False
+    assert watched(f"recall_{target}", ["recall"])[1] is True
+    assert watched("r2_loss", ["r2_loss"])[1] is False  # a metric of the user's own of that name
+
+
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
