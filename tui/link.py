@@ -19,13 +19,18 @@ from core.runs.door import RemoteControl
 from core.runs.follow import Follower, Output
 from core.runs.history import History
 from core.runs.live import live_runs
+from core.runs.opened import Opened
 from core.runs.queue import Item, Queue
+from core.tracking.files import parts_of
 
 #: Seconds between two looks at whether the run's process still lives.
 _ALIVE_EVERY = 2.0
 
 #: States in which a run is over.
 OVER = ("done", "pruned", "stopped", "failed", "dead")
+
+#: The state of a run of another tool, of which only the curves are there.
+FOREIGN = "events"
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Link:
         self.history = History()
         self.run: Path | None = None
         self._follower: Follower | None = None
+        self._foreign: Opened | None = None
         self._generation = 0
         self._output: Output | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -117,8 +123,12 @@ class Link:
         if self._follower is not None:
             self._follower.close()
         self.run, self.history = run, History()
-        self._follower, self._generation, self._output = Follower(run), 0, Output(run)
-        self._looked = 0.0
+        self._follower, self._foreign, self._output = None, None, None
+        self._generation, self._looked = 0, 0.0
+        if not (run / "run.json").exists() and _has_events(run):
+            self._foreign = Opened(run)
+        else:
+            self._follower, self._output = Follower(run), Output(run)
 
     def cancel(self) -> None:
         """End the process that is about to train, before it has a run: nothing is begun, so nothing is lost."""
@@ -173,6 +183,14 @@ class Link:
         return Snapshot(self._nothing, "starting", None, None, waiting, refusal, 0)
 
     def _follow(self) -> None:
+        if self._foreign is not None:
+            try:
+                self._foreign.poll()
+            except UserError as error:
+                self.history.fail(str(error))
+            else:
+                self.history = self._foreign.history
+            return
         if self._follower is None:
             return
         for events in self._follower.poll():
@@ -187,7 +205,7 @@ class Link:
 
     def _begins(self, current: Item | None, waiting: tuple[Item, ...]) -> bool:
         """Whether a run is about to begin: somebody trains, it has no directory yet, and nothing else is looked at."""
-        if self.run is not None and self._state not in OVER:
+        if self.run is not None and self._state not in (*OVER, FOREIGN):
             return False
         if current is not None:
             return not current.run and self._someone_trains()
@@ -196,6 +214,9 @@ class Link:
     def _state_of_run(self) -> str:
         now = time.monotonic()
         state = self.history.state
+        if self._foreign is not None:
+            self._pid = None
+            return "failed" if state == "failed" else FOREIGN
         if state in OVER[:-1]:
             self._pid = None
         elif now - self._looked >= _ALIVE_EVERY:
@@ -243,3 +264,10 @@ class Link:
             last = self.queue.last_output()
             return f"The training process ended at once (exit code {code}){': ' + last if last else ''}."
         return None
+
+
+def _has_events(run: Path) -> bool:
+    try:
+        return bool(parts_of(run))
+    except OSError:
+        return False

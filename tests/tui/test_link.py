@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 
 from core.runs.queue import Item, Queue
 from tui.link import Link
@@ -68,3 +69,22 @@ def test_queueing_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not started and [item.title for item in link.queue.waiting()] == ["a"]
     link.serve()
     assert len(started) == 1
+
+
+def test_a_run_of_another_tool_shows_its_curves_as_they_are_written(tmp_path: Path) -> None:
+    """Attached to, it was "starting" for ever."""
+    writer = SummaryWriter(str(tmp_path / "mine"))
+    writer.add_scalar("train/loss", 0.5, 1)
+    writer.flush()
+    link = Link(tmp_path)
+    link.attach(tmp_path / "mine")
+    seen = link.poll()
+    assert (seen.state, seen.active, seen.run) == ("events", False, tmp_path / "mine")
+    for step in range(2, 5):
+        writer.add_scalar("train/loss", 1 / step, step)
+        writer.add_scalar("val/acc", 0.9, step)
+    writer.close()
+    seen = link.poll()
+    loss, accuracy = seen.history.series("train/loss"), seen.history.series("val/accuracy")
+    assert loss is not None and loss.steps.tolist() == [1, 2, 3, 4]
+    assert accuracy is not None and accuracy.last == pytest.approx(0.9)

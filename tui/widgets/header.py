@@ -19,7 +19,7 @@ from tui.widgets.lines import Lines
 _SIGNS = {
     "idle": ("○", "text-muted"), "starting": ("◌", "warning"), "running": ("●", "success"), "paused": ("‖", "warning"), "stalled": ("◍", "warning"),
     "done": ("✓", "success"), "pruned": ("✂", "warning"), "stopped": ("■", "warning"), "failed": ("✗", "error"),
-    "dead": ("✗", "error"),
+    "dead": ("✗", "error"), "events": ("≈", "text-muted"),
 }  # fmt: skip
 
 
@@ -148,6 +148,8 @@ def _ending(snapshot: Snapshot) -> Text:
             text.append("its process ended without a word; r resumes it from its last checkpoint")
         case "starting":
             text.append("typing goes on meanwhile")
+        case "events":
+            text.append("the curves of another tool, which trains it; they are read as they are written")
         case "done" if history.finished is not None:
             part, metrics = ("test", history.finished.test) if history.finished.test else ("val", history.finished.val)
             names = [n for n in ("accuracy", "rmse", "r2", "loss") if n in metrics]
