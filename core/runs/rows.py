@@ -63,8 +63,8 @@ class Row:
 
     @property
     def result(self) -> float:
-        """The best value of the watched metric; NaN when there is none."""
-        return self.best.get(self.watched, self.last.get(self.watched, math.nan))
+        """The best value of the watched metric; NaN when there is none, or none that is finite."""
+        return (self.best or self.last).get(self.watched, math.nan)
 
     def value(self, name: str) -> Any:
         """A field, metric or hyperparameter by the name a user gives it; None when the run has none.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -160,6 +161,8 @@ class Attempt:
         for objective in self._study.objectives:
             if objective.cost:
                 found.append(cost(objective.name, session))
+            elif best.get(objective.name) is None and objective.name in best and not found:
+                found.append(math.inf if objective.higher else -math.inf)  # null; what was watched is never NaN
             elif best.get(objective.name) is None:
                 raise UserError(
                     f"search.objectives: {objective.name!r} is not measured, or not a number; choose from {', '.join(best)}."

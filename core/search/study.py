@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from core import toml
 from core.errors import UserError
 from core.experiment import Experiment
+from core.runs import names
 from core.runs.directory import folder_name
 from core.runs.trust import known
 from core.search import storage as storages
@@ -180,7 +181,9 @@ class Study:
         raw = self.space.apply(values).model_dump(mode="json", exclude_unset=True)
         first = self.objectives[0]
         if not first.cost and self.experiment.search.function is None:
-            raw = toml.put(raw, ("trainer", "best"), _best(first))
+            own = [names.short_name(reference) for reference in self.experiment.tracking.metrics]
+            told = names.direction_of(first.name, own) == first.higher
+            raw = toml.put(raw, ("trainer", "best"), first.name if told else first.text)
         if number is not None:
             tracking = raw.get("tracking", {})
             tags = [*tracking.get("tags", ()), self.name]
@@ -225,9 +228,3 @@ class Study:
     def run_of(self, number: int) -> Path:
         """The directory of a trial's run, whether it is there or not."""
         return self.folder / f"{folder_name(self.name)}-{number:04d}"
-
-
-def _best(objective: Objective) -> str:
-    from core.runs.names import higher_is_better
-
-    return objective.name if higher_is_better(objective.name) == objective.higher else objective.text

@@ -14,15 +14,15 @@ from core import devices, distributed
 from core.control import Control
 from core.data.load import LoadedData, load
 from core.data.seeds import derive
-from core.errors import UserError, count
+from core.errors import UserError, count, did_you_mean
 from core.events import Event
 from core.experiment import Experiment
 from core.models.build import build as build_model
 from core.models.build import channels_last_of
-from core.runs.names import MEASURED, short_name
+from core.runs.names import MEASURED, metric, short_name, watched
 from core.tracking import writer
 from core.training import losses
-from core.training.evaluation import evaluating
+from core.training.evaluation import Tried, evaluating
 from core.training.layout import takes_channels_last
 from core.training.losses import find_kind
 from core.training.metrics import gathered_bytes
@@ -159,8 +159,7 @@ def _try_out(trainer: Trainer, warn: Callable[[str], None]) -> None:
         warn(
             f"The outputs have the shape {list(out.shape[1:])} and are judged by the loss alone: {left_out} are not measured."
         )
-    trainer.evaluator.try_out(out, y)
-    _check_watched(trainer, fits)
+    _check_sought(trainer, trainer.evaluator.try_out(out, y, warn))
 
 
 def _keep_within_memory(trainer: Trainer, out: torch.Tensor, y: torch.Tensor) -> None:
@@ -187,17 +186,30 @@ def _tell_loss(trainer: Trainer, name: str | None, warn: Callable[[str], None]) 
     warn(f"loss.name = {name!r} {manner}{several}.")
 
 
-def _check_watched(trainer: Trainer, fits: bool) -> None:
-    name, task = trainer.watched_name, trainer.data.info.task
-    own = [short_name(reference) for reference in trainer.experiment.tracking.metrics]
+def _check_sought(trainer: Trainer, tried: Tried) -> None:
+    """What decides must be among the figures that there will be.
+
+    Raises UserError where it is not, or where it is not known whether more of it is better.
+    """
+    experiment, task = trainer.experiment, trainer.data.info.task
+    own = [short_name(reference) for reference in experiment.tracking.metrics]
     taken = next((n for n in own if n in MEASURED[task]), None)
     if taken is not None:
         raise UserError(f"tracking.metrics: the name {taken!r} is taken in {task}; call the metric something else.")
     _ = trainer.watched_higher  # raises where it is not known
-    built_in = [n for n in MEASURED[task] if n == "loss" or fits]
-    other = {n for names in MEASURED.values() for n in names} - {*built_in, *own}
-    if name in other:
-        raise UserError(f"trainer.best = {name!r} is not measured for {task} here; choose from {', '.join(built_in)}.")
+    # The whole set may have classes that the few samples lack.
+    of_classes = [f"{n}_{c}" for n in own for c in trainer.data.info.class_names]
+    if trainer.data.val is None:  # what is counted while training is all that there is
+        tried = Tried(("loss", "accuracy") if trainer.counts_right else ("loss",), ())
+        of_classes = []
+    possible = {"auto", "parameters", "latency", "seconds", *tried.names, *of_classes}
+    sought = [("trainer.best", trainer.watched_name)]
+    if experiment.search.space and experiment.search.function is None:
+        sought += [("search.objectives", metric(watched(text)[0])[1]) for text in experiment.search.objectives]
+    for key, name in sought:
+        open_ended = any(name == n or name.startswith(f"{n}_") for n in tried.unknown)
+        if name not in possible and not open_ended:
+            raise UserError(f"{key} = {name!r} is not measured for {task} here; {did_you_mean(name, tried.names)}")
 
 
 def _activation_bytes(net: torch.nn.Module, data: LoadedData) -> int:

@@ -13,9 +13,19 @@ from torch import Tensor, nn
 from core import usercode
 from core.data.batches import Feed
 from core.data.source import DataInfo
-from core.models.build import logits_of
+from core.errors import UserError, count
+from core.models.build import first_line, logits_of
 from core.training.losses import Loss
-from core.training.metrics import Classification, LossMetric, Metric, NoNumber, Regression, user_metrics
+from core.training.metrics import (
+    Classification,
+    Gathered,
+    LossMetric,
+    Metric,
+    Regression,
+    UserMetric,
+    named,
+    user_metrics,
+)
 from core.training.random import unchanged_random_states
 
 
@@ -25,6 +35,15 @@ class Report:
 
     metrics: dict[str, float]
     confusion: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Tried:
+    """The figures that an evaluation gives: their names, as far as a few samples tell, and the metrics of the user's
+    whose figures they don't tell."""
+
+    names: tuple[str, ...]
+    unknown: tuple[str, ...]
 
 
 class Evaluator:
@@ -45,7 +64,8 @@ class Evaluator:
 
         Training mode and random states are as before afterwards.
 
-        Raises UserCodeError when the user's model, loss or metric raises, UserError when a metric gives no number.
+        Raises UserCodeError when the user's model, loss or metric raises, UserError when a metric gives no number, or
+        two give a figure of the same name.
         """
         metrics: list[Metric] = []
         counted: Classification | None = None
@@ -60,7 +80,7 @@ class Evaluator:
                 own_unit = self._unscaled(out, y)
                 for metric in metrics:
                     metric.update(*((out, y) if isinstance(metric, LossMetric) else own_unit))
-            figures = {name: value for metric in metrics for name, value in metric.compute().items()}
+            figures = named([pair for metric in metrics for pair in metric.compute().items()], "tracking.metrics")
         if counted is None or counted.confusion is None:
             return Report(figures)
         return Report(figures, tuple(map(tuple, counted.confusion.tolist())))
@@ -84,30 +104,55 @@ class Evaluator:
             one_logit or (out.ndim == 2 and out.shape[1] >= self._info.classes)
         )
 
-    def try_out(self, out: Tensor, y: Tensor) -> None:
-        """Try the user's metrics on a few samples, so that what gives no number is told before the training.
+    def try_out(self, out: Tensor, y: Tensor, warn: Callable[[str], None]) -> Tried:
+        """Try the metrics on a few samples, so that what gives no number is told before the training; which figures there
+        will be.
 
-        Raises UserError for a metric that gives no number. One that raises something else may need more samples than
-        these: the first evaluation tells.
+        Raises UserError for a metric that gives no number, and for two figures of one name. One that raises something
+        else may need more samples than these: that is told, and the first evaluation decides.
         """
-        for metric in self._user:
-            self._tried(metric.begin(len(y), self._info.class_names), out, y)
+        found, unknown = [("loss", 0.0)], []
+        own_unit = self._unscaled(out, y)
+        with unchanged_random_states(self._device):
+            for task in self._of_task(out, y):
+                task.update(*own_unit)
+                found += task.compute().items()
+            for metric in self._user:
+                figures = self._tried(metric, *own_unit, warn)
+                found += figures.items()
+                if not figures:
+                    unknown.append(metric.name)
+        return Tried(tuple(named(found, "tracking.metrics")), tuple(unknown))
 
-    def _tried(self, started: Metric, out: Tensor, y: Tensor) -> None:
+    def _tried(self, metric: UserMetric, out: Tensor, y: Tensor, warn: Callable[[str], None]) -> dict[str, float]:
+        """What a metric gives; nothing where it raises."""
+        gathered = Gathered(len(y), metric.what)
+        started = metric.begin(gathered, self._info.class_names)
         try:
-            started.update(*self._unscaled(out, y))
-            started.compute()
-        except NoNumber:
+            for one in (gathered, started):
+                one.update(out, y)
+            return started.compute()
+        except UserError:
             raise
-        except Exception:
-            return
+        except Exception as error:
+            warn(
+                f"{metric.what} raised {type(error).__name__}: {first_line(error)} on {count(len(y), 'sample')}; it is tried "
+                "again with the whole set."
+            )
+            return {}
+
+    def _of_task(self, out: Tensor, y: Tensor) -> list[Metric]:
+        if not self.fits(out, y):
+            return []
+        return [Classification(self._info.classes) if self._info.classes else Regression(self._info)]
 
     def _begin(self, samples: int, out: Tensor, y: Tensor) -> list[Metric]:
-        metrics: list[Metric] = [LossMetric(self._loss, samples)]
-        if self.fits(out, y):
-            task = Classification(self._info.classes) if self._info.classes else Regression(self._info)
-            metrics.append(task)
-        return metrics + [metric.begin(samples, self._info.class_names) for metric in self._user]
+        metrics: list[Metric] = [LossMetric(self._loss, samples), *self._of_task(out, y)]
+        gathering = [metric for metric in self._user if metric.gathers]
+        gathered = Gathered(samples, gathering[0].what if gathering else "")
+        if gathering:
+            metrics.append(gathered)
+        return metrics + [metric.begin(gathered, self._info.class_names) for metric in self._user]
 
     def _unscaled(self, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Predictions and targets in the target's own unit, in float64 where they were standardised."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -51,15 +51,17 @@ class LossMetric(Metric):
         self._weight: Any = 0.0
         self._samples = samples
         self._seen = 0
+        self._gathered: Gathered | None = None
         self._whole: Whole | None = None
 
     def update(self, out: Tensor, y: Tensor) -> None:
         """Take a batch."""
         if not self._seen and self._at_once(out, y):
-            self._whole = Whole("loss", self._loss, self._samples, "The loss", device=out.device)
+            self._gathered = Gathered(self._samples, "The loss")
+            self._whole = Whole("loss", self._loss, self._gathered, "The loss", device=out.device)
         self._seen += len(y)
-        if self._whole is not None:
-            self._whole.update(out, y)
+        if self._gathered is not None:
+            self._gathered.update(out, y)
             return
         value = self._loss(out, y).double() if out.device.type != "mps" else self._loss(out, y)
         weight = self._loss.weight(y)
@@ -158,7 +160,8 @@ class Regression(Metric):
         figures = {name: float(values.mean()) for name, values in each.items()}
         if 1 < len(r2) <= _TARGETS:
             names = self._names if len(self._names) == len(r2) else tuple(str(i) for i in range(len(r2)))
-            figures |= {f"{m}_{n}": float(v) for m, values in each.items() for n, v in zip(names, values, strict=True)}
+            told = [(f"{m}_{n}", float(v)) for m, values in each.items() for n, v in zip(names, values, strict=True)]
+            figures = named([*figures.items(), *told], "The targets")
         return figures
 
 
@@ -167,15 +170,12 @@ def gathered_bytes(out: Tensor, y: Tensor, samples: int) -> int:
     return samples * (out[0].numel() * out.element_size() + y[0].numel() * y.element_size())
 
 
-class Whole(Metric):
-    """A function of the outputs and targets of the whole set: they are gathered on the CPU, within bounds. It gets them on
-    ``device``, where the tensors of a loss are; metrics of others expect the CPU."""
+class Gathered(Metric):
+    """Outputs and targets of the whole set on the CPU, within bounds: one copy for all metrics that read them at the
+    end. ``what`` needs them."""
 
-    def __init__(self, name: str, function: Callable[[Tensor, Tensor], Any], samples: int, what: str,
-                 classes: tuple[str, ...] = (), device: torch.device | None = None) -> None:  # fmt: skip
-        self._device = device or torch.device("cpu")
-        self._name, self._function, self._samples, self._what = name, function, samples, what
-        self._classes = classes
+    def __init__(self, samples: int, what: str) -> None:
+        self._samples, self._what = samples, what
         self._outputs: list[Tensor] = []
         self._targets: list[Tensor] = []
 
@@ -196,9 +196,30 @@ class Whole(Metric):
         self._targets.append(y.cpu())
 
     def compute(self) -> dict[str, float]:
+        """No figures of its own."""
+        return {}
+
+    def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Outputs and targets in tensors of the caller's own, which it may change."""
+        return torch.cat(self._outputs).to(device), torch.cat(self._targets).to(device)
+
+
+class Whole(Metric):
+    """A function of the outputs and targets of the whole set, which ``gathered`` keeps. It gets them on ``device``, where
+    the tensors of a loss are; metrics of others expect the CPU."""
+
+    def __init__(self, name: str, function: Callable[[Tensor, Tensor], Any], gathered: Gathered, what: str,
+                 classes: tuple[str, ...] = (), device: torch.device | None = None) -> None:  # fmt: skip
+        self._device = device or torch.device("cpu")
+        self._name, self._function, self._gathered, self._what = name, function, gathered, what
+        self._classes = classes
+
+    def update(self, out: Tensor, y: Tensor) -> None:
+        """Nothing: the batches are gathered once for all."""
+
+    def compute(self) -> dict[str, float]:
         """What the function gives, once."""
-        value = self._function(torch.cat(self._outputs).to(self._device), torch.cat(self._targets).to(self._device))
-        return figures_of(self._name, value, self._what, self._classes)
+        return figures_of(self._name, self._function(*self._gathered.tensors(self._device)), self._what, self._classes)
 
 
 class Added(Metric):
@@ -221,12 +242,13 @@ class Added(Metric):
 
 
 def figures_of(name: str, value: Any, what: str, classes: tuple[str, ...] = ()) -> dict[str, float]:
-    """A metric's value as figures by name: of a vector one for each class (or number), of a dict one for each key.
+    """A metric's value as figures by name: of a vector one for each class (or number), of a dict those of each key.
 
-    Raises NoNumber for what is none.
+    Raises NoNumber for what is none, UserError for two figures of one name.
     """
     if isinstance(value, Mapping):
-        return {f"{name}_{key}": one for key, inner in value.items() for one in figures_of(name, inner, what).values()}
+        inner = [figures_of(f"{name}_{key}", one, what, classes) for key, one in value.items()]
+        return named([figure for figures in inner for figure in figures.items()], what)
     try:
         if value is None or isinstance(value, str | bytes):
             raise TypeError
@@ -235,12 +257,25 @@ def figures_of(name: str, value: Any, what: str, classes: tuple[str, ...] = ()) 
         raise NoNumber(f"{what} gave {type(value).__name__} {value!r}; a number is needed.") from None
     if array.size == 1:
         return {name: float(array.reshape(()))}
-    if array.ndim != 1 or array.size > _MOST:
+    if array.ndim != 1 or not 0 < array.size <= _MOST:
         raise NoNumber(
             f"{what} gave an array of the shape {list(array.shape)}; a number is needed, or a vector of {_MOST} at most."
         )
     names = classes if len(classes) == len(array) else tuple(str(i) for i in range(len(array)))
-    return {f"{name}_{n}": float(v) for n, v in zip(names, array, strict=True)}
+    return named([(f"{name}_{n}", float(v)) for n, v in zip(names, array, strict=True)], what)
+
+
+def named(figures: Iterable[tuple[str, float]], what: str) -> dict[str, float]:
+    """Figures by name.
+
+    Raises UserError where two have the same: the later would take the place of the other.
+    """
+    found: dict[str, float] = {}
+    for name, value in figures:
+        if name in found:
+            raise UserError(f"{what}: two figures are named {name!r}; call one of them something else.")
+        found[name] = value
+    return found
 
 
 class UserMetric:
@@ -248,7 +283,7 @@ class UserMetric:
 
     def __init__(self, reference: str, device: torch.device) -> None:
         self.name = short_name(reference)
-        self._what = f"tracking.metrics: {reference!r}"
+        self.what = f"tracking.metrics: {reference!r}"
         target = usercode.load(reference, "tracking.metrics")
         if isinstance(target, type):
             target = usercode.call(target, {}, "tracking.metrics")
@@ -258,7 +293,7 @@ class UserMetric:
         self._target: Any = target
         self._adds = isinstance(target, IgniteMetric) or _is_torchmetrics(target)
         if not (self._adds or callable(target)):
-            raise UserError(f"{self._what} is not a metric: it can't be called.")
+            raise UserError(f"{self.what} is not a metric: it can't be called.")
 
     @property
     def higher_is_better(self) -> bool | None:
@@ -266,11 +301,16 @@ class UserMetric:
         told = getattr(self._target, "higher_is_better", None)
         return told if isinstance(told, bool) else None
 
-    def begin(self, samples: int, classes: tuple[str, ...]) -> Metric:
-        """The metric for one evaluation of so many samples."""
+    @property
+    def gathers(self) -> bool:
+        """Whether it is computed on all outputs at once."""
+        return not self._adds
+
+    def begin(self, gathered: Gathered, classes: tuple[str, ...]) -> Metric:
+        """The metric for one evaluation, whose outputs are in ``gathered`` at the end where it needs them all."""
         if self._adds:
-            return Added(self.name, self._target, self._what, classes)
-        return Whole(self.name, self._target, samples, self._what, classes)
+            return Added(self.name, self._target, self.what, classes)
+        return Whole(self.name, self._target, gathered, self.what, classes)
 
 
 def _is_torchmetrics(target: Any) -> bool:

@@ -128,7 +128,7 @@ class Scheduler:
 
     def epoch_ended(self, value: float, higher_is_better: bool) -> bool:
         """Plateau: cut the learning rate when the metric has stalled; tells whether it did."""
-        if self._name != "plateau" or not math.isfinite(value):
+        if self._name != "plateau" or math.isnan(value):
             return False
         better = self._best is None or (value > self._best if higher_is_better else value < self._best)
         if better:

@@ -371,8 +371,9 @@ class Trainer:
             self.write_checkpoint(best)
 
     def _is_better(self, value: float, loss: float, higher: bool) -> bool:
-        """Whether an epoch is the best so far; of equal ones the one with the lower loss is."""
-        if not math.isfinite(value):
+        """Whether an epoch is the best so far; of equal ones the one with the lower loss is. Infinity is the best where more
+        is better, -infinity where less is; NaN and the other infinity are never the best."""
+        if math.isnan(value) or value == (-math.inf if higher else math.inf):
             return False
         if self.best_value is None:
             return True

@@ -7,6 +7,7 @@ import sys
 import types
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,16 @@ from sklearn import metrics as sk
 from torch import Tensor, nn
 
 from core import toml
+from core.control import Control
 from core.data.batches import Feed
 from core.data.source import DataInfo
 from core.errors import UserError
 from core.runs.names import known_direction, watched
-from core.training.evaluation import Evaluator, Report
+from core.training.build import build
+from core.training.evaluation import Evaluator, Report, Tried
 from core.training.losses import Loss, build_loss, find_kind
+from core.training.metrics import Gathered
+from core.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 sizes = st.integers(1, 40)
@@ -67,6 +72,13 @@ def own(monkeypatch: pytest.MonkeyPatch) -> None:
     module.mcc = lambda out, y: sk.matthews_corrcoef(y, out.argmax(1))
     module.recall = lambda out, y: sk.recall_score(y, out.argmax(1), average="macro", zero_division=0)
     module.each = Precision
+    module.PerClass_c1 = lambda out, y: 0.5
+    module.clash = lambda out, y: {"a": [1.0, 2.0], "a_c1": 3.0}
+    module.nested = lambda out, y: {"a": [1.0, 2.0], "b": 3.0}
+    module.r2_0 = lambda out, y: 0.5
+    module.softened = lambda out, y: float(out.softmax(1).mul_(0).sum() + out.zero_().sum())
+    module.total_of = lambda out, y: out.sum()
+    module.broken = lambda out, y: [0.0][len(y)]
     module.total = lambda out, y: (out.flatten() - y).abs().sum()
     module.nothing = lambda out, y: None
     module.matrix = lambda out, y: torch.zeros(2, 2)
@@ -149,7 +161,7 @@ def test_what_is_no_number_is_told_before_the_training() -> None:
             classes(3), Loss(nn.functional.cross_entropy), CPU, nullcontext, metrics=(f"own_metrics:{name}",)
         )
         with pytest.raises(UserError, match=sentence):
-            evaluator.try_out(out, y)
+            evaluator.try_out(out, y, print)
 
 
 @settings(max_examples=60, deadline=None)
@@ -229,3 +241,117 @@ def test_names_are_refused_before_anything_runs(overrides: list[str], sentence: 
     with pytest.raises(UserError) as error:
         toml.load("digits", overrides)
     assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("info", "names", "taken"),
+    [
+        (classes(2), ("PerClass", "PerClass_c1"), "PerClass_c1"),
+        (classes(2), ("clash",), "clash_a_c1"),
+        (DataInfo("d", "regression", (2,), 2), ("r2_0",), "r2_0"),
+    ],
+)
+def test_two_figures_of_one_name_are_told_before_and_never_overwritten(
+    info: DataInfo, names: tuple[str, ...], taken: str
+) -> None:
+    out, y = drawn(0, 12, 2)
+    if info.task == "regression":
+        y = torch.randn(12, 2)
+    loss = Loss(nn.functional.cross_entropy if info.classes else nn.functional.mse_loss)
+    evaluator = Evaluator(info, loss, CPU, nullcontext, metrics=tuple(f"own_metrics:{name}" for name in names))
+    with pytest.raises(UserError, match=f"two figures are named '{taken}'; call one of them something else"):
+        evaluator.try_out(out, y, print)
+    with pytest.raises(UserError, match=f"two figures are named '{taken}'"):
+        evaluator.evaluate(nn.Identity(), Cut(out, y, 3))
+
+
+def test_what_a_try_out_tells_are_the_names_of_the_evaluation() -> None:
+    out, y = drawn(1, 40, 7)
+    metrics = ("own_metrics:mcc", "own_metrics:PerClass", "own_metrics:nested", "own_metrics:broken")
+    loss, told = Loss(nn.functional.cross_entropy), list[str]()
+    tried = Evaluator(classes(7), loss, CPU, nullcontext, metrics=metrics).try_out(out[:25], y[:25], told.append)
+    found = Evaluator(classes(7), loss, CPU, nullcontext, metrics=metrics[:3]).evaluate(nn.Identity(), Cut(out, y, 2))
+    assert tried == Tried(tuple(found.metrics), ("broken",))
+    assert {"nested_a_0", "nested_a_1", "nested_b", "PerClass_c6", "top5"} <= set(tried.names)
+    assert told == [
+        "tracking.metrics: 'own_metrics:broken' raised IndexError: list index out of range on 25 samples; it is tried again "
+        "with the whole set."
+    ]
+
+
+def test_functions_share_one_copy_of_the_outputs_and_can_not_spoil_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+    update = Gathered.update
+    monkeypatch.setattr(Gathered, "update", lambda self, out, y: (kept.append(len(y)), update(self, out, y))[1])
+    out, y = drawn(2, 40, 3)
+    metrics = ("own_metrics:softened", "own_metrics:total_of", "own_metrics:recall")
+    found = report(classes(3), Loss(nn.functional.cross_entropy), out, y, 5, metrics).metrics
+    assert found["total_of"] == pytest.approx(float(out.sum()), rel=1e-5)
+    assert sum(kept) == 40
+
+
+@pytest.mark.parametrize(
+    ("values", "higher", "best"),
+    [
+        ((1.0, math.inf, 2.0, math.nan, -math.inf), True, math.inf),
+        ((1.0, -math.inf, 2.0, math.nan, math.inf), False, -math.inf),
+        ((math.nan, math.inf, 3.0), False, 3.0),
+        ((-math.inf, math.nan), True, None),
+    ],
+)
+def test_infinity_can_be_the_best_and_nan_never(values: tuple[float, ...], higher: bool, best: float | None) -> None:
+    trainer: Any = types.SimpleNamespace(best_value=None, best_loss=0.0)
+    for value in values:
+        if Trainer._is_better(trainer, value, 0.0, higher):
+            trainer.best_value = value
+    assert trainer.best_value == best
+
+
+DATA = """
+import torch
+from torch.utils.data import TensorDataset
+
+class Houses(TensorDataset):
+    def __init__(self):
+        x = torch.randn(80, 3)
+        super().__init__(x, x[:, :2] * 2)
+
+def reward(out, y):
+    return [0.5, 0.25]
+
+def single(out, y):
+    return 0.5
+
+def large(out, y):
+    if len(y) < 30:
+        raise ValueError("too few")
+    return {"a": 1.0}
+"""
+
+
+@pytest.mark.parametrize(
+    ("best", "sentence"),
+    [
+        ("r2_11", r"trainer\.best = 'r2_11' is not measured for regression here; did you mean 'r2_1'"),
+        ("maximize reward_7", "is not measured for regression here; did you mean 'reward_"),
+        ("maximize single_x", "'single_x' is not measured"),
+        ("r2_1", None),
+        ("maximize reward_1", None),
+        ("maximize large_a", None),
+    ],
+)
+def test_a_figure_that_will_not_be_is_refused_before_the_first_step(
+    tmp_path: Path, best: str, sentence: str | None
+) -> None:
+    file = tmp_path / "houses.py"
+    file.write_text(DATA)
+    metrics = [f"{file}:{name}" for name in ("reward", "single", "large")]
+    wanted = toml.load("digits", [f"data.name={file}:Houses", "loss.name=mse", f"tracking.metrics={metrics}",
+                                  f"trainer.best={best}"])  # fmt: skip
+    told: list[str] = []
+    if sentence is None:
+        build(wanted, Control(), lambda event: None, told.append).data.close()
+        assert any("large' raised ValueError: too few on 25 samples" in one for one in told)
+    else:
+        with pytest.raises(UserError, match=sentence):
+            build(wanted, Control(), lambda event: None, told.append)
