@@ -49,6 +49,13 @@ class Started(Event):
     train_samples: int
     val_samples: int
     test_samples: int
+    #: What stands for the validation set: it, or test, the test set itself.
+    validated_on: str = "validation"
+
+    @property
+    def val_name(self) -> str:
+        """What figures of validation are called: where they are of the test set, that is said."""
+        return "val (test)" if self.validated_on == "test" else "val"
 
 
 @dataclass(frozen=True, kw_only=True)

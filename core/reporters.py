@@ -180,11 +180,12 @@ class PlainReporter(Reporter):
             case EpochEnded() if started:
                 self._said = time.monotonic()
                 self.line(
-                    f"epoch {event.epoch}/{started.epochs}  train {brief(event.train)}  val {brief(event.val)}"
+                    f"epoch {event.epoch}/{started.epochs}  train {brief(event.train)}  {started.val_name} {brief(event.val)}"
                     f"{'  best' if event.best else ''}  {event.seconds:.1f} s  ETA {duration(self.progress.eta(event.time))}"
                 )
             case Evaluated():
-                self.line(f"evaluated at step {event.step}  val {words(event.val)}")
+                val = started.val_name if started else "val"
+                self.line(f"evaluated at step {event.step}  {val} {words(event.val)}")
             case StateChanged():
                 self.line(f"{event.state} at step {event.step}")
             case Finished():
@@ -196,8 +197,9 @@ class PlainReporter(Reporter):
 def beginning(event: Started) -> str:
     """A run's first line."""
     place = f" from step {event.step:,}" if event.step else ""
+    on_test = " (the test set)" if event.validated_on == "test" else ""
     return (
-        f"samples  {event.train_samples:,} train, {event.val_samples:,} val, {event.test_samples:,} test\n"
+        f"samples  {event.train_samples:,} train, {event.val_samples:,} val{on_test}, {event.test_samples:,} test\n"
         f"training {event.parameters:,} parameters on {event.device} ({event.precision}), {event.epochs} epochs,"
         f" {event.steps:,} steps{place}"
     )
@@ -254,7 +256,9 @@ class RichReporter(PlainReporter):
             self._bars.update(self._step, completed=in_epoch, info=info)
             return
         elif isinstance(event, EpochEnded):
-            self._bars.update(self._epoch, completed=event.epoch, info=f"val {brief(event.val)}")
+            self._bars.update(
+                self._epoch, completed=event.epoch, info=f"{started.val_name if started else 'val'} {brief(event.val)}"
+            )
         elif isinstance(event, Finished | Failed):
             self.close()
         if isinstance(event, CheckpointWritten):

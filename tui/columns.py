@@ -65,6 +65,11 @@ def result_text(row: Row) -> str:
     return value_text(row.watched, row.result) if not math.isnan(row.result) else ""
 
 
+def _best(row: Row) -> str:
+    text = result_text(row)
+    return f"{text} (test)" if text and row.validated_on == "test" else text
+
+
 def _epoch(row: Row) -> str:
     if row.foreign:
         return f"step {row.step:,}" if row.step else ""
@@ -88,8 +93,8 @@ _COLUMNS = {
     "data": Column("data", "data", lambda r: printable(r.data.rpartition(":")[2]), width=16),
     "model": Column("model", "model", lambda r: printable(r.model), width=14),
     "epoch": Column("epoch", "epoch", _epoch, right=True, width=11),
-    "best": Column("best", "best", result_text, right=True, width=9),
-    "watched": Column("watched", "metric", lambda r: printable(r.watched), width=9),
+    "best": Column("best", "best", _best, right=True, width=13),
+    "watched": Column("watched", "metric", lambda r: printable(r.watched_text), width=15),
     "curve": Column("curve", "curve", lambda r: sparkline(r.curve, SPARK), width=SPARK),
     "duration": Column("duration", "time", lambda r: duration(r.seconds) if r.seconds else "", right=True, width=9),
     "created": Column("created", "age", lambda r: ago(r.created), right=True, width=5),

@@ -129,7 +129,8 @@ class History:
             self._take_epoch(event)
         elif isinstance(event, Evaluated):
             self._add_all("val", event.step, event.val)
-            self._say(event, "info", f"evaluated at step {event.step:,}: val {words(event.val)}")
+            val = self.started.val_name if self.started else "val"
+            self._say(event, "info", f"evaluated at step {event.step:,}: {val} {words(event.val)}")
         elif isinstance(event, CheckpointWritten):
             self.checkpoint = event
             self._say(event, "debug", f"checkpoint at step {event.step:,}{', the best so far' if event.best else ''}")
@@ -179,7 +180,10 @@ class History:
         if event.best:
             self.best = event
         self._add_all("val", event.step, event.val)
-        text = f"epoch {event.epoch:,}  train {brief(event.train)}" + (f"  val {brief(event.val)}" if event.val else "")
+        val = self.started.val_name if self.started else "val"
+        text = f"epoch {event.epoch:,}  train {brief(event.train)}" + (
+            f"  {val} {brief(event.val)}" if event.val else ""
+        )
         self._say(event, "info", text + ("  best" if event.best else ""))
 
     def _take_end(self, event: Finished) -> None:

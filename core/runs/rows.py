@@ -32,6 +32,8 @@ class Row:
     epoch: int = 0
     epochs: int = 0
     step: int = 0
+    #: What it was validated on: validation, or test, the test set itself.
+    validated_on: str = ""
     #: The watched metric, and whether more of it is better.
     watched: str = ""
     higher: bool = False
@@ -65,6 +67,11 @@ class Row:
     def result(self) -> float:
         """The best value of the watched metric; NaN when there is none, or none that is finite."""
         return (self.best or self.last).get(self.watched, math.nan)
+
+    @property
+    def watched_text(self) -> str:
+        """The watched metric as it is read: marked where it is of the test set, which has chosen the best epoch."""
+        return f"{self.watched} (test)" if self.validated_on == "test" else self.watched
 
     def value(self, name: str) -> Any:
         """A field, metric or hyperparameter by the name a user gives it; None when the run has none.
@@ -122,7 +129,7 @@ def row_of(info: RunInfo, now: float) -> Row:
     return Row(
         path=info.path, status=info.status, title=said.title or "", data=_text(get("data")),
         model=_text(get("model")).rpartition(":")[2], device=_text(get("device")), created=_float(get("created")),
-        seconds=seconds, epoch=_int(get("epoch")), epochs=_int(get("epochs")), step=_int(get("step")),
+        validated_on=_text(get("validated_on")), seconds=seconds, epoch=_int(get("epoch")), epochs=_int(get("epochs")), step=_int(get("step")),
         watched=_text(get("best_metric")), higher=get("higher_is_better") is True, last=_metrics(get("val")),
         best=best, test=_metrics(get("test")), train=_metrics(get("train")), curve=_curve(get("curve")),
         hyperparameters=_flat(get("hyperparameters")), tags=tags, note=note, archived=said.archived,

@@ -60,6 +60,9 @@ class TensorBoard(Listener):
         self._hparams()
         text = toml.dumps(self._experiment)
         self._writer.add_text("experiment", "    " + text.replace("\n", "\n    "), 0)
+        if self._experiment.trainer.validate_on == "test":
+            self._writer.add_text("validation", "val is the test set (trainer.validate_on = 'test'): it has chosen the best "
+                                  "checkpoint, and its figures are not those of unseen data.", 0)  # fmt: skip
         sample = self._built.data.sample
         if self._experiment.tracking.images and sample.ndim == 4 and sample.shape[1] in (1, 3):
             self._writer.add_image("data/train", grid(sample), 0)

@@ -203,6 +203,7 @@ class Session:
             "device": str(built.device), "precision": built.trainer.precision.name, "threads": built.threads,
             "parameters": built.parameters, "epochs": built.trainer.total_epochs, "steps": built.trainer.total_steps,
             "hyperparameters": flat(self.experiment), "higher_is_better": built.trainer.watched_higher, "best_metric": built.trainer.watched_name,
+            "validated_on": self.experiment.trainer.validate_on,
             "slurm_job": os.environ.get("SLURM_JOB_ID"), "folder": built.trainer.folder,
             **git_state(Path(built.trainer.folder)),
         }  # fmt: skip
@@ -264,7 +265,8 @@ class Session:
             epoch=trainer.step // trainer.epoch_length, step=trainer.step, epochs=trainer.total_epochs,
             steps=trainer.total_steps, epoch_length=trainer.epoch_length, device=str(built.device),
             precision=trainer.precision.name, parameters=built.parameters, train_samples=samples["train"],
-            val_samples=samples["val"], test_samples=samples["test"],
+            val_samples=built.data.val.samples if built.data.val is not None else 0, test_samples=samples["test"],
+            validated_on=self.experiment.trainer.validate_on,
         )  # fmt: skip
 
     def _finish(self, built: Built, status: str) -> None:

@@ -171,8 +171,13 @@ def show(options: argparse.Namespace) -> int:
     for key in ("data", "model", "device", "precision", "parameters", "seed", "git", "note"):
         if info.get(key) not in (None, "", {}):
             print(f"  {key:<12}{printable(str(info.get(key)))}")
+    val = "val"
+    if info.get("validated_on") == "test":
+        val = "val (test)"
+        say("  validated   on the test set, which has chosen the best epoch: its figures are not those of unseen data")
     for record in epochs[-10:]:
-        parts = [f"{part} {_words(record[part])}" for part in ("train", "val") if record.get(part)]
+        named = {"train": "train", "val": val}
+        parts = [f"{name} {_words(record[part])}" for part, name in named.items() if record.get(part)]
         say(f"  epoch {record['epoch']:<6}{'   '.join(parts)}{'   best' if record.get('best') else ''}")
     if isinstance(info.get("test"), dict):
         say(f"  test        {_words(info.get('test'))}")
@@ -222,7 +227,7 @@ def diff_runs(names: list[str], where: list[Path], as_json: bool) -> int:
         print_json({"runs": [row.name for row in rows], "differences": {d.key: list(d.values) for d in found},
                     "results": results})  # fmt: skip
         return 0
-    best = ["best", *(f"{row.watched} {result_text(row)}".strip() for row in rows)]
+    best = ["best", *(f"{row.watched_text} {result_text(row)}".strip() for row in rows)]
     lines = [[d.key, *(value_text(d.key, v) if v is not None else "-" for v in d.values)] for d in found]
     lines.append(best)
     lines += [

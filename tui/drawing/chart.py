@@ -100,6 +100,8 @@ class Curve:
     """A curve as arrays in the view's unit."""
 
     name: str
+    #: What its part is called in the legend: train, or val (test) where that is the test set.
+    part: str
     #: What it is called in the legend, where several runs are drawn.
     label: str
     x: Floats
@@ -148,7 +150,28 @@ def _curve(history: History, name: str, label: str, view: View, number: int) -> 
         order = np.argsort(x, kind="stable")
         x, low, high, smooth = x[order], low[order], high[order], smooth[order]
         odd = tuple(sorted(odd))
-    return Curve(name, label, x, low, high, smooth, odd, last, _best(series, name), dense, approximate, number)
+    return Curve(
+        name,
+        _part(history, name),
+        label,
+        x,
+        low,
+        high,
+        smooth,
+        odd,
+        last,
+        _best(series, name),
+        dense,
+        approximate,
+        number,
+    )
+
+
+def _part(history: History, name: str) -> str:
+    part, slash, _ = name.partition("/")
+    if not slash:
+        return ""
+    return history.started.val_name if part == "val" and history.started else part
 
 
 def _best(series: Series, name: str) -> float:
@@ -365,7 +388,7 @@ class Painter:
         return line.crop(0, width)
 
     def _entry(self, one: Curve, view: View, room: int, with_value: bool, best: bool) -> str:
-        name = one.label or (one.name.partition("/")[0] if "/" in one.name else "")
+        name = one.label or one.part
         if len(name) > room:
             name = f"{name[: room - 1]}…" if room > 1 and one.label else ""
         value = _value_at(one, view.cursor) if view.cursor is not None else one.last

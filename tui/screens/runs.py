@@ -290,7 +290,7 @@ class RunsScreen(RunActions):
         if len(rows) < 2:
             table.show((), (), lambda d: d.key)
             return
-        found = [*differences(rows), Difference("best", tuple(f"{r.watched} {result_text(r)}" for r in rows)),
+        found = [*differences(rows), Difference("best", tuple(f"{r.watched_text} {result_text(r)}" for r in rows)),
                  Difference("status", tuple(r.status for r in rows))]  # fmt: skip
         columns = [TableColumn("", lambda d: d.key, width=28)]
         columns += [
@@ -416,7 +416,7 @@ def facts(row: Row) -> list[tuple[str, str]]:
     found = [
         ("directory", str(row.path.absolute())), ("status", row.status), ("message", row.message), ("note", row.note),
         ("tags", " ".join(row.tags)), ("begun", f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(row.created))} ({ago(row.created)} ago)" if row.created else ""),
-        ("best", f"{row.watched} {result_text(row)}"), ("size", size(row.size)), ("device", row.device),
+        ("best", f"{row.watched_text} {result_text(row)}"), ("size", size(row.size)), ("device", row.device),
     ]  # fmt: skip
     for part, metrics in (("best", row.best), ("last", row.last), ("test", row.test), ("train", row.train)):
         if metrics:

@@ -125,7 +125,8 @@ def figures(history: History) -> str:
         parts.append(f"loss {number(history.summary.train['loss'])}")
     for name in ("accuracy", "rmse", "loss"):
         if history.epoch is not None and name in history.epoch.val:
-            parts.append(f"val {name} {_figure(name, history.epoch.val[name])}")
+            val = history.started.val_name if history.started else "val"
+            parts.append(f"{val} {name} {_figure(name, history.epoch.val[name])}")
             if history.best is not None and name in history.best.val:
                 parts.append(f"best {_figure(name, history.best.val[name])}")
             break
