@@ -58,9 +58,12 @@ def _check_labels(part: Part, y: Tensor, classes: int, where: str) -> None:
 
 
 def place_of(part: Part, index: int) -> str:
-    """Where a sample is: its row in the file, or its number."""
-    if isinstance(part, Arrays) and part.rows is not None:
-        return f"row {part.rows[index]}"
+    """Where a sample is: its row in the file, its own file, or its number."""
+    if isinstance(part, Arrays):
+        return f"sample {index}" if part.rows is None else f"row {part.rows[index]}"
+    files = getattr(part.dataset, "samples", None)
+    if getattr(part.dataset, "decodes", False) and isinstance(files, list):
+        return repr(files[index][0])
     return f"sample {index}"
 
 
@@ -68,12 +71,14 @@ def order_of_classes(source: Source, classes: tuple[str, ...], trained: DataInfo
     """For each class of the data its number in the training; None where they are the same.
 
     Raises UserError for a class that the model does not know, naming it and where it is first met. Classes that the
-    data name but have no sample of are no matter.
+    data name but have no sample of are no matter; their number is -1. Where the targets are not known beforehand, a
+    sample of such a class is refused when it is read.
     """
     if classes == trained.class_names:
         return None
+    exact = {c: number for number, c in enumerate(trained.class_names)}
     known = {label_of(c): number for number, c in enumerate(trained.class_names)}
-    numbers = [known.get(label_of(c), -1) for c in classes]
+    numbers = [exact.get(c, known.get(label_of(c), -1)) for c in classes]
     for number, found in enumerate(numbers):
         if found < 0 and (place := _first_of(source, number)) is not None:
             shown = ", ".join(trained.class_names[:12]) + (" ..." if len(trained.class_names) > 12 else "")
@@ -87,9 +92,7 @@ def order_of_classes(source: Source, classes: tuple[str, ...], trained: DataInfo
 def _first_of(source: Source, number: int) -> str | None:
     """Where a class is first met; None when it has no sample, as far as that is known."""
     for part in source.parts.values():
-        if part.targets is None:
-            return "some sample"
-        at = (part.targets == number).nonzero()
+        at = torch.zeros(0) if part.targets is None else (part.targets == number).nonzero()
         if len(at):
             return place_of(part, int(at[0]))
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -65,8 +65,9 @@ class Evaluation:
 
 
 def evaluation_feed(experiment: Experiment, trained: DataInfo, own: Data, split_name: str | None, device: torch.device,
-                    warn: Callable[[str], None] = lambda text: None) -> Evaluation:  # fmt: skip
+                    warn: Callable[[str], None] = lambda text: None, given: bool = False) -> Evaluation:  # fmt: skip
     """One part of a data set, prepared for evaluation by a model that was trained on ``trained`` (the data ``own``).
+    ``given``: whether the data of the experiment were asked for, rather than those of the training taken.
 
     ``split_name``: test, val, train or all. None: of the very data of the training, by path and content, the test set
     (the validation set where there is none); of other data everything. Labels are matched by the names of classes.
@@ -75,7 +76,7 @@ def evaluation_feed(experiment: Experiment, trained: DataInfo, own: Data, split_
     """
     data = as_trained(experiment.data, trained)
     channels = trained.input_shape[0] if len(trained.input_shape) == 3 else 3
-    source = load_source(data, "RGBA" if channels == 4 else "RGB")
+    source = load_source(_counted_alike(data, own), "RGBA" if channels == 4 else "RGB")
     for note in source.notes:
         warn(note)
     classes = class_names(source, data)
@@ -83,15 +84,19 @@ def evaluation_feed(experiment: Experiment, trained: DataInfo, own: Data, split_
     if source.task != trained.task:
         raise UserError(f"data.name = {data.name!r} is {source.task}, but the model was trained for {trained.task}.")
     order = order_of_classes(source, classes, trained, data.name)
-    same = _same(experiment.data, own, source, trained, warn)
-    parts = split(source, data, experiment.trainer)
+    same = _same(experiment.data, own, source, trained, warn, given)
+    if same and data.test_share != own.test_share:
+        warn(f"The parts are those of the training (data.test_share = {own.test_share:g}).")
+    parts = split(source, own if same else data, experiment.trainer)
     if split_name is None:
         split_name = ("test" if len(parts["test"][1]) else "val") if same else "all"
     chosen = [parts[split_name]] if split_name != "all" else [(p, torch.arange(len(p))) for p in source.parts.values()]
     count = sum(len(at) for _, at in chosen)
     if not count:
         raise UserError(f"data.name = {data.name!r} has no {split_name} samples.")
-    prepared = _preparation(data.transforms or (), source, parts["train"][1], trained, experiment, order, warn)
+    prepared = _preparation(data.transforms or (), source, parts["train"][1], trained, experiment, warn)
+    if order is not None:
+        prepared = replace(prepared, order=order, names=classes)
     maker = FeedMaker(experiment, list(source.parts.values()), prepared, device, warn)
     part, at = next((part, at) for part, at in chosen if len(at))
     x, _ = maker.peek(part, at[:2])
@@ -130,7 +135,14 @@ def as_trained(data: Data, trained: DataInfo) -> Data:
     return data.model_copy(update={"args": {**data.args, **known, **given}})
 
 
-def _same(data: Data, own: Data, source: Source, trained: DataInfo, warn: Callable[[str], None]) -> bool:
+def _counted_alike(data: Data, own: Data) -> Data:
+    """The data with as many class numbers as in the training, where that is told by nothing but ``data.num_classes``."""
+    if data.num_classes or data.name != own.name or not (data.name == "npz" or data.entry() is None):
+        return data
+    return data.model_copy(update={"num_classes": own.num_classes})
+
+
+def _same(data: Data, own: Data, source: Source, trained: DataInfo, warn: Callable[[str], None], given: bool) -> bool:
     """Whether these are the very data of the training, by path and content."""
     if _place(data) != _place(own):
         return False
@@ -139,24 +151,26 @@ def _same(data: Data, own: Data, source: Source, trained: DataInfo, warn: Callab
         return True
     if fingerprint(source) == trained.fingerprint:
         return True
-    if data == own:
+    if not given:
         warn(f"The data {data.name!r} have changed since the training: the parts may not be those of then.")
-    return data == own
+    return not given
 
 
 def _place(data: Data) -> tuple[object, ...]:
-    args = data.resolved()
+    name, args = data.name, data.resolved()
+    if data.entry() is None and (found := data.name.rpartition(":"))[0].endswith(".py"):
+        name = f"{Path(found[0]).expanduser().resolve()}:{found[2]}"
     paths = [str(Path(str(args[name])).expanduser().resolve()) for name in _PATHS if args.get(name)]
     others = {name: value for name, value in data.args.items() if name not in (*_PATHS, "task", "target", "features")}
-    return (data.name, data.root, paths, others)
+    return (name, data.root, paths, others)
 
 
 def _preparation(chosen: Sequence[Transform], source: Source, train_at: Tensor, trained: DataInfo, experiment: Experiment,
-                 order: Tensor | None, warn: Callable[[str], None]) -> Preparation:  # fmt: skip
+                 warn: Callable[[str], None]) -> Preparation:  # fmt: skip
     fitted = _fitted(chosen, source, source.train, trained, warn)
     fitted = measure(fitted, source, train_at, experiment.trainer.seed, warn)
     mean, std = (torch.tensor(values, dtype=torch.float64) for values in (trained.target_mean, trained.target_std))
-    return Preparation(fitted, len(trained.class_names), mean, std, trained.integer, order)
+    return Preparation(fitted, len(trained.class_names), mean, std, trained.integer)
 
 
 def _fitted(chosen: Sequence[Transform], source: Source, part: Part, trained: DataInfo,

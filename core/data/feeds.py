@@ -32,8 +32,10 @@ class Preparation:
     std: Tensor
     #: Whether inputs are whole numbers, which stay so.
     integer: bool = False
-    #: For each class of the data its number in the training; None where they are the same.
+    #: For each class of the data its number in the training, -1 for one that it lacked; None where they are the same.
     order: Tensor | None = None
+    #: The names of the classes of the data, where these are not those of the training.
+    names: tuple[str, ...] = ()
 
 
 class FeedMaker:
@@ -98,8 +100,15 @@ class FeedMaker:
         unit = any(t.name == "ToTensor" or transforms.is_own(t) for t in self._prepared.transforms)
         return Reader(
             listed, transforms.sample_transform(pipeline.sample), self._target_sample or transforms.Composed(()),
-            self._experiment.trainer.seed, self._prepared.classes, self._experiment.data.name, unit,
+            self._experiment.trainer.seed, len(self._prepared.names) or self._prepared.classes,
+            self._experiment.data.name, unit, self._unknown(),
         )  # fmt: skip
+
+    def _unknown(self) -> dict[int, str]:
+        """The names of the classes that the training lacked, by their numbers in the data."""
+        order = self._prepared.order
+        numbers = [] if order is None else (order < 0).nonzero().flatten().tolist()
+        return {number: self._prepared.names[number] for number in numbers}
 
 
 class _ArrayItems(torch.utils.data.Dataset):

@@ -34,14 +34,15 @@ class seeded:
 def is_random(call: Callable[[], Any]) -> bool:
     """Whether a call draws random numbers: the generators of python, numpy or torch move, or its results differ."""
     with seeded(0):
-        before = _states()
+        before = states()
         first = call()
-        if _states() != before:
+        if states() != before:
             return True
         return any(not equal(first, call()) for _ in range(_TRIES - 1))
 
 
-def _states() -> tuple[Any, ...]:
+def states() -> tuple[Any, ...]:
+    """The states of the generators of python, numpy and torch (CPU), to be compared."""
     kind, keys, *rest = np.random.get_state()
     drawn = (kind, np.asarray(keys).tobytes(), *rest)
     return random.getstate(), drawn, torch.get_rng_state().numpy().tobytes()

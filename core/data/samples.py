@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from core import usercode
-from core.data.probe import equal, is_random
+from core.data.probe import equal, is_random, seeded
 from core.data.source import Arrays, Part, Samples, Source, Task, targets_of
 from core.data.tables import label_of, narrowed, sorted_names
 from core.errors import UserCodeError, UserError
@@ -23,9 +23,6 @@ _TARGETS = ("targets", "labels", "y")
 #: Keys under which dicts are used to hold input and target.
 _INPUT_KEYS = ("x", "input", "inputs", "image", "img", "pixel_values")
 _TARGET_KEYS = ("y", "target", "label", "labels", "targets")
-
-#: What a data set raises for a split that it does not know.
-_NO_SUCH_SPLIT = (ValueError, KeyError, AssertionError, NotImplementedError)
 
 #: Samples that are read to learn their classes.
 _READ = 20_000
@@ -102,7 +99,7 @@ def _splits(target: Any, args: dict[str, Any], reference: str) -> tuple[dict[str
                 made[part] = usercode.call(target, {**args, "split": name}, "data")
                 break
             except UserCodeError as error:
-                if not isinstance(error.__cause__, _NO_SUCH_SPLIT):
+                if not _no_such_split(error.__cause__, name):
                     raise
                 reasons.append(f"{type(error.__cause__).__name__}: {error.__cause__}")
         if part not in made:
@@ -116,11 +113,26 @@ def _splits(target: Any, args: dict[str, Any], reference: str) -> tuple[dict[str
     return made, notes
 
 
+def _no_such_split(error: BaseException | None, name: str) -> bool:
+    """Whether a data set raised this because it has no split of that name, rather than while it read one."""
+    if isinstance(error, KeyError):
+        return error.args == (name,)
+    if isinstance(error, ValueError):
+        return name in str(error) or "split" in str(error).lower()
+    return isinstance(error, AssertionError | NotImplementedError)
+
+
 def _alike(one: Any, other: Any) -> bool:
+    """Whether two data sets give the same samples, also where they change them at random."""
     with usercode.user_errors():
         if len(one) != len(other) or not len(one):
             return False
-        return all(equal(one[i], other[i]) for i in {0, len(one) // 2, len(one) - 1})
+        return all(equal(_drawn(one, i), _drawn(other, i)) for i in {0, len(one) // 2, len(one) - 1})
+
+
+def _drawn(dataset: Any, index: int) -> Any:
+    with seeded(0):
+        return dataset[index]
 
 
 def _part(dataset: Any, reference: str) -> Part:
@@ -314,7 +326,7 @@ class _Named(Dataset):
 
     def __getitem__(self, at: int) -> tuple[Any, int]:
         x, label = pair(self._dataset[at], self._reference)
-        number = self._index.get(label_of(label))
+        number = self._index.get(str(label), self._index.get(label_of(label)))
         if number is None:
             raise UserError(
                 f"Sample {at} of {self._reference!r} has the label {label!r}, which is none of its classes."

@@ -43,7 +43,9 @@ def evaluate(trained: Trained, data: Data | None = None, split: str | None = Non
     """
     experiment = _with(trained, data)
     chosen = devices.choose(device)
-    evaluated = evaluation_feed(experiment, trained.info, trained.experiment.data, split, chosen, warn)
+    evaluated = evaluation_feed(
+        experiment, trained.info, trained.experiment.data, split, chosen, warn, data is not None
+    )
     info, feed = evaluated.info, evaluated.feed
     if tuple(info.input_shape) != trained.info.input_shape:
         raise UserError(
