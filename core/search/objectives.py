@@ -53,6 +53,32 @@ def objectives(experiment: Experiment) -> tuple[Objective, ...]:
     return found
 
 
+def with_directions(experiment: Experiment) -> Experiment:
+    """The experiment with the directions written out that the user's own metrics tell (``higher_is_better``, as
+    torchmetrics has it) and their names don't. It runs their code.
+
+    Raises UserError or UserCodeError for a metric that can't be loaded.
+    """
+    texts = tuple(_directed(text, experiment) for text in experiment.search.objectives)
+    if texts == experiment.search.objectives:
+        return experiment
+    return experiment.model_copy(update={"search": experiment.search.model_copy(update={"objectives": texts})})
+
+
+def _directed(text: str, experiment: Experiment) -> str:
+    own = {names.short_name(reference): reference for reference in experiment.tracking.metrics}
+    name, higher = names.watched(experiment.trainer.best if text == "auto" else text, list(own))
+    whole = max((n for n in own if name == n or name.startswith(f"{n}_")), key=len, default=None)
+    if higher is not None or whole is None:
+        return text
+    import torch
+
+    from core.training.metrics import UserMetric
+
+    told = UserMetric(own[whole], torch.device("cpu")).higher_is_better
+    return text if told is None else Objective(name, told).text
+
+
 def _objective(text: str, experiment: Experiment) -> Objective:
     name, higher = names.watched(text)
     direction = text.split()[0] if " " in text.strip() else ""

@@ -91,7 +91,8 @@ class Evaluator:
 
     def direction(self, name: str) -> bool | None:
         """Whether more of a metric of the user's own is better, where it tells."""
-        return next((m.higher_is_better for m in self._user if name == m.name or name.startswith(f"{m.name}_")), None)
+        of = [m for m in self._user if name == m.name or name.startswith(f"{m.name}_")]
+        return max(of, key=lambda m: len(m.name)).higher_is_better if of else None
 
     def fits(self, out: Tensor, y: Tensor) -> bool:
         """Whether the outputs are what the metrics of the task are made of: logits of classes, or numbers like the

@@ -26,6 +26,9 @@ from core.data.batches import Feed
 from core.data.source import DataInfo
 from core.errors import UserError
 from core.runs.names import known_direction, watched
+from core.search import opening as studies
+from core.search.attempt import Attempt
+from core.search.objectives import objectives, with_directions
 from core.training.build import build
 from core.training.evaluation import Evaluator, Report, Tried
 from core.training.losses import Loss, build_loss, find_kind
@@ -88,6 +91,7 @@ def own(monkeypatch: pytest.MonkeyPatch) -> None:
         (torchmetrics.classification.MulticlassCohenKappa,),
         {"__init__": lambda self: torchmetrics.classification.MulticlassCohenKappa.__init__(self, 4)},
     )
+    module.Odd = type("Odd", (module.Kappa,), {})
     module.PerClass = type("PerClass", (Precision,), {"__init__": lambda self: Precision.__init__(self, average=False)})
     monkeypatch.setitem(sys.modules, "own_metrics", module)
     module.__spec__ = types.SimpleNamespace(name="own_metrics")
@@ -355,3 +359,36 @@ def test_a_figure_that_will_not_be_is_refused_before_the_first_step(
     else:
         with pytest.raises(UserError, match=sentence):
             build(wanted, Control(), lambda event: None, told.append)
+
+
+def searched(*overrides: str) -> Any:
+    metrics = ["own_metrics:Odd", "own_metrics:total_of"]
+    return toml.load(
+        "digits", [f"tracking.metrics={metrics}", "search.space={'optimizer.lr'='1e-4 .. 0.1'}", *overrides]
+    )
+
+
+def test_a_search_asks_a_metric_for_its_direction_as_the_training_does() -> None:
+    for sought in ("search.objectives=['Odd']", "trainer.best=Odd"):
+        experiment = searched(sought)
+        with pytest.raises(UserError, match="write 'maximize Odd' or 'minimize Odd'"):
+            objectives(experiment)
+        assert [one.text for one in objectives(with_directions(experiment))] == ["maximize Odd"]
+    for kept in ("search.objectives=['minimize Odd']", "search.objectives=['accuracy', 'latency']"):
+        assert with_directions(searched(kept)).search.objectives == searched(kept).search.objectives
+    with pytest.raises(UserError, match="write 'maximize total_of'"):
+        objectives(with_directions(searched("search.objectives=['total_of']")))
+
+
+def test_a_trial_is_told_a_direction_that_its_metric_does_not_tell(tmp_path: Path) -> None:
+    """The name of a class tells none, though it is the word for one."""
+    study = studies.create(searched("search.objectives=['maximize total_of_recall']"), tmp_path)
+    assert study.experiment_of({"optimizer.lr": 0.01}).trainer.best == "maximize total_of_recall"
+
+
+@pytest.mark.parametrize(("sought", "value"), [("maximize Odd", math.inf), ("minimize Odd", -math.inf)])
+def test_a_best_that_is_infinite_is_the_value_of_its_trial(tmp_path: Path, sought: str, value: float) -> None:
+    study = studies.create(searched(f"search.objectives=['{sought}']"), tmp_path)
+    attempt: Any = types.SimpleNamespace(_study=study)
+    session: Any = types.SimpleNamespace(run={"best": {"loss": 0.5, "Odd": None}})  # null in run.json
+    assert Attempt._values(attempt, session) == [value]

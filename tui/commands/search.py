@@ -70,6 +70,7 @@ def search(options: argparse.Namespace, root: Path) -> int:
 def _study(options: argparse.Namespace, root: Path) -> Study:
     from core import toml
     from core.search import opening as studies
+    from core.search.objectives import with_directions
     from core.search.storage import in_memory
 
     if not options.experiment and options.study is not None and options.overrides:
@@ -84,7 +85,7 @@ def _study(options: argparse.Namespace, root: Path) -> Study:
                 f"search.storage = {url or experiment.search.storage!r} is in the memory of one process, which other workers "
                 "can't reach; choose sqlite or journal, or leave --workers out."
             )
-        study = studies.create(experiment, root, url, name)
+        study = studies.create(with_directions(experiment), root, url, name)
         # The code that the experiment names is the user's word; what lies in the storage is not.
         _vouch(study, study.unvouched_pickle(), options.trust_code)
         return study

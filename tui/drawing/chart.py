@@ -150,21 +150,8 @@ def _curve(history: History, name: str, label: str, view: View, number: int) -> 
         order = np.argsort(x, kind="stable")
         x, low, high, smooth = x[order], low[order], high[order], smooth[order]
         odd = tuple(sorted(odd))
-    return Curve(
-        name,
-        _part(history, name),
-        label,
-        x,
-        low,
-        high,
-        smooth,
-        odd,
-        last,
-        _best(series, name),
-        dense,
-        approximate,
-        number,
-    )
+    part, best = _part(history, name), _best(series, name)
+    return Curve(name, part, label, x, low, high, smooth, odd, last, best, dense, approximate, number)
 
 
 def _part(history: History, name: str) -> str:
