@@ -58,7 +58,8 @@ def load_user(reference: str, args: dict[str, Any], num_classes: int | None) -> 
     sample, label = first_sample(parts["train"], reference)
     task, classes, parts = _classes(made["train"], parts, label, num_classes, reference, notes)
     shape = np.shape(sample)
-    image = len(shape) >= 2 or not isinstance(sample, torch.Tensor | np.ndarray | list | tuple | float | int)
+    known = torch.Tensor | np.ndarray | list | tuple | float | int | str | bytes | dict | None
+    image = len(shape) >= 2 or not isinstance(sample, known)
     if task == "regression" and parts["train"].targets is not None and _only_0_and_1(parts["train"].targets):
         notes.append(
             f"The targets of {reference!r} are floats 0 and 1, taken as numbers; give whole numbers for classes."

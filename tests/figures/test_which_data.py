@@ -20,7 +20,9 @@ from sklearn.metrics import confusion_matrix, r2_score
 
 from core import toml
 from core.checkpoints.read import load_checkpoint
+from core.data.fingerprint import fingerprint
 from core.data.load import load
+from core.data.source import Arrays, Source
 from core.errors import UserCodeError, UserError
 from core.evaluation import trained as trained_models
 from core.evaluation.evaluate import Evaluated, evaluate
@@ -355,6 +357,12 @@ class BrokenKey(Base):
 class Odd(Base):
     def __init__(self, odd): super().__init__(40, 0, odd=odd)
 
+class Text(Dataset):
+    def __len__(self): return 30
+    def __getitem__(self, i): return "word " * (i % 3 + 1), i % 2
+
+def counted(text): return torch.tensor([float(len(text)), 1.0])
+
 class Few(Dataset):
     """Names beforehand, targets one by one."""
     def __init__(self, classes, labels): self.classes, self.labels_ = classes, labels
@@ -394,6 +402,15 @@ def test_an_error_in_the_users_code_for_a_split_is_not_taken_for_its_lack(own: s
         load(toml.load(None, [*SHORT, f"data.name={own}:{name}"]), torch.device("cpu"))
 
 
+def test_texts_are_taken_where_a_transform_of_the_users_makes_numbers_of_them(own: str, tmp_path: Path) -> None:
+    name = f"data.name={own}:Text"
+    model = model_of(run(tmp_path, name, f"data.transforms=[{{name='Lambda',function='{own}:counted'}}]", *MLP))
+    assert model.info.input_shape == (2,)
+    assert evaluate(model, device="cpu").samples == 6
+    with pytest.raises(UserError, match=r"sample 0 of .*own\.py:Text' is a str"):
+        load(toml.load(None, [*SHORT, name]), torch.device("cpu"))
+
+
 @pytest.mark.parametrize(
     "odd", ["(None, 1)", "('text', 1)", "({'a': 1}, 1)", "(torch.ones(2), 1)", "(torch.ones(3, 3), 1)"]
 )
@@ -423,6 +440,28 @@ def test_classes_of_a_users_data_set_whose_targets_are_read_one_by_one(own: str,
         at[5] = names.index("bee")
         with pytest.raises(UserError, match=r"(?i)sample 5 .*'bee'"):
             evaluate(model, data(names, at), device="cpu")
+
+
+def test_names_that_are_alike_are_other_classes(own: str, tmp_path: Path) -> None:
+    names = ["1", "1.0", "01"]
+    model = model_of(run(tmp_path, f"data.name={own}:Few", f"data.args.classes={names}", f"data.args.labels={[0, 1, 2] * 8}",
+                         "data.transforms=[{name='Normalize'}]", *MLP))  # fmt: skip
+    x = np.array([[i, 1.0, 2.0] for i in range(9)])
+    for seed in range(4):
+        draw = random.Random(seed)
+        mixed, at = draw.sample(names, k=3), draw.choices([0, 1, 2], k=9)
+        done = evaluate(model, Data(name=f"{own}:Few", args={"classes": mixed, "labels": at}, workers=0), device="cpu")
+        holds(done, model, x, [mixed[i] for i in at])
+
+
+def test_every_row_of_a_long_table_tells_it_from_another() -> None:
+    x, y = torch.zeros(20_000, 3), torch.zeros(20_000, dtype=torch.long)
+    found = {fingerprint(Source(Arrays(x, y), None, "classification", False))}
+    for at in (0, 7, 4_097, 19_999):
+        other = x.clone()
+        other[at, 1] = 1
+        found.add(fingerprint(Source(Arrays(other, y), None, "classification", False)))
+    assert len(found) == 5
 
 
 def test_the_content_of_a_users_data_set_tells_it_from_another(place: Path) -> None:
