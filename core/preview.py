@@ -3,7 +3,8 @@
 The workbench must never wait for torch, for a data set that is read, or for the user's own code; and code that was
 edited must be read anew. So this runs as ``python -m core.preview``: each line of stdin is a request
 ``{"id": 1, "experiment": "TOML"}``; answers are lines of JSON with the same id, one part each: ``device``, ``data``,
-``model``, ``error``, and ``done`` at last. Of several requests that wait only the newest is answered. When the user's
+``model``, ``error``, before data and model the ``stage`` that begins, ``files`` of the user's that were imported, and
+``done`` at last. Of several requests that wait only the newest is answered. When the user's
 files have changed since they were imported, the process ends with exit code 75 and wants to be started again.
 """
 
@@ -60,8 +61,10 @@ class Previewer:
         try:
             experiment = toml.loads(text, "the experiment")
             send("device", _device(experiment))
+            send("stage", "data")
             loaded = self._load(experiment)
             send("data", loaded.facts)
+            send("stage", "model")
             send("model", _model(experiment, loaded.info, loaded.sample))
         except UserError as error:
             send("error", str(error))
@@ -204,6 +207,7 @@ def main() -> int:
         request = json.loads(lines[-1])
         previewer.answer(request["id"], request["experiment"])
         files = _imported()  # before it is told: the user may edit a file as soon as the answer is there
+        send({"id": request["id"], "files": [str(path) for path in files]})
         send({"id": request["id"], "done": True})
 
 

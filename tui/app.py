@@ -26,6 +26,7 @@ from textual.widgets import Static
 
 from core.errors import UserError
 from core.home import private_folder, state_folder
+from core.text import printable, printable_lines
 from tui.keyboard import drop_undecodable
 from tui.memory import Memory
 from tui.thrift import SpansUpdate
@@ -167,7 +168,9 @@ class Workbench(App[int]):
         """Say something in a corner. Names of files and runs may hold brackets, so that nothing is taken for markup."""
         if self.size.height < _SMALL:  # a notice covers all there is to see
             timeout = min(timeout or self.NOTIFICATION_TIMEOUT, 2)
-        super().notify(message, title=title, severity=severity, timeout=timeout, markup=False)
+        super().notify(
+            printable_lines(message), title=printable(title), severity=severity, timeout=timeout, markup=False
+        )
 
     # --- screens -----------------------------------------------------------------------------------------------------
 

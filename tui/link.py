@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.checkpoints.names import LAST, generations
 from core.control import Control
 from core.errors import UserError
 from core.runs.directory import RunInfo, read_info
@@ -53,6 +54,14 @@ class Snapshot:
     def active(self) -> bool:
         """Whether a run is going on, or about to."""
         return self.state in ("starting", "running", "paused", "stalled")
+
+
+def going_on(run: Path) -> str:
+    """What resuming the run means, in words."""
+    folder = run / "checkpoints"
+    if generations(folder) or (folder / LAST).exists():
+        return f"{run.name} goes on, or waits in the queue"
+    return f"{run.name} has no checkpoint: it begins anew in its directory"
 
 
 class Link:

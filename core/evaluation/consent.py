@@ -8,6 +8,7 @@ from core import catalog
 from core.errors import UserError
 from core.experiment import Experiment
 from core.runs.trust import made_here
+from core.usercode_files import references
 
 
 def code_named(experiment: Experiment, path: Path) -> str | None:
@@ -17,10 +18,7 @@ def code_named(experiment: Experiment, path: Path) -> str | None:
 
 def code_in(experiment: Experiment) -> str | None:
     """The first of the user's own code that an experiment names; None when it names none."""
-    named = [experiment.search.function, experiment.model.name, experiment.loss.name, experiment.data.name, *experiment.tracking.metrics,
-             *(t.name for t in (*(experiment.data.transforms or ()), *experiment.data.target_transforms)),
-             *(str(t.args().get("function", "")) for t in (*(experiment.data.transforms or ()), *experiment.data.target_transforms))]  # fmt: skip
-    return next((name for name in named if name and catalog.is_user_code(name)), None)
+    return next((name for name in references(experiment) if catalog.is_user_code(name)), None)
 
 
 def refuse_code(experiment: Experiment, path: Path) -> None:

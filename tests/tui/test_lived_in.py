@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import Train
 from textual.widgets import Input, RichLog
 from workbench import QUICK, Open, notices, train_of, until
 
+from core.runs.directory import read_info
+from core.runs.listing import list_runs
 from tui.screens.checkpoints import CheckpointsScreen
 from tui.screens.console import Console
 from tui.screens.panes import Panes
 from tui.screens.runs import RunsScreen
+from tui.widgets.data_preview import DataPreview
+from tui.widgets.facts import Facts
+from tui.widgets.model_tree import ModelTree
 
 
 async def test_find_goes_to_the_name_itself_first(workbench: Open) -> None:
@@ -92,8 +101,108 @@ async def test_a_command_is_told_the_width_of_its_box(
         assert told == [str(width)] and width > size[0] * 0.85
 
 
-async def test_the_key_for_figures_is_named_rightly(workbench: Open) -> None:
-    import inspect
+async def test_the_key_for_figures_is_named_rightly(
+    workbench: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tui.screens.checkpoints._AT_ONCE", 1)
+    torch.save({f"part.{n}": torch.ones(2) for n in range(3)}, tmp_path / "some.pt")
+    async with workbench(QUICK) as pilot:
+        await pilot.press("C")
+        await until(pilot, lambda: isinstance(pilot.app.screen, CheckpointsScreen))
+        screen: Any = pilot.app.screen
+        await until(pilot, lambda: screen.stored is not None)
+        await pilot.press("tab", "g", "j")
+        facts = screen.query_one(Facts)
+        await until(pilot, lambda: "reads them" in "\n".join(facts.plain))
+        key = re.search(r"(\S+) reads them", "\n".join(facts.plain))
+        assert key is not None and not screen._figures
+        await pilot.press(key[1])
+        await until(pilot, lambda: len(screen._figures) == 3)
 
-    key = next(b.key for b in CheckpointsScreen.BINDINGS if getattr(b, "id", "") == "weights.statistics")
-    assert f'"{key} reads them"' in inspect.getsource(CheckpointsScreen._tensor_settled)
+
+DATA = """
+import torch
+from torch.utils.data import TensorDataset
+
+def build():
+    return TensorDataset(torch.arange(40.0).reshape(20, 2), torch.arange(20) % 2)
+"""
+NET = """
+from torch import nn
+from own_parts import layer
+
+def build():
+    return nn.Sequential(layer(), nn.ReLU(), nn.Linear(7, 2))
+"""
+PARTS = """
+from torch import nn
+
+def layer():
+    return nn.Linear(2, 7)
+"""
+
+
+async def test_an_error_stands_in_its_pane_and_a_mended_file_is_looked_at(workbench: Open, tmp_path: Path) -> None:
+    files = {"data.py": DATA, "net.py": NET, "own_parts.py": PARTS}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    raw = {
+        **QUICK,
+        "data": {"name": f"{tmp_path}/data.py:build"},
+        "model": {"name": f"{tmp_path}/net.py:build"},
+    }
+    async with workbench(raw, size=(130, 40)) as pilot:
+        screen = train_of(pilot)
+        model, data = screen.query_one(ModelTree), screen.query_one(DataPreview)
+
+        def words() -> str:
+            return str(data.query_one("#data-text").render())
+
+        screen.choose("data")
+        await until(pilot, lambda: model._summary is not None and "train" in words())
+
+        def broken(name: str, sentence: str) -> None:
+            wrong = files[name].replace("    return", f"    raise OSError({sentence!r})\n    return")
+            (tmp_path / name).write_text(wrong)
+
+        broken("data.py", "no disk")
+        await until(pilot, lambda: "no disk" in words())
+        assert "train" not in words() and str(model.root.label) == "the model needs the data"
+        broken("own_parts.py", "no layer")
+        (tmp_path / "data.py").write_text(DATA)
+        await until(pilot, lambda: "no layer" in str(model.root.label))
+        assert "train" in words() and "no disk" not in words()
+        (tmp_path / "own_parts.py").write_text(PARTS)
+        await until(pilot, lambda: model._summary is not None)
+
+
+async def test_a_run_without_checkpoint_begins_anew(workbench: Open, train: Train, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("a,y\n" + "".join(f"{n}.5,{n % 2}\n" for n in range(40)))
+    run = train("data.name=table", f"data.args.path={table}", source="iris").path
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text(lines[0])
+    for file in (run / "checkpoints").iterdir():
+        file.unlink()
+    about = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**about, "status": "failed", "message": "killed"}))
+    async with workbench(QUICK) as pilot:
+        screen = train_of(pilot)
+        await pilot.press("R")
+        await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
+        listed: Any = pilot.app.screen
+        await until(pilot, lambda: len(listed.listed.items) == 1)
+        table.rename(tmp_path / "gone.csv")
+        await pilot.press("r")
+        await until(pilot, lambda: "it begins anew in its directory" in notices(pilot))
+        await until(pilot, lambda: "t.csv" in notices(pilot))  # what it was trained on is gone: told, and kept
+        (tmp_path / "gone.csv").rename(table)
+        pilot.app.clear_notifications()
+        pilot.app.open_screen("train")  # type: ignore[attr-defined]
+        screen.attach(run)
+        await until(pilot, lambda: screen.snapshot and screen.snapshot.run == run and screen.snapshot.state == "failed")
+        await pilot.press("r")
+        await until(pilot, lambda: "it begins anew in its directory" in notices(pilot))
+        await until(pilot, lambda: read_info(run).status == "done")
+        assert [info.path for info in list_runs(run.parent)[0]] == [run]
+        await until(pilot, lambda: "begins anew" in "\n".join(line.text for line in screen.snapshot.history.log))  # type: ignore[union-attr]

@@ -12,7 +12,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.events import Resize
-from textual.widgets import Static
 
 from core.checkpoints.archive import look
 from core.checkpoints.find import Found, caches, find
@@ -31,6 +30,7 @@ from tui.widgets.keybar import KeyBar
 from tui.widgets.table import Table, TableColumn
 from tui.widgets.tabs import Tabs
 from tui.widgets.tensors import Tensors, tensor_facts
+from tui.widgets.words import Words
 
 #: Seconds that the cursor rests until a file is opened, or a tensor's numbers are read.
 _SETTLE = 0.12
@@ -95,7 +95,7 @@ class CheckpointsScreen(CheckpointActions):
             with Vertical(id="weights-right"):
                 yield Tensors(id="weights-tensors")
                 yield Facts(id="weights-facts")
-        yield Static("", id="weights-words", markup=False)
+        yield Words("", id="weights-words")
         yield KeyBar(id="keys")
 
     def on_mount(self) -> None:
@@ -197,7 +197,7 @@ class CheckpointsScreen(CheckpointActions):
         )
 
     def _complain(self, sentence: str) -> None:
-        words = self.query_one("#weights-words", Static)
+        words = self.query_one("#weights-words", Words)
         words.set_class(True, "-wrong")
         words.update(sentence)
 
@@ -238,7 +238,7 @@ class CheckpointsScreen(CheckpointActions):
         stored = self.stored
         if stored is None:
             return
-        words = self.query_one("#weights-words", Static)
+        words = self.query_one("#weights-words", Words)
         numbers = sum(t.numel for t in stored.tensors)
         words.set_class(not stored.safe, "-wrong")
         text = f"{printable(stored.path.name)}: {stored.format}, {size(stored.size)}, {count(len(stored.tensors), 'tensor')}, {numbers:,} numbers"

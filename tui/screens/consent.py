@@ -26,4 +26,6 @@ async def agreed(app: App[Any], raw: dict[str, Any], path: Path) -> bool:
         f"{name} was not made here, and would run the code {code!r}. Do you trust it?",
         [Answer("n", "no", "No, leave it"), Answer("y", "yes", "Yes, run it")],
     ))  # fmt: skip
+    if answer != "yes":
+        app.notify(f"{name} is left as it is: its code does not run.", timeout=4)
     return bool(answer == "yes")

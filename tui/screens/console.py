@@ -13,11 +13,12 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.widgets import RichLog, Static
+from textual.widgets import RichLog
 
 from core.runs.queue import environment
 from core.text import printable
 from tui.screens.dialogs import Dialog
+from tui.widgets.words import Words
 
 
 class Console(Dialog):
@@ -49,11 +50,9 @@ class Console(Dialog):
     def compose(self) -> ComposeResult:
         """The command, what it says, and how it ended."""
         with Vertical(classes="box"):
-            yield Static(
-                Text(f"$ torchdeck {shlex.join(self.words)}", no_wrap=True, overflow="ellipsis"), classes="title"
-            )
+            yield Words(f"$ torchdeck {shlex.join(self.words)}", classes="title")
             yield RichLog(id="output", wrap=True, max_lines=5000)
-            yield Static("goes on; esc ends it", classes="words", markup=False)
+            yield Words("goes on; esc ends it", classes="words")
 
     def on_mount(self) -> None:
         """Start it."""
@@ -83,7 +82,7 @@ class Console(Dialog):
                 break
             log.write(Text(printable(line.decode(errors="replace").rstrip("\n"))))
         self.code = await process.wait()
-        words = self.query_one(".words", Static)
+        words = self.query_one(".words", Words)
         words.update("done; esc closes" if self.code == 0 else f"ended with exit code {self.code}; esc closes")
         words.set_class(self.code != 0, "-wrong")
 

@@ -12,12 +12,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Input, OptionList, Static
+from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
 from core.errors import UserError
+from core.text import printable
 from tui.widgets.text_input import TextInput
 from tui.widgets.vim import LIST_KEYS
+from tui.widgets.words import Words
 
 
 class Dialog(ModalScreen):
@@ -65,7 +67,7 @@ class Question(Dialog):
     def compose(self) -> ComposeResult:
         """The question and its answers."""
         with Vertical(classes="box"):
-            yield Static(self._title, classes="title", markup=False)
+            yield Words(self._title, classes="title")
             yield Choices(*(Option(Text(f" {a.key}  {a.words}"), id=a.value) for a in self.answers))
 
     def on_mount(self) -> None:
@@ -102,12 +104,12 @@ class Line(Dialog):
     def compose(self) -> ComposeResult:
         """The line and the words around it."""
         with Vertical(classes="box"):
-            yield Static(self._title, classes="title", markup=False)
+            yield Words(self._title, classes="title")
             yield TextInput(self._value, id="line")
-            yield Static(self._words, classes="words", markup=False)
+            yield Words(self._words, classes="words")
 
     def _wrong(self, text: str) -> bool:
-        words = self.query_one(".words", Static)
+        words = self.query_one(".words", Words)
         try:
             if self._check is not None:
                 self._check(text)
@@ -166,10 +168,10 @@ class Pick(Dialog):
     def compose(self) -> ComposeResult:
         """Filter and list."""
         with Vertical(classes="box"):
-            yield Static(self._title, classes="title", markup=False)
+            yield Words(self._title, classes="title")
             yield TextInput(placeholder="type to filter", id="filter")
             yield OptionList(id="choices", markup=False)
-            yield Static(self._words, classes="words", markup=False)
+            yield Words(self._words, classes="words")
 
     def on_mount(self) -> None:
         """All, with the present one chosen."""
@@ -191,8 +193,8 @@ class Pick(Dialog):
             line = Text(no_wrap=True, overflow="ellipsis")
             if self._many:
                 line.append("[x] " if choice.value in self._marked else "[ ] ")
-            line.append(f"{choice.name:<{min(width, 30)}}", style="bold")
-            line.append(f"  {choice.words}", style="dim")
+            line.append(f"{printable(choice.name):<{min(width, 30)}}", style="bold")
+            line.append(f"  {printable(choice.words)}", style="dim")
             listed.add_option(Option(line))
         if self._shown:
             listed.highlighted = min(place, len(self._shown) - 1)

@@ -10,11 +10,13 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.widgets import Input, OptionList, Static
+from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
+from core.text import printable
 from tui.screens.dialogs import Dialog
 from tui.widgets.text_input import TextInput
+from tui.widgets.words import Words
 
 _MOST = 200
 
@@ -38,10 +40,10 @@ class FilePick(Dialog):
     def compose(self) -> ComposeResult:
         """The path and what is there."""
         with Vertical(classes="box"):
-            yield Static(self._title, classes="title", markup=False)
+            yield Words(self._title, classes="title")
             yield TextInput(self._start, id="path", select_on_focus=False)
             yield OptionList(id="names", markup=False)
-            yield Static("", classes="words", markup=False)
+            yield Words("", classes="words")
 
     def on_mount(self) -> None:
         """Begin in the current folder."""
@@ -72,12 +74,12 @@ class FilePick(Dialog):
         self._names = sorted(names, key=lambda n: (n.endswith("/"), n.lower()))[:_MOST]
         listed = self.query_one(OptionList)
         listed.clear_options()
-        listed.add_options([Option(Text(name)) for name in self._names])
+        listed.add_options([Option(Text(printable(name))) for name in self._names])
         if self._names:
             listed.highlighted = 0
         elif not words:
             words = f"No {' or '.join(self._suffixes)} file here begins like this."
-        self.query_one(".words", Static).update(words)
+        self.query_one(".words", Words).update(words)
 
     @on(Input.Changed)
     def changed(self, event: Input.Changed) -> None:

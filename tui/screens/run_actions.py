@@ -14,7 +14,7 @@ from core.errors import UserError, count
 from core.runs import labels, trash
 from core.runs.rows import Row
 from tui.columns import size
-from tui.link import Link
+from tui.link import Link, going_on
 from tui.memory import Memory
 from tui.screens.consent import agreed
 from tui.screens.dialogs import Answer, Line, Question, more_than
@@ -129,11 +129,12 @@ class RunActions(Halves):
                 if text is None:
                     return
                 raw = toml.put(toml.put(raw, ("trainer", "steps"), None), ("trainer", "epochs"), int(text))
+            said = going_on(row.path)
             self.link.add(toml.dumps(toml.build(raw)), row.name, row.path)
         except UserError as error:
             self._fail(error)
             return
-        self.notify(f"{row.name} goes on, or waits in the queue", timeout=4)
+        self.notify(said, timeout=4)
         self.look_now()
 
     # --- labels ------------------------------------------------------------------------------------------------------

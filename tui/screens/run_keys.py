@@ -11,7 +11,7 @@ from core import fields, toml
 from core.control import Control
 from core.errors import UserError
 from core.runs.listing import list_runs
-from tui.link import OVER
+from tui.link import OVER, going_on
 from tui.screens.base import Workplace
 from tui.screens.consent import agreed
 from tui.screens.dialogs import Answer, Choice, Line, Pick, Question, more_than
@@ -124,10 +124,12 @@ class RunKeys(Workplace):
                 if text is None:
                     return
                 raw = toml.put(toml.put(raw, ("trainer", "steps"), None), ("trainer", "epochs"), int(text))
+            said = going_on(snapshot.run)
             self.link.add(toml.dumps(toml.build(raw)), snapshot.run.name, snapshot.run)
         except UserError as error:
             self.notify(str(error), severity="error")
             return
+        self.notify(said, timeout=4)
         self.choose("charts")
         self.look_now()
 

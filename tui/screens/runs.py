@@ -14,7 +14,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from core.errors import UserError, count
 from core.runs.compare import Difference, differences
@@ -37,6 +37,7 @@ from tui.widgets.parallel import Parallel
 from tui.widgets.table import Table, TableColumn
 from tui.widgets.tabs import Tabs
 from tui.widgets.text_input import TextInput
+from tui.widgets.words import Words
 
 #: Seconds between two looks at the runs, at least; more where a look takes long.
 _PACE = 2.0
@@ -113,7 +114,7 @@ class RunsScreen(RunActions):
             yield Table(id="runs-differences", empty="space marks runs; what differs between them is shown here")
             yield Parallel(id="runs-parallel")
             yield Facts(id="runs-details")
-        yield Static("", id="runs-words", markup=False)
+        yield Words("", id="runs-words")
         yield KeyBar(id="keys")
 
     def on_mount(self) -> None:
@@ -205,7 +206,7 @@ class RunsScreen(RunActions):
         )
         broken = self._runs.broken
         wrong = self._wrong or (f"{count(len(broken), 'run')} can't be read: {broken[0]}" if broken else "")
-        line = self.query_one("#runs-words", Static)
+        line = self.query_one("#runs-words", Words)
         line.set_class(bool(wrong), "-wrong")
         line.update(wrong or self._said_of_current())
 
@@ -253,7 +254,7 @@ class RunsScreen(RunActions):
                 try:
                     await asyncio.to_thread(one.poll)
                 except UserError as error:  # it was deleted, for instance: the next look at the list takes it out
-                    self.query_one("#runs-words", Static).update(str(error))
+                    self.query_one("#runs-words", Words).update(str(error))
             wanted = {row.path for row in self._chosen()}
             for path in [p for p in self._opened if p not in wanted][: max(0, len(self._opened) - _KEPT)]:
                 self._opened.pop(path).close()
@@ -396,6 +397,7 @@ def labelled(rows: Sequence[Row], histories: Sequence[History]) -> list[Source]:
         names = [row.title or words for row, words in zip(rows, _differing(rows), strict=True)]
     if len(set(names)) < len(names):
         names = [row.name for row in rows]
+    names = [printable(name) for name in names]
     return [Source(name if len(name) <= _LABEL else name[: _LABEL - 1] + "…", history)
             for name, history in zip(names, histories, strict=True)]  # fmt: skip
 

@@ -17,7 +17,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.widget import Widget
-from textual.widgets import Static
 
 from core.errors import UserError
 from core.reporters import duration
@@ -32,6 +31,7 @@ from tui.widgets.keybar import KeyBar
 from tui.widgets.picture import Picture
 from tui.widgets.table import Table, TableColumn
 from tui.widgets.tabs import Tabs
+from tui.widgets.words import Words
 
 # Optuna and what draws its trials are imported when the first study is opened, in a thread.
 if TYPE_CHECKING:
@@ -83,12 +83,12 @@ class SearchScreen(TrialActions):
     def compose(self) -> ComposeResult:
         """Tabs, where the study stands, trials, view, keys."""
         yield Tabs(id="search-tabs")
-        yield Static("", id="search-head", markup=False)
+        yield Words("", id="search-head")
         yield Table(id="search-list", empty="looking for studies")
         with Vertical(id="search-below"):
             yield Picture(id="search-picture")
             yield Facts(id="search-details")
-        yield Static("", id="search-words", markup=False)
+        yield Words("", id="search-words")
         yield KeyBar(id="keys")
 
     def on_mount(self) -> None:
@@ -166,8 +166,8 @@ class SearchScreen(TrialActions):
     def _say(self) -> None:
         look = self.seen
         self.query_one(Tabs).show("search", printable(look.name) if look is not None else "")
-        self.query_one("#search-head", Static).update(self._head())
-        line = self.query_one("#search-words", Static)
+        self.query_one("#search-head", Words).update(self._head())
+        line = self.query_one("#search-words", Words)
         line.set_class(bool(self.wrong), "-wrong")
         row = self.current
         said = ""

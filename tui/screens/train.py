@@ -20,6 +20,7 @@ from core import toml
 from core.errors import UserError
 from core.readings import Meter, Reading
 from core.runs.history import History
+from core.usercode_files import changed_at, files_named
 from tui.drawing.chart import View
 from tui.link import Link, Snapshot
 from tui.memory import Memory
@@ -44,6 +45,8 @@ _PACE, _IDLE_PACE, _SHARE = 0.5, 1.0, 0.02
 _READ_EVERY, _REST_AFTER = 2.0, 10.0
 #: Seconds after the last change of the form until data and model are looked at.
 _SETTLE = 0.3
+#: Seconds between two looks at whether the user's files have changed.
+_FILES_EVERY = 1.0
 
 
 class TrainScreen(ExperimentKeys, RunKeys):
@@ -80,6 +83,10 @@ class TrainScreen(ExperimentKeys, RunKeys):
         self.preview = Preview(self._previewed)
         self._meter = Meter(link.root)
         self._settling: Timer | None = None
+        #: What is looked at, or was when something was wrong: experiment, data or model.
+        self._stage = "experiment"
+        #: The user's files that the experiment names or that its code imports, and when they were changed.
+        self._files: dict[Path, float] = {}
         self._wake = asyncio.Event()
         self._pace = _PACE
         self._drawn: tuple[History | None, int, str] = (None, -1, "")
@@ -120,6 +127,7 @@ class TrainScreen(ExperimentKeys, RunKeys):
         self._ask_preview()
         self._watch()
         self._read_machine()
+        self.set_interval(_FILES_EVERY, self._look_at_files)
 
     def on_resize(self, event: Resize) -> None:
         """Arrange the panes anew."""
@@ -271,12 +279,22 @@ class TrainScreen(ExperimentKeys, RunKeys):
         self._ask_preview()
 
     def _ask_preview(self) -> None:
+        self._stage = "experiment"
         try:
-            text = toml.dumps(toml.build(self.form.raw))
+            experiment = toml.build(self.form.raw)
         except UserError as error:
             self._previewed("error", str(error))
             return
-        self.preview.ask(text)
+        self._files = changed_at(files_named(experiment))
+        self.preview.ask(toml.dumps(experiment))
+
+    async def _look_at_files(self) -> None:
+        """A file of the user's that has been mended is looked at again without a key."""
+        if self.app.screen is not self or not self._files:
+            return
+        now = await asyncio.to_thread(changed_at, list(self._files))
+        if now != {path: self._files.get(path) for path in now}:
+            self._ask_preview()
 
     def _previewed(self, part: str, value: Any) -> None:
         if not self.query(ModelTree):  # on the way out the panes go before their screen
@@ -289,9 +307,18 @@ class TrainScreen(ExperimentKeys, RunKeys):
         elif part == "model":
             model.show(value)
             self.query_one(Panes).pane("model").border_subtitle = model.memory_words()
+        elif part == "files":
+            self._files |= changed_at([path for path in map(Path, value) if path not in self._files])
+        elif part == "stage":
+            self._stage = value
         elif part == "error":
             first = value.splitlines()[0] if value else "unknown error"
-            (data if "data" in first.partition(" ")[0] else model).say(value)
+            about_data = self._stage == "experiment" and "data" in first.partition(" ")[0]
+            if self._stage == "data" or about_data:  # without its data nothing is known of the model
+                data.say(value)
+                model.say("the model needs the data")
+            else:
+                model.say(value)
             self.query_one(Panes).pane("model").border_subtitle = ""
             self.notify(first, severity="warning", timeout=6)
 

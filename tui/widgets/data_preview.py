@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.style import Style
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import VerticalScroll
-from textual.widgets import Static
 
+from core.text import printable
 from tui.drawing.bars import bar
+from tui.widgets.words import Words
 
 #: From dark to light, where there are no colours.
 _SHADES = " ░▒▓█"
@@ -33,12 +35,12 @@ class DataPreview(VerticalScroll):
 
     def compose(self) -> ComposeResult:
         """One text."""
-        yield Static(id="data-text", markup=False)
+        yield Words(id="data-text")
 
     def say(self, text: str) -> None:
         """Words instead of data."""
         self._facts = None
-        self.query_one(Static).update(text)
+        self.query_one(Words).update(text)
 
     def show(self, facts: dict[str, Any]) -> None:
         """Show what core.preview tells of the data."""
@@ -51,26 +53,26 @@ class DataPreview(VerticalScroll):
 
     def _draw(self) -> None:
         if self._facts is not None and self.size.width > 4:
-            self.query_one(Static).update(picture(self._facts, self.size.width - 3, not self.app.no_color))
+            self.query_one(Words).update(picture(self._facts, self.size.width - 3, not self.app.no_color))
 
 
 def picture(facts: dict[str, Any], width: int, colour: bool) -> Text:
     """Everything as one text of that width."""
     samples = "  ".join(f"{count:,} {part}" for part, count in facts["samples"].items() if count)
     text = Text(no_wrap=True)
-    text.append(f"{facts['name']}", style="bold")
+    text.append(printable(facts["name"]), style="bold")
     text.append(f"  {facts['task']}\n{samples}\n")
     text.append(f"shape {'×'.join(map(str, facts['input_shape']))}, {facts['outputs']} outputs\n")
-    text.append(f"{', '.join(facts['transforms'])}\nfrom {facts['place']}\n", style="dim")
+    text.append(f"{printable(', '.join(facts['transforms']))}\nfrom {printable(str(facts['place']))}\n", style="dim")
     for warning in facts["warnings"]:
-        text.append(f"{warning}\n", style="italic")
+        text.append(f"{printable(warning)}\n", style="italic")
     if facts["pictures"]:
         text.append("\n")
         _draw_pictures(text, facts["pictures"], facts["labels"], width, colour)
     elif facts["rows"]:
         text.append("\n")
         for row, label in zip(facts["rows"], facts["labels"], strict=False):
-            text.append("".join(f"{v:>8.3g}" for v in row[: max(1, (width - 12) // 8)]) + f"  {label}\n")
+            text.append("".join(f"{v:>8.3g}" for v in row[: max(1, (width - 12) // 8)]) + f"  {printable(label)}\n")
     if facts["counts"]:
         text.append("\n")
         _draw_counts(text, facts["counts"], facts["classes"], width)
@@ -79,9 +81,12 @@ def picture(facts: dict[str, Any], width: int, colour: bool) -> Text:
 
 def _draw_counts(text: Text, counts: list[int], names: list[str], width: int) -> None:
     most = max(counts) or 1
-    longest = min(max(len(n) for n in names), 14)
-    for name, count in list(zip(names, counts, strict=False))[:40]:
-        text.append(f"{name[:14]:<{longest}} {bar(count / most, max(4, min(24, width - longest - 10)))} {count:,}\n")
+    names = [printable(name) for name in names[:40]]
+    longest = min(max(cell_len(n) for n in names), 14)
+    for name, count in zip(names, counts, strict=False):
+        text.append(
+            f"{set_cell_size(name, longest)} {bar(count / most, max(4, min(24, width - longest - 10)))} {count:,}\n"
+        )
     if len(counts) > 40:
         text.append(f"and {len(counts) - 40:,} classes more\n")
 
@@ -104,7 +109,7 @@ def _draw_pictures(text: Text, pictures: dict[str, Any], labels: list[str], widt
                     _append_cell(text, upper, lower, colour)
                 text.append(" ")
             text.append("\n")
-        text.append(" ".join(f"{labels[n][:across]:<{across}}" for n in numbers) + "\n", style="dim")
+        text.append(" ".join(set_cell_size(printable(labels[n]), across) for n in numbers) + "\n", style="dim")
 
 
 def _halved(pixels: bytes, count: int, height: int, width: int) -> bytes:

@@ -10,11 +10,12 @@ from textual.binding import Binding
 from textual.containers import Vertical
 from textual.message import Message
 from textual.suggester import SuggestFromList
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from core.errors import UserError
 from core.fields import Field, show
 from tui.widgets.text_input import TextInput
+from tui.widgets.words import Words
 
 
 class FieldEditor(Vertical):
@@ -52,7 +53,7 @@ class FieldEditor(Vertical):
     def compose(self) -> ComposeResult:
         """The line, and the words below it."""
         yield TextInput(id="field-input", select_on_focus=True)
-        yield Static(id="field-words", markup=False)
+        yield Words(id="field-words")
 
     def open(self, field: Field, text: str | None = None) -> None:
         """Edit a field, beginning with its value or another text."""
@@ -77,13 +78,13 @@ class FieldEditor(Vertical):
         except UserError as error:
             words, wrong = str(error), True
         self.set_class(wrong, "-wrong")
-        self.query_one("#field-words", Static).update(words)
+        self.query_one("#field-words", Words).update(words)
         return not wrong
 
     @property
     def words(self) -> str:
         """What stands below the line."""
-        return str(self.query_one("#field-words", Static).content)
+        return str(self.query_one("#field-words", Words).content)
 
     @on(Input.Changed)
     def changed(self, event: Input.Changed) -> None:

@@ -11,14 +11,16 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.message import Message
-from textual.widgets import Static, Tree
+from textual.widgets import Tree
 from textual.widgets.tree import TreeNode
 
 from core import fields, toml
 from core.errors import UserError
 from core.fields import Field
+from core.text import printable
 from tui.widgets.field_editor import FieldEditor
 from tui.widgets.vim import VimTree, walk
+from tui.widgets.words import Words
 
 
 class _Fields(VimTree):
@@ -80,7 +82,7 @@ class _Fields(VimTree):
             depth, parent = depth + 1, parent.parent
         width = max(self.size.width - 2 * depth - 3, 16)
         name = item.path[-1]
-        value = fields.show(item.value) or ("required" if item.required else "-")
+        value = printable(fields.show(item.value)) or ("required" if item.required else "-")
         searched = self._form.searched.get(item.key)
         if searched is not None:
             value = f"⌕ {searched}"
@@ -142,7 +144,7 @@ class Form(Vertical):
         tree.show_root = False
         tree.guide_depth = 2
         yield tree
-        yield Static(id="form-help", markup=False)
+        yield Words(id="form-help")
         yield FieldEditor(self._check)
 
     @property
@@ -267,7 +269,7 @@ class Form(Vertical):
         event.stop()
         item = event.node.data
         words = f"{item.key}: {item.help} {item.limits}" if isinstance(item, Field) else ""
-        self.query_one("#form-help", Static).update(words)
+        self.query_one("#form-help", Words).update(words)
 
     def on_field_editor_accepted(self, event: FieldEditor.Accepted) -> None:
         """The editor's text is right."""

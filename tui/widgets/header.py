@@ -146,7 +146,7 @@ def _ending(snapshot: Snapshot) -> Text:
         case "failed":
             text.append(" ".join(history.message.split()))
         case "dead":
-            text.append("its process ended without a word; r resumes it from its last checkpoint")
+            text.append("its process ended without a word; r goes on from its last checkpoint, if it has one")
         case "starting":
             text.append("typing goes on meanwhile")
         case "events":

@@ -14,6 +14,8 @@ from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
+from core.text import printable
+
 
 class Lines(Widget):
     """Shows lines; ``set_lines`` changes them."""
@@ -41,6 +43,8 @@ class Lines(Widget):
     def _strip(self, text: Text) -> Strip:
         # Text with an end would render a new line as a segment of its own.
         text.end = ""
+        if not text.plain.isprintable():  # names from outside: one line stays one, and commands no terminal
+            text.plain = printable(text.plain)
         return Strip(text.render(self.app.console))
 
     @property

@@ -10,6 +10,7 @@ from textual.events import Resize
 from textual.widgets import RichLog
 
 from core.runs.history import History
+from core.text import printable_lines
 from tui.drawing.colours import colour
 
 #: Seconds between two times that lines are written while a run goes on: each scrolls the whole pane over the line.
@@ -59,7 +60,7 @@ class Log(RichLog):
     def _styled(self, at: float, level: str, words: str) -> Text:
         text = Text()
         text.append(time.strftime("%H:%M:%S ", time.localtime(at)), style="dim")
-        text.append(words, style=colour(self.app.theme_variables, _STYLES.get(level, "")))
+        text.append(printable_lines(words), style=colour(self.app.theme_variables, _STYLES.get(level, "")))
         return text
 
     def on_resize(self, event: Resize) -> None:

@@ -11,6 +11,7 @@ from textual.binding import Binding
 from textual.message import Message
 from textual.widgets.tree import TreeNode
 
+from core.text import printable
 from tui.drawing.axes import amount
 from tui.widgets.vim import VimTree, walk
 
@@ -91,7 +92,7 @@ class ModelTree(VimTree):
         while parent is not None:
             depth, parent = depth + 1, parent.parent
         width = max(self.size.width - self.guide_depth * depth - 3, 20)
-        name = module["type"] if node is self.root else f"{module['name']} {module['type']}"
+        name = printable(module["type"] if node is self.root else f"{module['name']} {module['type']}")
         shape = "×".join(map(str, module["output_shape"]))
         frozen = module["parameters"] > 0 and module["trainable"] == 0
         partly = 0 < module["trainable"] < module["parameters"]
@@ -104,8 +105,8 @@ class ModelTree(VimTree):
         if width > 58:
             right += f"{adds:>7}{kind}"
         room = max(width - len(right), 6)
-        left = name if len(name) <= room else name[: room - 1] + "…"
-        text = Text(left.ljust(room), style=style, no_wrap=True)
+        text = Text(name, style=style, no_wrap=True)
+        text.truncate(room, overflow="ellipsis", pad=True)
         text.append(right, style=Style(dim=frozen))
         return text
 

@@ -8,6 +8,7 @@ from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from core.runs.queue import Item
+from core.text import printable
 from tui.widgets.vim import LIST_KEYS
 
 
@@ -46,7 +47,9 @@ class QueueList(OptionList):
         if not items:
             self.add_option(Option("nothing waits; a adds the experiment", disabled=True))
             return
-        self.add_options([Option(f"{n}. {i.title}{' (resume)' if i.resume else ''}") for n, i in enumerate(items, 1)])
+        self.add_options(
+            [Option(f"{n}. {printable(i.title)}{' (resume)' if i.resume else ''}") for n, i in enumerate(items, 1)]
+        )
         self.highlighted = min(place or 0, len(items) - 1)
 
     def _current(self) -> int | None:

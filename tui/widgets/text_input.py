@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from rich.text import Text
 from textual.binding import Binding
 from textual.events import Key
 from textual.widgets import Input
+
+from core.text import printable
 
 #: What each editing key does.
 _ACTIONS = {binding.key: binding.action for binding in Binding.make_bindings(Input.BINDINGS)}
@@ -24,6 +27,13 @@ class TextInput(Input):
             event.stop()
             event.prevent_default()
             await self.run_action(action)
+
+    @property
+    def _value(self) -> Text:
+        """The text as it is drawn: what a terminal would obey is replaced; ``value`` keeps it."""
+        text = super()._value
+        text.plain = printable(text.plain)
+        return text
 
     def on_mount(self) -> None:
         """A cursor that blinks would be sent over the line all the time."""
