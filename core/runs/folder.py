@@ -73,7 +73,7 @@ class _Locator:
     def _transforms(self, transforms: Any, key: str) -> tuple[Any, ...]:
         found = []
         for one in transforms:
-            values = {"name": self._code(one.name, key), **one.args()}
+            values = {**one.record(), "name": self._code(one.name, key)}
             if isinstance(values.get("function"), str):
                 values["function"] = self._code(values["function"], key)
             found.append(type(one).model_validate(values))

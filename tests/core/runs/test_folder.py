@@ -118,3 +118,10 @@ def test_what_is_there_wins_over_the_current_folder(tmp_path: Path, monkeypatch:
         UserError, match=r"there is no 'no\.py' in '.*home', where the run was started, nor in '.*here'"
     ):
         located(toml.load(None, ["model.name=no.py:Net"]), home, said.append)
+
+
+def test_a_transform_keeps_what_is_said_of_it(tmp_path: Path) -> None:
+    (tmp_path / "aug.py").write_text("def heavy(x):\n    return x\n")
+    experiment = toml.load(None, ['data.transforms=[{name="aug.py:heavy", train_only=true}]'])
+    (found,) = located(experiment, tmp_path, lambda text: None).data.transforms or ()
+    assert found.record() == {"name": f"{tmp_path}/aug.py:heavy", "train_only": True}
