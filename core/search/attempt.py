@@ -8,7 +8,7 @@ import math
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import optuna
 from optuna.trial import TrialState
@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from core import batch, usercode
 from core.batch import Signals
 from core.errors import UserError
-from core.events import Event, Failed
+from core.events import Event, Failed, LogLine
 from core.experiment import Experiment
 from core.reporters import Reporter
 from core.runs import process
@@ -32,15 +32,20 @@ class Interrupted(Exception):
 
 
 class _Quiet(Reporter):
-    """A trial's line tells how it went."""
+    """A trial's line tells how it went; what is said of the data is the same in each, and told once."""
+
+    _said: ClassVar[set[str]] = set()
 
     def __init__(self, note: Callable[[str], None]) -> None:
         super().__init__()
         self._note = note
 
     def handle(self, event: Event) -> None:
-        if not isinstance(event, Failed):
-            super().handle(event)
+        if isinstance(event, Failed) or (isinstance(event, LogLine) and event.message in self._said):
+            return
+        if isinstance(event, LogLine):
+            self._said.add(event.message)
+        super().handle(event)
 
     def note(self, text: str) -> None:
         """Trials go on by themselves: how, need not be said."""
