@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core import children
+
 if TYPE_CHECKING:
     import torch
 
@@ -182,6 +184,7 @@ def main() -> int:
     with contextlib.suppress(OSError):
         os.nice(5)  # a look must not slow a training
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    children.end_with(os.getppid())  # a look that hangs does not read that stdin has ended
     # What the user's code prints must not get between the answers.
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)

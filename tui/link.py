@@ -64,6 +64,14 @@ def going_on(run: Path) -> str:
     return f"{run.name} has no checkpoint: it begins anew in its directory"
 
 
+def _status(item: Item) -> str | None:
+    """How the run of an item stands; None when it has none that can be read."""
+    try:
+        return read_info(Path(item.run)).status if item.run else None
+    except UserError:
+        return None
+
+
 class Link:
     """Follows one run at a time, and starts what waits. One thread calls ``poll``; the rest may be called from any."""
 
@@ -87,6 +95,8 @@ class Link:
         self._seen = {last.id} if last else set()
         self._cancelled = False
         self._wanted = False
+        #: The last run that was over when it was wished that what waits be trained.
+        self._over: str | None = None
         self._starting = threading.Lock()
         self._wish: Path | None = None
 
@@ -112,14 +122,25 @@ class Link:
 
         Raises UserError when no process can be started.
         """
+        current, last = self.queue.current(), self.queue.last()
+        over = current if current is not None and self._is_over(current) else last
+        self._over = over.id if over else None
         self._wanted = True
         self._start_wanted()
+
+    def _is_over(self, item: Item) -> bool:
+        if item.run == str(self.run) and self._state in OVER:
+            return True
+        return _status(item) in OVER
 
     def _start_wanted(self) -> None:
         with self._starting:  # the screen and the thread that looks both may
             if not self._wanted or self._someone_trains():
                 return
             self._wanted = False
+            last = self.queue.last()
+            if last is not None and last.id != self._over and _status(last) == "stopped":
+                return  # stopped by hand since then: what waits is held, as the process that trained holds it
             if self.queue.waiting():
                 self._process = self.queue.start()
 

@@ -71,7 +71,8 @@ CASES: dict[str, tuple[Make, str]] = {
     "csv without that target": (table("a,b\n1,0\n2,1\n", target="gone"), "gone"),
     "npz without y": (arrays(x=np.zeros((9, 3), "float32")), "y"),
     "NaN in the inputs": (arrays(x=np.full((20, 3), np.nan, "float32"), y=np.arange(20) % 2), "NaN"),
-    "labels below 0": (arrays(x=np.zeros((20, 3), "float32"), y=np.arange(20) % 2 - 1), "labels begin at 0"),
+    "more classes than are told": (
+        lambda folder: {"data": {"name": "iris", "num_classes": 2}}, "data.num_classes = 2, but 'iris' has 3 classes"),
     "images of several sizes": (images, "size"),
     "idx cut off": (idx(gzip.compress(struct.pack(">IIII", 0x803, 60000, 28, 28) + b"\0" * 999)), "ubyte"),
     "idx of zeros": (idx(b"\0" * 64), "ubyte"),

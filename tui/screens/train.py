@@ -231,7 +231,8 @@ class TrainScreen(ExperimentKeys, RunKeys):
 
     def _draw(self, again: bool = False) -> None:
         snapshot = self.snapshot
-        if snapshot is None or not self.is_attached:  # on the way out nothing can be mounted
+        # On the way out nothing can be mounted, and the panes go before the screen does.
+        if snapshot is None or not self.is_attached or not self.query(QueueList):
             return
         self.query_one(Progress).show(snapshot)
         self.query_one(QueueList).show(snapshot.waiting)
