@@ -28,7 +28,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType, TracebackType
 from typing import Any
 
-from core import usercode_places
+from core import usercode_dynamic, usercode_places
 from core.errors import UserCodeError, UserError, did_you_mean
 from core.tracking import writer
 
@@ -122,7 +122,16 @@ def _register(root: Path) -> str:
         sys.modules[name] = package
         if _Finder not in sys.meta_path:
             sys.meta_path.insert(0, _Finder)
+            sys.meta_path.append(_dynamic)
     return name
+
+
+def _place_of(top: str) -> str | None:
+    """Where a module lies that is found nowhere else: the first of the users' projects that has one of that name."""
+    return next((name for name, root in _roots.items() if usercode_places.is_module(root, top)), None)
+
+
+_dynamic = usercode_dynamic.Finder(_PREFIX, _place_of)
 
 
 class _Finder(importlib.abc.MetaPathFinder):
@@ -131,7 +140,8 @@ class _Finder(importlib.abc.MetaPathFinder):
     @classmethod
     def find_spec(cls, fullname, path=None, target=None):
         if not fullname.startswith(_PREFIX):
-            return None
+            # What is in a package that was found by name is no second module of its file.
+            return _dynamic.find_spec(fullname) if "." in fullname else None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path)
         if spec is not None and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
             spec.loader = _Loader(spec.loader.name, spec.loader.path)

@@ -16,23 +16,24 @@ def root_of(top: str, root: Path) -> Path | None:
     to the current one, then among what is installed; a folder without ``__init__.py`` is a package where nothing else
     has the name.
     """
-    if _is_module(root, top):
+    if is_module(root, top):
         return root
     if top in sys.stdlib_module_names:
         return None
     current = Path.cwd()
     above = [folder for folder in root.parents if folder.is_relative_to(current)]
     for folder in above:
-        if _is_module(folder, top):
+        if is_module(folder, top):
             return folder
     if _is_installed(top):
         return None
-    if _is_module(current, top):
+    if is_module(current, top):
         return current
     return next((folder for folder in (root, *above, current) if (folder / top).is_dir()), None)
 
 
-def _is_module(folder: Path, top: str) -> bool:
+def is_module(folder: Path, top: str) -> bool:
+    """Whether a module or a package with ``__init__.py`` of that name lies in the folder."""
     return (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file()
 
 
@@ -42,6 +43,6 @@ def _is_installed(top: str) -> bool:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return top in sys.modules
-    if spec is None or spec.origin is None:
+    if spec is None or spec.origin is None or spec.name != top:  # another name: the user's, met by an import by name
         return False
     return Path(spec.origin).resolve().parent not in _OURS

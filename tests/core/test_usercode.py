@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import textwrap
 from pathlib import Path
@@ -322,3 +323,31 @@ def test_ignite_metrics_and_loss_modules(train: Train, tmp_path: Path) -> None:
                 f"tracking.metrics=['{tmp_path}/half.py:Half']", "trainer.epochs=1")  # fmt: skip
     assert run.status == "done", run.failure
     assert run.of(EpochEnded)[0].val["Half"] == 72
+
+
+def test_modules_imported_by_name_are_those_of_import_statements(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As repositories choose a model: ``importlib.import_module("models." + name)``."""
+    (tmp_path / "zoo_nets").mkdir()
+    (tmp_path / "zoo_nets" / "small.py").write_text("from zoo_nets import base\n\nclass Small(base.Base): ...\n")
+    (tmp_path / "zoo_nets" / "base.py").write_text("class Base: ...\n")
+    (tmp_path / "zoo_nets" / "__init__.py").write_text(
+        "import importlib\n\ndef create(kind): return getattr(importlib.import_module('zoo_nets.' + kind), kind.title())()\n"
+    )
+    (tmp_path / "train.py").write_text(
+        "import importlib\nimport zoo_nets.small\n\n"
+        "def create(): return zoo_nets.create('small')\n"
+        "def same(): return type(create()) is zoo_nets.small.Small\n"
+        "def gone(): importlib.import_module('zoo_nets.large')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    made = usercode.load("zoo_nets:create", "model.name")("small")
+    assert type(made).__name__ == "Small"
+    assert usercode.load("train.py:same", "model.name")()
+    with pytest.raises(ModuleNotFoundError, match=r"zoo_nets\.large"):
+        usercode.load("train.py:gone", "model.name")()
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("zoo_nets_that_nobody_has")
+    spec = usercode.load("zoo_nets:create", "model.name").__globals__["__spec__"]
+    assert spec.name.startswith("_torchdeck_user_")
