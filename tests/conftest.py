@@ -141,3 +141,11 @@ def wait_for(what: Callable[[], Any], timeout: float = 120) -> Any:
             last = error
         time.sleep(0.1)
     raise AssertionError("it did not come") from last
+
+
+@pytest.fixture(autouse=True)
+def _numbers_as_they_are() -> None:
+    """A training in this process flushes denormal numbers in its thread; what comes after it draws them again."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_flush_denormal(False)

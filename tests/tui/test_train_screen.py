@@ -480,7 +480,7 @@ async def test_a_run_whose_process_was_killed_is_told_and_resumed(workbench: Ope
         assert screen.snapshot.pid is not None
         os.kill(screen.snapshot.pid, signal.SIGKILL)
         await until(pilot, lambda: screen.snapshot and screen.snapshot.state == "dead")
-        assert "resumes it" in screen.query_one(Progress).plain[1]
+        assert "r goes on from its last checkpoint" in screen.query_one(Progress).plain[1]
         await pilot.press("r")
         await until(pilot, lambda: screen.snapshot and screen.snapshot.state == "running")
         assert screen.snapshot.run == run
