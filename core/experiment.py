@@ -336,6 +336,11 @@ class Tracking(Section):
     histograms: bool = False
     """Histograms of all parameters in TensorBoard, once an epoch."""
 
+    @property
+    def metric_names(self) -> list[str]:
+        """What the metrics of your own are called."""
+        return [short_name(reference) for reference in self.metrics]
+
 
 class Search(Section):
     """What is searched, and for how long: `torchdeck --batch EXPERIMENT --trials N`."""
@@ -446,7 +451,7 @@ class Experiment(Section):
         entry = self.data.entry()
         task = entry.fact("task") if entry else None
         built_in = tuple(dict.fromkeys(n for t, names in MEASURED.items() for n in names if task in (None, t)))
-        own = [short_name(reference) for reference in self.tracking.metrics]
+        own = self.tracking.metric_names
         for name in own:
             if name in {"loss", *TAKEN, *(MEASURED[task] if task else ())}:
                 raise UserError(f"tracking.metrics: the name {name!r} is taken; call the metric something else.")

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core import children
+from core.usercode_files import changed_at
 
 if TYPE_CHECKING:
     import torch
@@ -168,15 +169,10 @@ def _rows(sample: torch.Tensor) -> list[list[float]] | None:
     return [[round(float(v), 4) for v in row[:8]] for row in sample[:8]]
 
 
-def _imported() -> dict[Path, float]:
-    """The user's files that are imported, and when they were changed."""
-    found = {}
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if name.startswith("_torchdeck_user_") and file:
-            with contextlib.suppress(OSError):
-                found[Path(file)] = Path(file).stat().st_mtime
-    return found
+def _imported() -> list[Path]:
+    """The user's files that are imported."""
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith("_torchdeck_user_")]
+    return [Path(file) for module in modules if (file := getattr(module, "__file__", None))]
 
 
 def main() -> int:
@@ -205,20 +201,13 @@ def main() -> int:
         *lines, rest = rest.split(b"\n")
         if not lines:
             continue
-        if any(_changed(path, at) for path, at in files.items()):
+        if changed_at(files) != files:
             return STALE
         request = json.loads(lines[-1])
         previewer.answer(request["id"], request["experiment"])
-        files = _imported()  # before it is told: the user may edit a file as soon as the answer is there
+        files = changed_at(_imported())  # before it is told: the user may edit a file as soon as the answer is there
         send({"id": request["id"], "files": [str(path) for path in files]})
         send({"id": request["id"], "done": True})
-
-
-def _changed(path: Path, at: float) -> bool:
-    try:
-        return path.stat().st_mtime != at
-    except OSError:
-        return True
 
 
 if __name__ == "__main__":

@@ -53,7 +53,12 @@ class Snapshot:
     @property
     def active(self) -> bool:
         """Whether a run is going on, or about to."""
-        return self.state in ("starting", "running", "paused", "stalled")
+        return self.state == "starting" or self.under_way
+
+    @property
+    def under_way(self) -> bool:
+        """Whether the run takes commands."""
+        return self.state in ("running", "paused", "stalled")
 
 
 def going_on(run: Path) -> str:

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from core import files, usercode
 from core.checkpoints.write import save
-from core.errors import UserError
-from core.models.build import first_line, logits_of
+from core.errors import UserError, first_line
+from core.models.build import logits_of
 
 #: Formats and the suffix of their files.
 FORMATS = {"model": "pth", "torchscript": "ts.pt", "onnx": "onnx",

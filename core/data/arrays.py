@@ -12,7 +12,7 @@ from torch import Tensor
 
 from core.data.source import Arrays, Source, Task, targets_of
 from core.data.tables import label_of, narrowed, sorted_names
-from core.errors import UserError
+from core.errors import UserError, first_line
 
 _INPUTS = ("x_train", "x", "X", "images", "data")
 _TARGETS = ("y_train", "y", "Y", "labels", "target", "targets")
@@ -60,11 +60,11 @@ def read(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise UserError(f"There is no file {name!r}.") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         if "allow_pickle" in reason or "pickled" in reason:
             reason = "it holds Python objects, which are not unpickled; store arrays of numbers"
         raise UserError(
-            f"{name!r} can't be read as {'.npz' if path.suffix == '.npz' else 'an array'}: {reason.rstrip('.')}."
+            f"{name!r} can't be read as {'.npz' if path.suffix == '.npz' else 'an array'}: {reason}."
         ) from None
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core import catalog, devices, usercode
+from core import devices, usercode
 from core.data import samples, transforms
 from core.data.batches import Batch, Feed, FeedOptions, ResidentFeed, evaluation_batch_size, resident_device
 from core.data.loader import LoaderFeed, Reader, default_workers
@@ -131,9 +131,8 @@ def _target_functions(
     steps: list[Callable[[Any], Any]] = []
     one_hot, classes = False, prepared.classes
     for transform in chosen:
-        if catalog.is_user_code(transform.name) or transform.name == "Lambda":
-            reference = transform.args().get("function", transform.name)
-            steps.append(usercode.load(reference, "data.target_transforms"))
+        if transforms.is_own(transform):
+            steps.append(usercode.load(transforms.called(transform), "data.target_transforms"))
         elif classes:
             one_hot = True
         else:

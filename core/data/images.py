@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 
 from core.data.source import Part, Samples, Source
-from core.errors import UserError, count
+from core.errors import UserError, count, first_line
 
 #: What file names of images end with: torchvision's, and what Pillow reads beside them.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
@@ -60,8 +60,7 @@ def decode(file: str | Path | BinaryIO, name: str, mode: str = "RGB") -> Any:
     except UserError:
         raise
     except Exception as error:  # what Pillow's readers raise of damaged files is of every kind
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{name!r} can't be read as an image: {reason.rstrip('.')}.") from None
+        raise UserError(f"{name!r} can't be read as an image: {first_line(error)}.") from None
 
 
 def _deep(picture: Any, kind: str, name: str, channels: int) -> torch.Tensor:

@@ -245,19 +245,14 @@ def _without_random_in_evaluation(chosen: tuple[Transform, ...], source: Source,
             before = [t for t in transforms.evaluation(marked) if t.name != "Normalize"]
             apply = transforms.sample_transform(before)
             step = transforms.sample_transform((transform,))
-            if any(_draws(step, apply(_input(source, index))) for index in some):
+            if any(_draws(step, apply(samples.sample_at(source.train, index, source.place)[0])) for index in some):
                 transform = transform.model_copy(update={"train_only": True})
                 warn(
-                    f"data.transforms: {transform.args().get('function', transform.name)} draws random numbers and is run on "
+                    f"data.transforms: {transforms.called(transform)} draws random numbers and is run on "
                     "training samples only (train_only = false runs it on all)."
                 )
         marked.append(transform)
     return tuple(marked)
-
-
-def _input(source: Source, index: int) -> Any:
-    part = source.train
-    return part.x[index] if isinstance(part, Arrays) else samples.pair(part.dataset[index], source.place)[0]
 
 
 def _draws(step: Callable[[Any], Any], x: Any) -> bool:
@@ -277,7 +272,7 @@ def _refuse_other_forms(source: Source, train_at: Tensor, chosen: tuple[Transfor
         return
     known = [t for t in chosen if t.name != "Normalize"]
     run = [t.model_copy(update={"train_only": False}) if t.train_only else t for t in known]
-    x = _input(source, int(train_at[0]))
+    x, _ = samples.sample_at(source.train, int(train_at[0]), source.place)
     with usercode.user_errors(), seeded(0):
         training, evaluation = (
             transforms.as_tensor(transforms.sample_transform(transforms.evaluation(each))(_copied(x)))
@@ -285,7 +280,7 @@ def _refuse_other_forms(source: Source, train_at: Tensor, chosen: tuple[Transfor
         )
     forms = (training.shape, training.is_floating_point()), (evaluation.shape, evaluation.is_floating_point())
     if forms[0] != forms[1]:
-        name = left_out.args().get("function", left_out.name)
+        name = transforms.called(left_out)
         raise UserError(
             f"data.transforms: {name} is run on training samples only, which with it are {_form(training)} and "
             f"without it {_form(evaluation)}. Set train_only = false in it, or move the part that does not draw random "

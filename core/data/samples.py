@@ -192,10 +192,18 @@ def first_sample(part: Part, reference: str) -> tuple[Any, Any]:
 
     Raises UserError when it isn't a pair.
     """
+    return sample_at(part, 0, reference)
+
+
+def sample_at(part: Part, index: int, reference: str) -> tuple[Any, Any]:
+    """One (input, target) pair, as the data give it.
+
+    Raises UserError when it isn't a pair.
+    """
     if isinstance(part, Arrays):
-        return part.x[0], part.y[0]
+        return part.x[index], part.y[index]
     with usercode.user_errors():
-        item = part.dataset[0]
+        item = part.dataset[index]
     return pair(item, reference)
 
 

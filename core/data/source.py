@@ -110,6 +110,15 @@ class DataInfo:
         """A batch of zeros of the inputs' shape and type."""
         return torch.zeros(count, *self.input_shape, dtype=torch.int64 if self.integer else torch.float32)
 
+    def in_own_unit(self, values: torch.Tensor) -> torch.Tensor:
+        """Outputs or targets [N, ...] in the targets' own unit: in float64 (where the device has it) if they were
+        standardised, else as they are."""
+        if not self.target_mean:
+            return values
+        exact = torch.float32 if values.device.type == "mps" else torch.float64
+        mean, std = (torch.tensor(v, dtype=exact, device=values.device) for v in (self.target_mean, self.target_std))
+        return (values.to(exact).reshape(len(values), -1) * std + mean).reshape(values.shape)
+
 
 def targets_of(values: torch.Tensor, where: str) -> tuple[Task, torch.Tensor]:
     """The task that a target tensor means, and the target: int64 classes, or numbers in float64.

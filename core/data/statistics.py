@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from core import usercode
 from core.data import samples, transforms
 from core.data.seeds import derive
-from core.data.source import Arrays, Part, Source
+from core.data.source import Arrays, Source
 from core.errors import UserError, count
 from core.experiment import Transform
 
@@ -55,6 +54,11 @@ class Moments:
         self._mean = self._mean + away * (n / total)
         self._squares = self._squares + squares + away**2 * (self.count * n / total)
         self.count = total
+
+    @property
+    def squares(self) -> Tensor:
+        """Sum of the squared distances from the mean, of each channel."""
+        return self._squares
 
     def std(self) -> Tensor:
         """Standard deviation (of a sample); 1 for a channel that never changes, which then is only shifted."""
@@ -105,7 +109,7 @@ def _statistics(before: Sequence[Transform], source: Source, train_at: Tensor, s
     found = Moments()
     for index in some.tolist():
         with usercode.user_errors():
-            x = transforms.as_tensor(apply(_sample(part, index)))
+            x = transforms.as_tensor(apply(samples.sample_at(part, index, source.place)[0]))
         x = transforms.to_unit(x) if unit else x
         try:
             # Of images the channels, of a row of numbers each, of a series [time, features] each feature.
@@ -116,10 +120,6 @@ def _statistics(before: Sequence[Transform], source: Source, train_at: Tensor, s
                 "the same number of channels or features in all."
             ) from None
     return found.mean.tolist(), found.std().tolist()
-
-
-def _sample(part: Part, index: int) -> Any:
-    return part.x[index] if isinstance(part, Arrays) else samples.pair(part.dataset[index], "data")[0]
 
 
 def _byte_statistics(x: Tensor, train_at: Tensor, scale: int) -> tuple[list[float], list[float]]:

@@ -87,6 +87,11 @@ def is_own(transform: Transform) -> bool:
     return catalog.is_user_code(transform.name) or transform.name == "Lambda"
 
 
+def called(transform: Transform) -> str:
+    """What a transform is called where it is code of the user's: the reference to it; else its name."""
+    return str(transform.args().get("function", transform.name))
+
+
 def _fact(transform: Transform, name: str) -> bool:
     if catalog.is_user_code(transform.name):
         return False

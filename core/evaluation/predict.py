@@ -193,11 +193,7 @@ def _logits(trained: Trained, x: Tensor, device: torch.device) -> Tensor:
 def _predicted(trained: Trained, names: Sequence[str], logits: Tensor, top: int) -> Iterator[Prediction]:
     info = trained.info
     if info.task == "regression":
-        values = logits.reshape(len(logits), -1).double()
-        if info.target_mean:
-            values = values * torch.tensor(info.target_std, dtype=torch.float64) + torch.tensor(
-                info.target_mean, dtype=torch.float64
-            )
+        values = info.in_own_unit(logits.reshape(len(logits), -1).double())
         for name, row in zip(names, values.tolist(), strict=True):
             yield Prediction(name, row)
         return

@@ -13,7 +13,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from core import catalog, usercode
 from core.data.source import DataInfo
-from core.errors import UserCodeError, UserError, count
+from core.errors import UserCodeError, UserError, count, first_line
 from core.experiment import Model
 from core.models import weights
 from core.models.nets import NETS
@@ -203,12 +203,6 @@ def _check_output(net: nn.Module, info: DataInfo, loss: str | None, name: str, s
             raise UserError(
                 f"model.name = {name!r} returned the shape {list(output.shape)} for a batch of {size}; {expected} is needed."
             )
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, without its full stop."""
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__).rstrip(".")
 
 
 def channels_last_of(model: Model, net: nn.Module, info: DataInfo) -> bool:

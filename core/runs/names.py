@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 #: Words in the names of metrics of which more is better, and of which less is: the field's usual ones.
 _HIGHER = frozenset(
@@ -210,10 +210,13 @@ def known_direction(name: str) -> bool | None:
 def direction_of(name: str, own: Sequence[str] = ()) -> bool | None:
     """Whether more of what is measured is better, as ``known_direction``; of one target's or one class's figure
     (``r2_distance``) as of its metric: the words of a target tell nothing."""
-    if name in own:
-        return known_direction(name)
-    wholes = [m for m in (*own, "mae", "rmse", "r2") if name.startswith(f"{m}_")]
-    return known_direction(max(wholes, key=len) if wholes else name)
+    return known_direction(whole_of(name, (*own, "mae", "rmse", "r2")) or name)
+
+
+def whole_of(name: str, metrics: Iterable[str]) -> str | None:
+    """The metric of which a figure is, or is that of one target or one class (``recall_cat``); None for none of them."""
+    found = [metric for metric in metrics if name == metric or name.startswith(f"{metric}_")]
+    return max(found, key=len, default=None)
 
 
 def higher_is_better(name: str) -> bool:

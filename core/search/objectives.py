@@ -66,9 +66,10 @@ def with_directions(experiment: Experiment) -> Experiment:
 
 
 def _directed(text: str, experiment: Experiment) -> str:
-    own = {names.short_name(reference): reference for reference in experiment.tracking.metrics}
+    tracking = experiment.tracking
+    own = dict(zip(tracking.metric_names, tracking.metrics, strict=True))
     name, higher = names.watched(experiment.trainer.best if text == "auto" else text, list(own))
-    whole = max((n for n in own if name == n or name.startswith(f"{n}_")), key=len, default=None)
+    whole = names.whole_of(name, own)
     if higher is not None or whole is None:
         return text
     import torch
@@ -91,8 +92,7 @@ def _objective(text: str, experiment: Experiment) -> Objective:
             f"search.objectives: {text!r} can't be sought: {why}; name the validation's metric, such as {metric!r}."
         )
     if not direction and name not in (*COSTS, "auto"):
-        own = [names.short_name(reference) for reference in experiment.tracking.metrics]
-        higher = names.direction_of(metric, own)
+        higher = names.direction_of(metric, experiment.tracking.metric_names)
     if name in COSTS and not direction:
         higher = False
     if higher is None:
@@ -108,6 +108,5 @@ def _objective(text: str, experiment: Experiment) -> Objective:
 def _usual(experiment: Experiment) -> tuple[str, bool | None]:
     entry = experiment.data.entry()
     if experiment.trainer.best != "auto":
-        own = [names.short_name(reference) for reference in experiment.tracking.metrics]
-        return names.watched(experiment.trainer.best, own)
+        return names.watched(experiment.trainer.best, experiment.tracking.metric_names)
     return ("accuracy", True) if entry and entry.fact("task") == "classification" else ("loss", False)

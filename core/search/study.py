@@ -181,8 +181,7 @@ class Study:
         raw = self.space.apply(values).model_dump(mode="json", exclude_unset=True)
         first = self.objectives[0]
         if not first.cost and self.experiment.search.function is None:
-            own = [names.short_name(reference) for reference in self.experiment.tracking.metrics]
-            told = names.direction_of(first.name, own) == first.higher
+            told = names.direction_of(first.name, self.experiment.tracking.metric_names) == first.higher
             raw = toml.put(raw, ("trainer", "best"), first.name if told else first.text)
         if number is not None:
             tracking = raw.get("tracking", {})

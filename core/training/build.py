@@ -14,12 +14,12 @@ from core import devices, distributed
 from core.control import Control
 from core.data.load import LoadedData, load
 from core.data.seeds import derive
-from core.errors import UserError, count, did_you_mean
+from core.errors import UserError, count, did_you_mean, first_line
 from core.events import Event
 from core.experiment import Experiment
 from core.models.build import build as build_model
 from core.models.build import channels_last_of
-from core.runs.names import MEASURED, metric, short_name, watched
+from core.runs.names import MEASURED, metric, watched
 from core.tracking import writer
 from core.training import losses
 from core.training.evaluation import Tried, evaluating
@@ -119,7 +119,6 @@ def _try_out(trainer: Trainer, warn: Callable[[str], None]) -> None:
 
     Raises UserError for a loss that can't take the outputs or gives no number, and for what is not measured.
     """
-    from core.models.build import first_line
     from core.training.random import unchanged_random_states
     from core.usercode import user_errors
 
@@ -192,7 +191,7 @@ def _check_sought(trainer: Trainer, tried: Tried) -> None:
     Raises UserError where it is not, or where it is not known whether more of it is better.
     """
     experiment, task = trainer.experiment, trainer.data.info.task
-    own = [short_name(reference) for reference in experiment.tracking.metrics]
+    own = experiment.tracking.metric_names
     taken = next((n for n in own if n in MEASURED[task]), None)
     if taken is not None:
         raise UserError(f"tracking.metrics: the name {taken!r} is taken in {task}; call the metric something else.")

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from core import usercode
 from core.data.batches import Feed
 from core.data.source import DataInfo
-from core.errors import UserError, count
-from core.models.build import first_line, logits_of
+from core.errors import UserError, count, first_line
+from core.models.build import logits_of
+from core.runs.names import whole_of
 from core.training.losses import Loss
 from core.training.metrics import (
     Classification,
@@ -77,7 +78,7 @@ class Evaluator:
                 if not metrics:
                     metrics = self._begin(feed.samples, out, y)
                     counted = next((m for m in metrics if isinstance(m, Classification)), None)
-                own_unit = self._unscaled(out, y)
+                own_unit = self._info.in_own_unit(out), self._info.in_own_unit(y)
                 for metric in metrics:
                     metric.update(*((out, y) if isinstance(metric, LossMetric) else own_unit))
             figures = named([pair for metric in metrics for pair in metric.compute().items()], "tracking.metrics")
@@ -91,8 +92,9 @@ class Evaluator:
 
     def direction(self, name: str) -> bool | None:
         """Whether more of a metric of the user's own is better, where it tells."""
-        of = [m for m in self._user if name == m.name or name.startswith(f"{m.name}_")]
-        return max(of, key=lambda m: len(m.name)).higher_is_better if of else None
+        by_name = {metric.name: metric for metric in self._user}
+        whole = whole_of(name, by_name)
+        return by_name[whole].higher_is_better if whole is not None else None
 
     def fits(self, out: Tensor, y: Tensor) -> bool:
         """Whether the outputs are what the metrics of the task are made of: logits of classes, or numbers like the
@@ -113,7 +115,7 @@ class Evaluator:
         else may need more samples than these: that is told, and the first evaluation decides.
         """
         found, unknown = [("loss", 0.0)], []
-        own_unit = self._unscaled(out, y)
+        own_unit = self._info.in_own_unit(out), self._info.in_own_unit(y)
         with unchanged_random_states(self._device):
             for task in self._of_task(out, y):
                 task.update(*own_unit)
@@ -154,17 +156,6 @@ class Evaluator:
         if gathering:
             metrics.append(gathered)
         return metrics + [metric.begin(gathered, self._info.class_names) for metric in self._user]
-
-    def _unscaled(self, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Predictions and targets in the target's own unit, in float64 where they were standardised."""
-        if not self._info.target_mean:
-            return out, y
-        exact = torch.float32 if out.device.type == "mps" else torch.float64
-        mean, std = (
-            torch.tensor(v, dtype=exact, device=y.device) for v in (self._info.target_mean, self._info.target_std)
-        )
-        shaped = out.to(exact).reshape(len(out), -1) * std + mean
-        return shaped.reshape(out.shape), (y.to(exact).reshape(len(y), -1) * std + mean).reshape(y.shape)
 
 
 def forward(net: nn.Module, x: Tensor, autocast: Callable[[], Any], channels_last: bool, flip: bool) -> Tensor:

@@ -7,9 +7,9 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from core.errors import UserError
+from core.errors import UserError, first_line
 from core.experiment import Model
-from core.models.build import first_line, logits_of
+from core.models.build import logits_of
 from core.training.random import unchanged_random_states
 
 

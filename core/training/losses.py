@@ -120,13 +120,14 @@ def build_loss(
 def _user_loss(experiment: Experiment, device: torch.device) -> Loss:
     reference = str(experiment.loss.name)
     target = usercode.load(reference, "loss.name")
-    if isinstance(target, type):
+    is_class = isinstance(target, type)
+    if is_class:
         target = usercode.call(target, experiment.loss.args, "loss")
     target = usercode.with_writer(target)
     if isinstance(target, nn.Module):
         target = target.to(device)
     module = target
-    if experiment.loss.args and not isinstance(usercode.load(reference, "loss.name"), type):
+    if experiment.loss.args and not is_class:
         target = functools.partial(target, **experiment.loss.args)
     if not callable(target):
         raise UserError(f"loss.name = {reference!r} is not a loss: it can't be called.")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from core import devices, usercode
 from core.data.source import DataInfo
+from core.data.statistics import Moments
 from core.distributed import world
 from core.errors import UserError, count
 from core.runs.names import short_name
@@ -126,25 +127,16 @@ class Regression(Metric):
 
     def __init__(self, info: DataInfo) -> None:
         self._names = info.target_names
-        self._count = 0
         self._sums: Any = None
-        self._moments: Any = None
+        self._targets = Moments()
 
     def update(self, out: Tensor, y: Tensor) -> None:
         """Take a batch of predictions and targets [N] or [N, T] in their own unit."""
         y = y.reshape(len(y), -1).to("cpu", torch.float64)
         error = out.reshape(y.shape).to("cpu", torch.float64) - y
         sums = torch.stack([error.abs().sum(0), (error**2).sum(0)])
-        n, mean = len(y), y.mean(0)
-        squares = ((y - mean) ** 2).sum(0)
-        if self._sums is None:
-            self._count, self._sums, self._moments = n, sums, (mean, squares)
-            return
-        # Chan, Golub and LeVeque 1979: nothing is lost beside a large offset.
-        total, (old, spread) = self._count + n, self._moments
-        away = mean - old
-        self._moments = (old + away * n / total, spread + squares + away**2 * (self._count * n / total))
-        self._sums, self._count = self._sums + sums, total
+        self._sums = sums if self._sums is None else self._sums + sums
+        self._targets.add(y.T)
 
     def compute(self) -> dict[str, float]:
         """The figures. r2 as scikit-learn's r2_score has it: 1 or 0 for a target that never changes, by whether it is
@@ -152,11 +144,11 @@ class Regression(Metric):
         if self._sums is None:
             return {}
         absolute, squared = self._sums
-        spread = self._moments[1]
+        count, spread = self._targets.count, self._targets.squares
         r2 = torch.where(spread > 0, 1 - squared / spread, (squared == 0).double())
-        if self._count < 2:
+        if count < 2:
             r2 = torch.full_like(r2, math.nan)
-        each = {"mae": absolute / self._count, "rmse": (squared / self._count).sqrt(), "r2": r2}
+        each = {"mae": absolute / count, "rmse": (squared / count).sqrt(), "r2": r2}
         figures = {name: float(values.mean()) for name, values in each.items()}
         if 1 < len(r2) <= _TARGETS:
             names = self._names if len(self._names) == len(r2) else tuple(str(i) for i in range(len(r2)))

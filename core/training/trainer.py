@@ -28,7 +28,7 @@ from core.errors import Diverged, TrainingError, UserError
 from core.events import EpochEnded, Evaluated, Event, LogLine, StateChanged, StepSummary
 from core.experiment import Experiment
 from core.models.build import logits_of
-from core.runs.names import short_name, watched
+from core.runs.names import watched
 from core.training import commands
 from core.training.ema import build_ema
 from core.training.evaluation import Evaluator, Report
@@ -407,8 +407,7 @@ class Trainer:
         Raises UserError where neither the name, nor the metric itself, nor the user tells.
         """
         best = self.experiment.trainer.best
-        own = [short_name(reference) for reference in self.experiment.tracking.metrics]
-        higher = watched(self.watched_name if best == "auto" else best, own)[1]
+        higher = watched(self.watched_name if best == "auto" else best, self.experiment.tracking.metric_names)[1]
         if higher is None:
             higher = self.evaluator.direction(self.watched_name)
         if higher is None:

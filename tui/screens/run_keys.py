@@ -40,11 +40,7 @@ class RunKeys(Workplace):
 
     def _send(self, what: Callable[[Control], None], said: str) -> None:
         """Send a command to the run; tell what happened."""
-        if (
-            self.snapshot is None
-            or self.snapshot.state not in ("running", "paused", "stalled")
-            or self.snapshot.run is None
-        ):
+        if self.snapshot is None or not self.snapshot.under_way or self.snapshot.run is None:
             self.notify("No run is going on.", severity="warning", timeout=3)
             return
         try:
@@ -172,7 +168,7 @@ class RunKeys(Workplace):
     async def action_learning_rate(self) -> None:
         """Change the learning rate of the run."""
         summary = self.snapshot.history.summary if self.snapshot else None
-        if summary is None or self.snapshot is None or self.snapshot.state not in ("running", "paused", "stalled"):
+        if summary is None or self.snapshot is None or not self.snapshot.under_way:
             self.notify("No run is going on.", severity="warning", timeout=3)
             return
         text = await self.app.push_screen_wait(Line(
