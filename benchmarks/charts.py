@@ -8,9 +8,9 @@ import time
 import numpy as np
 from textual.app import App, ComposeResult
 
-from core.events import Started, StepSummary
-from core.runs.history import History
-from tui.widgets.charts import Charts
+from torchdeck.core.events import Started, StepSummary
+from torchdeck.core.runs.history import History
+from torchdeck.tui.widgets.charts import Charts
 
 _POINTS = 1_000_000
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from core.checkpoints.read import load_checkpoint
-from core.runs.directory import read_metrics
+from torchdeck.core.checkpoints.read import load_checkpoint
+from torchdeck.core.runs.directory import read_metrics
 
 OPTIONS = ("--set", "trainer.epochs=4000", "--set", "trainer.checkpoint_steps=100", "--set", "model.args.dropout=0.2",
            "--set", "tracking.graph=false", "--set", "tracking.images=false", "--set", "trainer.ema=0.99")  # fmt: skip
@@ -26,7 +26,7 @@ def loop(kills: int = 50) -> bool:
 
         def start(*words: str) -> subprocess.Popen[bytes]:
             return subprocess.Popen(
-                [sys.executable, "-m", "tui", "--batch", "--quiet", "--runs", str(root / "killed"), *words]
+                [sys.executable, "-m", "torchdeck", "--batch", "--quiet", "--runs", str(root / "killed"), *words]
             )
 
         process, run, done, corrupt = start("digits", *OPTIONS), None, 0, 0
@@ -54,7 +54,17 @@ def loop(kills: int = 50) -> bool:
                     print(error)
             process = start("--resume", str(run))
         code = process.wait()
-        whole = [sys.executable, "-m", "tui", "--batch", "--quiet", "--runs", str(root / "whole"), "digits", *OPTIONS]
+        whole = [
+            sys.executable,
+            "-m",
+            "torchdeck",
+            "--batch",
+            "--quiet",
+            "--runs",
+            str(root / "whole"),
+            "digits",
+            *OPTIONS,
+        ]
         subprocess.run(whole, check=True)
         assert run is not None
         a, b = (load_checkpoint(p / "checkpoints" / "last.pt", "kill") for p in (run, next((root / "whole").iterdir())))

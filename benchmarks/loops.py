@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from core import toml
-from core.data.vision import load_idx
-from core.events import StepSummary
-from core.experiment import Experiment
-from core.models.build import wants_channels_last
-from core.training.session import Session
+from torchdeck.core import toml
+from torchdeck.core.data.vision import load_idx
+from torchdeck.core.events import StepSummary
+from torchdeck.core.experiment import Experiment
+from torchdeck.core.models.build import wants_channels_last
+from torchdeck.core.training.session import Session
 
 
 def apart(function: Callable[..., Any], *args: Any) -> Any:
@@ -44,8 +44,8 @@ def experiment(model: str, batch_size: int, steps: int, *more: str) -> Experimen
 
 def net_for(model: str) -> nn.Module:
     """The same model, bare."""
-    from core.data.source import DataInfo
-    from core.models.build import build
+    from torchdeck.core.data.source import DataInfo
+    from torchdeck.core.models.build import build
 
     info = DataInfo("FashionMNIST", "classification", (1, 28, 28), 10, tuple("0123456789"))
     return build(experiment(model, 1, 1).model, info)

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from textual.app import App, ComposeResult
 
-from core.runs.listing import INDEX, RunList
-from core.runs.opened import Opened
-from core.tracking.records import checksums, masked
-from tui.widgets.charts import Charts
+from torchdeck.core.runs.listing import INDEX, RunList
+from torchdeck.core.runs.opened import Opened
+from torchdeck.core.tracking.records import checksums, masked
+from torchdeck.tui.widgets.charts import Charts
 
 _POINTS = 1_000_000
 _RUNS = 10_000
@@ -103,7 +103,7 @@ def listing() -> bool:
         [
             sys.executable,
             "-m",
-            "tui",
+            "torchdeck",
             "--batch",
             "digits",
             "--quiet",
@@ -141,7 +141,7 @@ def listing() -> bool:
     again = time.perf_counter() - began
     began = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", "tui", "runs", "val_acc>2", "--runs", str(root)], check=True, capture_output=True
+        [sys.executable, "-m", "torchdeck", "runs", "val_acc>2", "--runs", str(root)], check=True, capture_output=True
     )
     command = time.perf_counter() - began
     shutil.rmtree(folder)
@@ -152,7 +152,7 @@ def listing() -> bool:
     return good
 
 
-_OURS = "from core.checkpoints.archive import look; from pathlib import Path; count = len(look(Path(path)).tensors)"
+_OURS = "from torchdeck.core.checkpoints.archive import look; from pathlib import Path; count = len(look(Path(path)).tensors)"
 _THEIRS = "import torch; began = time.perf_counter(); count = len(torch.load(path, weights_only=True))"
 _MAPPED = "import torch; began = time.perf_counter(); count = len(torch.load(path, weights_only=True, mmap=True))"
 # getrusage's peak is that of the parent before exec, too: the kernel's own figure of this program is taken.

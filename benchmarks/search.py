@@ -54,7 +54,18 @@ def ours(minutes: float, seed: int, root: Path) -> list[tuple[float, float, int]
     """Seconds, accuracy and trials so far at the end of each epoch of a study."""
     began = time.time()
     with tempfile.TemporaryDirectory() as folder:
-        words = [sys.executable, "-m", "tui", "--batch", "--quiet", "fashion-cnn", "--runs", folder, "--trials", "1000"]
+        words = [
+            sys.executable,
+            "-m",
+            "torchdeck",
+            "--batch",
+            "--quiet",
+            "fashion-cnn",
+            "--runs",
+            folder,
+            "--trials",
+            "1000",
+        ]
         options = {"search.minutes": minutes, "search.seed": seed, "search.name": "study", "trainer.epochs": EPOCHS,
                    "sampler.args.n_startup_trials": 5, "pruner.name": "halving",
                    "pruner.args": "{ min_resource = 1, reduction_factor = 2 }", "trainer.seed": seed}  # fmt: skip
@@ -85,9 +96,9 @@ def by_hand(minutes: float, seed: int, root: Path) -> list[tuple[float, float, i
     from torchvision import datasets
     from torchvision.transforms import ToTensor
 
-    from core import toml
-    from core.data.source import DataInfo
-    from core.models.build import build
+    from torchdeck.core import toml
+    from torchdeck.core.data.source import DataInfo
+    from torchdeck.core.models.build import build
 
     draw = random.Random(seed)
     torch.manual_seed(seed)
@@ -127,7 +138,7 @@ def by_hand(minutes: float, seed: int, root: Path) -> list[tuple[float, float, i
 def overhead(trials: int = 8, seconds: float = 10.0) -> bool:
     """What a trial costs beside its training, as a share of a trial of ten seconds on Fashion-MNIST."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [sys.executable, "-m", "tui", "--batch", "--json", "fashion-mlp", "--runs", folder, "--trials", str(trials),
+        words = [sys.executable, "-m", "torchdeck", "--batch", "--json", "fashion-mlp", "--runs", folder, "--trials", str(trials),
                  "--set", "search.name=study", "--set", "search.space.optimizer.lr=1e-3 .. 1e-2 log", "--set", "pruner.name=none",
                  "--set", "trainer.epochs=4"]  # fmt: skip
         done = subprocess.run(words, check=True, capture_output=True, text=True)
@@ -147,7 +158,7 @@ def digits(trials: int = 30) -> bool:
     """Thirty trials on digits, from the command to its end."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
-        words = [sys.executable, "-m", "tui", "--batch", "--json", "digits", "--runs", folder, "--trials", str(trials),
+        words = [sys.executable, "-m", "torchdeck", "--batch", "--json", "digits", "--runs", folder, "--trials", str(trials),
                  "--set", "search.space.optimizer.lr=1e-4 .. 0.1 log", "--set", "search.space.model.args.widths=16 .. 256 log length 1 .. 3"]  # fmt: skip
         done = subprocess.run(words, check=True, capture_output=True, text=True)
         took = time.monotonic() - began
@@ -161,7 +172,7 @@ def killed(trials: int = 60, kills: int = 25, seed: int = 0) -> bool:
     draw = random.Random(seed)
     dead = 0
     with tempfile.TemporaryDirectory() as folder:
-        words = [sys.executable, "-m", "tui", "--batch", "--quiet", "digits", "--runs", folder, "--trials", str(trials), "--workers", "2",
+        words = [sys.executable, "-m", "torchdeck", "--batch", "--quiet", "digits", "--runs", folder, "--trials", str(trials), "--workers", "2",
                  "--set", "search.name=study", "--set", "trainer.epochs=40", "--set", "search.space.optimizer.lr=1e-4 .. 0.1 log"]  # fmt: skip
         for _ in range(20):
             process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
@@ -178,7 +189,7 @@ def killed(trials: int = 60, kills: int = 25, seed: int = 0) -> bool:
                     process.kill()
             if process.wait() == 0:
                 break
-        from core.search.opening import open_study
+        from torchdeck.core.search.opening import open_study
 
         study = open_study("study", Path(folder))
         found = study.trials()

@@ -13,7 +13,12 @@ def answers(rounds: int = 7) -> bool:
     """Seconds until ``--help``, ``catalog`` and ``runs`` have answered, beside a bare Python."""
     good = True
     with tempfile.TemporaryDirectory() as folder:
-        for words in (("-c", "pass"), ("-m", "tui", "--help"), ("-m", "tui", "catalog"), ("-m", "tui", "runs")):
+        for words in (
+            ("-c", "pass"),
+            ("-m", "torchdeck", "--help"),
+            ("-m", "torchdeck", "catalog"),
+            ("-m", "torchdeck", "runs"),
+        ):
             times = []
             for _ in range(rounds):
                 began = time.perf_counter()

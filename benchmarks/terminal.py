@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-WORKBENCH = [sys.executable, "-P", "-m", "tui"]
+WORKBENCH = [sys.executable, "-P", "-m", "torchdeck"]
 
 
 class Terminal:
@@ -33,7 +33,7 @@ class Terminal:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
         env = {k: v for k, v in os.environ.items() if k != "COLORTERM"}
-        env |= {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(folder / "state")}
+        env |= {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT / "src"), "XDG_STATE_HOME": str(folder / "state")}
         self.process = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, cwd=folder, env=env,
                                         preexec_fn=own_session)  # fmt: skip
         os.close(slave)

@@ -14,11 +14,11 @@ from pathlib import Path
 import psutil
 
 from benchmarks.terminal import WORKBENCH, Terminal, terminal
-from core.events import StepSummary
-from core.runs.door import RemoteControl
-from core.runs.follow import Follower
-from core.runs.listing import list_runs
-from core.runs.process import identity
+from torchdeck.core.events import StepSummary
+from torchdeck.core.runs.door import RemoteControl
+from torchdeck.core.runs.follow import Follower
+from torchdeck.core.runs.listing import list_runs
+from torchdeck.core.runs.process import identity
 
 #: The least that a Textual app can be.
 _BARE = """

@@ -13,11 +13,11 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from core import children
-from core.distributed import world
-from core.events import Finished
-from core.reporters import Reporter
-from core.training.session import Session
+from torchdeck.core import children
+from torchdeck.core.distributed import world
+from torchdeck.core.events import Finished
+from torchdeck.core.reporters import Reporter
+from torchdeck.core.training.session import Session
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
-from core.errors import UserError
+from torchdeck.core.errors import UserError
 
 Name = Literal["pause", "resume", "stop", "prune", "abort", "checkpoint", "evaluate", "set_learning_rate"]
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from core.distributed import world
-from core.errors import UserError
+from torchdeck.core.distributed import world
+from torchdeck.core.errors import UserError
 
 if TYPE_CHECKING:
     import torch

@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from core import devices
-from core.data.roots import DEBIAN_FASHION, roots
-from core.runs.directory import versions
+from torchdeck.core import devices
+from torchdeck.core.data.roots import DEBIAN_FASHION, roots
+from torchdeck.core.runs.directory import versions
 
 
 def examine(runs: Path) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from core import catalog
-from core.errors import UserError, did_you_mean
-from core.runs.names import MEASURED, TAKEN, metric, short_name, watched
-from core.search.dimension import Dimension, space_of
+from torchdeck.core import catalog
+from torchdeck.core.errors import UserError, did_you_mean
+from torchdeck.core.runs.names import MEASURED, TAKEN, metric, short_name, watched
+from torchdeck.core.search.dimension import Dimension, space_of
 
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]

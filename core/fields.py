@@ -16,12 +16,12 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from core import catalog, toml
-from core.errors import UserError
-from core.experiment import Experiment, Picked, Transform
-from core.search import dimension
-from core.search.space import Space
-from core.usercode_scan import parameters_of
+from torchdeck.core import catalog, toml
+from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import Experiment, Picked, Transform
+from torchdeck.core.search import dimension
+from torchdeck.core.search.space import Space
+from torchdeck.core.usercode.scan import parameters_of
 
 #: What most people set; all else is folded away.
 _COMMON = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.experiment import Experiment
+from torchdeck.core.experiment import Experiment
 
 
 def flat(experiment: Experiment) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from core import cuda_visible
+from torchdeck.core import cuda_visible
 
 #: nvmlClocksEventReasons, those that tell of a limit.
 _THROTTLES = {

@@ -1,7 +1,7 @@
 """What an experiment would train on and what it would train, computed in a process of its own.
 
 The workbench must never wait for torch, for a data set that is read, or for the user's own code; and code that was
-edited must be read anew. So this runs as ``python -m core.preview``: each line of stdin is a request
+edited must be read anew. So this runs as ``python -m torchdeck.core.preview``: each line of stdin is a request
 ``{"id": 1, "experiment": "TOML"}``; answers are lines of JSON with the same id, one part each: ``device``, ``data``,
 ``model``, ``error``, before data and model the ``stage`` that begins, ``files`` of the user's that were imported, and
 ``done`` at last. Of several requests that wait only the newest is answered. When the user's
@@ -21,14 +21,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core import children
-from core.usercode_files import changed_at
+from torchdeck.core import children
+from torchdeck.core.usercode import is_users
+from torchdeck.core.usercode.files import changed_at
 
 if TYPE_CHECKING:
     import torch
 
-    from core.data.source import DataInfo
-    from core.experiment import Experiment
+    from torchdeck.core.data.source import DataInfo
+    from torchdeck.core.experiment import Experiment
 
 #: sysexits.h EX_TEMPFAIL: ask again.
 STALE = 75
@@ -55,8 +56,8 @@ class Previewer:
 
     def answer(self, number: int, text: str) -> None:
         """Send all parts for one experiment but the last, which tells that it is done."""
-        from core import toml
-        from core.errors import UserError
+        from torchdeck.core import toml
+        from torchdeck.core.errors import UserError
 
         def send(part: str, value: Any) -> None:
             self._send({"id": number, part: value})
@@ -78,7 +79,7 @@ class Previewer:
     def _load(self, experiment: Experiment) -> _Loaded:
         import torch
 
-        from core.data.load import load
+        from torchdeck.core.data.load import load
 
         options = experiment.trainer
         # The data's preparation depends on what takes them: a loss or model of the user's gets them as they are.
@@ -104,7 +105,7 @@ def _device(experiment: Experiment) -> dict[str, Any]:
     """The device that would be trained on, and why."""
     import torch
 
-    from core import devices
+    from torchdeck.core import devices
 
     chosen = devices.choose(experiment.trainer.device)
     there = devices.available()
@@ -124,8 +125,8 @@ def _device(experiment: Experiment) -> dict[str, Any]:
 
 
 def _model(experiment: Experiment, info: DataInfo, sample: torch.Tensor) -> dict[str, Any]:
-    from core.models.build import build
-    from core.models.summary import summarize
+    from torchdeck.core.models.build import build
+    from torchdeck.core.models.summary import summarize
 
     bare = experiment.model.model_copy(update={"weights": None})  # nothing is downloaded for a look
     net = build(bare, info, experiment.loss.name, sample=sample)
@@ -171,8 +172,8 @@ def _rows(sample: torch.Tensor) -> list[list[float]] | None:
 
 def _imported() -> list[Path]:
     """The user's files that are imported."""
-    modules = [module for name, module in list(sys.modules.items()) if name.startswith("_torchdeck_user_")]
-    return [Path(file) for module in modules if (file := getattr(module, "__file__", None))]
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    return [Path(file) for file in files if file and is_users(file)]
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from core.nvidia import Gpu, Nvidia
+from torchdeck.core.nvidia import Gpu, Nvidia
 
 #: Seconds between two looks at all processes of the machine: there may be thousands.
 _OTHERS_EVERY = 5.0

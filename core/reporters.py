@@ -8,7 +8,7 @@ import sys
 import time
 from typing import IO
 
-from core.events import (
+from torchdeck.core.events import (
     CheckpointWritten,
     EpochEnded,
     Evaluated,
@@ -21,8 +21,8 @@ from core.events import (
     StateChanged,
     StepSummary,
 )
-from core.runs.recorder import to_json
-from core.text import printable_lines
+from torchdeck.core.runs.recorder import to_json
+from torchdeck.core.text import printable_lines
 
 
 class Reporter:

@@ -11,9 +11,9 @@ from typing import Any, get_args
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from core import catalog
-from core.errors import UserError, did_you_mean
-from core.experiment import Experiment, Picked
+from torchdeck.core import catalog
+from torchdeck.core.errors import UserError, did_you_mean
+from torchdeck.core.experiment import Experiment, Picked
 
 #: The sections that describe a search, and nothing of a single training.
 SEARCHING = ("search", "sampler", "pruner")
@@ -21,7 +21,7 @@ SEARCHING = ("search", "sampler", "pruner")
 
 def presets() -> dict[str, Path]:
     """The experiments that ship with torchdeck, by name."""
-    folder = Path(str(resources.files("core") / "presets"))
+    folder = Path(str(resources.files("torchdeck.core") / "presets"))
     return {path.stem: path for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem)}
 
 

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import psutil
 import pytest
 
-from core import toml
-from core.control import Command, Control
-from core.events import Event
-from core.training.session import Session
+from torchdeck.core import toml
+from torchdeck.core.control import Command, Control
+from torchdeck.core.events import Event
+from torchdeck.core.training.session import Session
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# ``python -m pytest`` puts the current folder on the path, where core/ and tui/ would hide those of a test's project.
+sys.path[:] = [folder for folder in sys.path if folder not in ("", str(ROOT))]
 
 #: A run of a second or two.
 QUICK = ("trainer.epochs=2", "tracking.graph=false", "tracking.images=false")
@@ -39,6 +42,18 @@ QUICK = ("trainer.epochs=2", "tracking.graph=false", "tracking.images=false")
 def _state_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What torchdeck remembers of a user is not touched by a test, nor read by it."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture(autouse=True)
+def _projects_of_their_own(tmp_path: Path) -> Iterator[None]:
+    """Each test's project is the first that this process meets: Python keeps one module of a name."""
+    before = list(sys.path)
+    yield
+    sys.path[:] = before
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "")
+        if Path(file).is_relative_to(tmp_path.parent) or Path(file).is_relative_to(ROOT / "examples"):
+            del sys.modules[name]
 
 
 class StopAt(Control):
@@ -107,16 +122,16 @@ def kill_below(folder: Path) -> None:
 def command(*words: str, cwd: Path, timeout: float = 240, env: dict[str, str] | None = None) -> Any:
     """``torchdeck WORDS`` as a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "tui", *words], cwd=cwd, capture_output=True, text=True, timeout=timeout,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}, stdin=subprocess.DEVNULL,
+        [sys.executable, "-m", "torchdeck", *words], cwd=cwd, capture_output=True, text=True, timeout=timeout,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **(env or {})}, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
 
 def start(*words: str, cwd: Path, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
     """``torchdeck WORDS`` started and left running."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tui", *words], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}, stdin=subprocess.DEVNULL, **options,
+        [sys.executable, "-m", "torchdeck", *words], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **(env or {})}, stdin=subprocess.DEVNULL, **options,
     )  # fmt: skip
 
 

@@ -18,13 +18,13 @@ from pathlib import Path
 from conftest import ROOT
 
 #: torchdeck as a user would call it, from wherever.
-COMMAND = [sys.executable, "-P", "-m", "tui"]
+COMMAND = [sys.executable, "-P", "-m", "torchdeck"]
 
 
 def environment(**more: str) -> dict[str, str]:
     """What a login over SSH has: no COLORTERM (it isn't sent)."""
     kept = {k: v for k, v in os.environ.items() if k not in ("COLORTERM", "NO_COLOR", "TMUX", "TERM", "TERM_PROGRAM")}
-    return {**kept, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **more}
+    return {**kept, "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm-256color", **more}
 
 
 def until(what: Callable[[], object], seconds: float = 60.0, told: Callable[[], str] = lambda: "") -> None:

@@ -16,8 +16,8 @@ import pytest
 import torch
 from conftest import ROOT, command, json_lines, start
 
-from core.checkpoints.read import load_checkpoint
-from core.runs.directory import read_info, read_metrics
+from torchdeck.core.checkpoints.read import load_checkpoint
+from torchdeck.core.runs.directory import read_info, read_metrics
 
 ENDLESS = ("--set", "trainer.epochs=100000", "--set", "tracking.graph=false")
 
@@ -157,8 +157,8 @@ def test_a_hang_up_does_not_end_the_training(tmp_path: Path) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(tmp_path)
-        os.environ.update(PYTHONPATH=str(ROOT), TERM="xterm-256color")
-        os.execv(sys.executable, [sys.executable, "-m", "tui", "--batch", *ENDLESS])
+        os.environ.update(PYTHONPATH=str(ROOT / "src"), TERM="xterm-256color")
+        os.execv(sys.executable, [sys.executable, "-m", "torchdeck", "--batch", *ENDLESS])
     run = wait_for_steps(tmp_path, 30)
     shown = os.read(terminal, 100_000)
     assert b"step" in shown
@@ -274,9 +274,9 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(tmp_path: Path, words: tupl
 def test_pythonpath_with_a_core_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "core").mkdir()
     (tmp_path / "core" / "__init__.py").write_text("raise RuntimeError('not ours')\n")
-    done = command("catalog", "loss", cwd=tmp_path, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    done = command("catalog", "loss", cwd=tmp_path, env={"PYTHONPATH": f"{tmp_path}:{ROOT}/src"})
     assert done.returncode == 0, done.stderr
-    script = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; from tui.__main__ import main; main(['catalog', 'loss'])"
+    script = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; from torchdeck.tui.__main__ import main; main(['catalog', 'loss'])"
     again = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert "huber" in again.stdout

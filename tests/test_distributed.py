@@ -13,18 +13,18 @@ import torch
 from conftest import ROOT, json_lines
 from test_batch import only_run, wait_for_steps
 
-from core.checkpoints.read import load_checkpoint
-from core.data.batches import batch_bounds, share_of
-from core.runs.directory import read_info
+from torchdeck.core.checkpoints.read import load_checkpoint
+from torchdeck.core.data.batches import batch_bounds, share_of
+from torchdeck.core.runs.directory import read_info
 
 pytestmark = pytest.mark.alone
 
 
 def torchrun(folder: Path, *words: str) -> subprocess.Popen[str]:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tui"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "torchdeck"]
     return subprocess.Popen(
         [*launch, "--batch", *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}, start_new_session=True,
     )  # fmt: skip
 
 
@@ -44,9 +44,9 @@ def test_two_processes_train_one_run(tmp_path: Path) -> None:
     assert read_info(run).status == "done"
 
     # The same by hand: a step sees two neighbouring batches of the order, and batches left over are left out.
-    from core import toml
-    from core.control import Control
-    from core.training.build import build
+    from torchdeck.core import toml
+    from torchdeck.core.control import Control
+    from torchdeck.core.training.build import build
 
     experiment = toml.build(toml.override(toml.read(run / "experiment.toml"), []))
     built = build(experiment, Control(), lambda event: None)

@@ -19,19 +19,20 @@ def loaded_after(code: str) -> set[str]:
         text=True,
         check=True,
     )
-    return {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
+    names = done.stdout.splitlines()[-1].split()
+    return {name.partition(".")[0] for name in names} | {name for name in names if name.startswith("torchdeck.")}
 
 
 @pytest.mark.parametrize(
     "code",
     [
-        "import core.catalog, core.experiment, core.toml, core.events, core.control, core.usercode, core.files",
-        "import core.toml; core.toml.load('digits')",
-        "import core.batch, core.reporters, core.training.session",
-        "import core.runs.directory, core.runs.listing, core.runs.recorder, core.data.roots",
-        "import core.search.dimension, core.search.space, core.search.objectives, core.catalog.search",
-        "from tui.__main__ import main; main(['catalog'])",
-        "from tui.__main__ import main; main(['runs'])",
+        "import torchdeck.core.catalog, torchdeck.core.experiment, torchdeck.core.toml, torchdeck.core.events, torchdeck.core.control, torchdeck.core.usercode, torchdeck.core.files",
+        "import torchdeck.core.toml; torchdeck.core.toml.load('digits')",
+        "import torchdeck.core.batch, torchdeck.core.reporters, torchdeck.core.training.session",
+        "import torchdeck.core.runs.directory, torchdeck.core.runs.listing, torchdeck.core.runs.recorder, torchdeck.core.data.roots",
+        "import torchdeck.core.search.dimension, torchdeck.core.search.space, torchdeck.core.search.objectives, torchdeck.core.catalog.search",
+        "from torchdeck.tui.__main__ import main; main(['catalog'])",
+        "from torchdeck.tui.__main__ import main; main(['runs'])",
     ],
 )
 def test_nothing_heavy_is_imported_before_training(code: str) -> None:
@@ -39,18 +40,18 @@ def test_nothing_heavy_is_imported_before_training(code: str) -> None:
 
 
 def test_the_workbench_paints_before_anything_heavy_is_imported() -> None:
-    assert not loaded_after("import tui.app") & ({*HEAVY, "pydantic", "psutil"} - {"textual"})
+    assert not loaded_after("import torchdeck.tui.app") & ({*HEAVY, "pydantic", "psutil"} - {"textual"})
 
 
 def test_the_screens_need_no_torch() -> None:
-    loaded = loaded_after("import tui.screens.train, tui.preview")
+    loaded = loaded_after("import torchdeck.tui.screens.train, torchdeck.tui.preview")
     assert not loaded & {"torch", "torchvision", "sklearn", "ignite", "optuna", "tensorboard"}
 
 
 def test_a_study_is_looked_at_without_torch() -> None:
     code = (
-        "import core.search.look, core.search.watch, core.search.report, core.search.start, core.search.workers,"
-        "core.search.importance, tui.screens.search, tui.drawing.study, tui.commands.study"
+        "import torchdeck.core.search.look, torchdeck.core.search.watch, torchdeck.core.search.report, torchdeck.core.search.start, torchdeck.core.search.workers,"
+        "torchdeck.core.search.importance, torchdeck.tui.screens.search, torchdeck.tui.drawing.study, torchdeck.tui.commands.study"
     )
     loaded = loaded_after(code)
     assert "optuna" in loaded
@@ -59,9 +60,9 @@ def test_a_study_is_looked_at_without_torch() -> None:
 
 def test_the_engine_trains_without_the_screen() -> None:
     code = (
-        "import core.training.build, core.training.trainer, core.tracking.tensorboard, core.checkpoints.export,"
-        "core.checkpoints.write, core.models.summary, core.doctor, core.training.memory"
+        "import torchdeck.core.training.build, torchdeck.core.training.trainer, torchdeck.core.tracking.tensorboard, torchdeck.core.checkpoints.export,"
+        "torchdeck.core.checkpoints.write, torchdeck.core.models.summary, torchdeck.core.doctor, torchdeck.core.training.memory"
     )
     loaded = loaded_after(code)
     assert "torch" in loaded
-    assert not loaded & {"textual", "tui", "torchvision"}
+    assert not loaded & {"textual", "torchdeck.tui", "torchvision"}

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from conftest import start, wait_for
 
-from core.runs.directory import read_metrics
+from torchdeck.core.runs.directory import read_metrics
 
 DATA = """\
 import os, time, torch

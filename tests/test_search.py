@@ -20,10 +20,10 @@ import pytest
 from conftest import SPACE, kill_below, start, wait_for
 from optuna.trial import TrialState
 
-from core import toml
-from core.search import opening as studies
-from core.search.study import Study
-from tui.__main__ import main
+from torchdeck.core import toml
+from torchdeck.core.search import opening as studies
+from torchdeck.core.search.study import Study
+from torchdeck.tui.__main__ import main
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def test_a_password_is_kept_nowhere(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a study of four trials."""
-    from core.search.worker import Worker
+    from torchdeck.core.search.worker import Worker
 
     overrides = [word for word in SPACE if word != "--set"]
     experiment = toml.load(

@@ -23,9 +23,9 @@ import pytest
 from conftest import SPACE, command, kill_below, start, wait_for
 from optuna.trial import TrialState
 
-from core.runs.directory import read_metrics
-from core.search import opening as studies
-from core.search.study import Study
+from torchdeck.core.runs.directory import read_metrics
+from torchdeck.core.search import opening as studies
+from torchdeck.core.search.study import Study
 
 
 def epochs_of(run: Path) -> list[int]:

@@ -10,8 +10,8 @@ from typing import Any
 
 from textual.pilot import Pilot
 
-from tui.app import Workbench
-from tui.screens.train import TrainScreen
+from torchdeck.tui.app import Workbench
+from torchdeck.tui.screens.train import TrainScreen
 
 #: A run of a second or two, and one that does not end by itself.
 QUICK: dict[str, Any] = {

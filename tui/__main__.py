@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from core import __version__
-from core.errors import UserError
-from core.text import printable_lines
-from tui.commands import search
-from tui.commands.shared import add_runs, with_roots_apart
-from tui.commands.shared import roots as roots_of
+from torchdeck import __version__
+from torchdeck.core.errors import UserError
+from torchdeck.core.text import printable_lines
+from torchdeck.tui.commands import search
+from torchdeck.tui.commands.shared import add_runs, with_roots_apart
+from torchdeck.tui.commands.shared import roots as roots_of
 
 EXIT_CODES = """exit codes:
   0 done   1 the training failed   2 the input is wrong   130 stopped by Ctrl-C   143 stopped by SIGTERM
@@ -24,7 +24,7 @@ signals (--batch):
   SIGINT   checkpoint, stop; twice: at once      SIGTERM  checkpoint, stop
   SIGUSR1  checkpoint, go on                     SIGHUP   go on without the terminal"""
 
-#: Module of ``tui.commands`` and summary of each verb.
+#: Module of ``torchdeck.tui.commands`` and summary of each verb.
 VERBS = {
     "attach": ("runs", "open the workbench on a run that goes on, or is over"),
     "runs": ("runs", "list, filter and sort runs, also other tools'"),
@@ -81,7 +81,7 @@ def _train(words: list[str]) -> int:
     roots = roots_of(options)
     root = roots[0]
     if options.queue:
-        from core.runs.queue import serve
+        from torchdeck.core.runs.queue import serve
 
         return serve(root)
     if search.wanted(options):
@@ -92,11 +92,11 @@ def _train(words: list[str]) -> int:
         return search.search(options, root)
     if not (options.batch or options.dry_run):
         return _open_workbench(options, roots)
-    from core import toml
+    from torchdeck.core import toml
 
     resume: Path | None = None
     if options.resume:
-        from core.runs.directory import find
+        from torchdeck.core.runs.directory import find
 
         if options.experiment:
             raise UserError("--resume takes the experiment from the run; change it with --set, without naming another.")
@@ -104,18 +104,18 @@ def _train(words: list[str]) -> int:
         experiment = toml.build(toml.override(toml.read(resume / "experiment.toml"), options.overrides), str(resume))
         base = toml.said_base(str(resume / "experiment.toml"), options.overrides)
     else:
-        from core.runs.listing import requeued
+        from torchdeck.core.runs.listing import requeued
 
         source = toml.base_of(options.experiment, options.overrides)
         experiment = toml.load(source, options.overrides)
         base = toml.said_base(source, options.overrides)
         resume = requeued(root, toml.dumps(experiment.to_share()))
     if options.dry_run:
-        from tui.dry_run import show
+        from torchdeck.tui.dry_run import show
 
         return show(experiment, base)
-    from core import batch, reporters
-    from core.training.session import Session
+    from torchdeck.core import batch, reporters
+    from torchdeck.core.training.session import Session
 
     if experiment.search.space and resume is None and not options.quiet:
         print("note: [search.space] is left alone; search it with --trials N", file=sys.stderr)
@@ -125,14 +125,14 @@ def _train(words: list[str]) -> int:
 
 
 def _open_workbench(options: argparse.Namespace, roots: list[Path]) -> int:
-    from tui.app import check_terminal, run
+    from torchdeck.tui.app import check_terminal, run
 
     check_terminal()
     raw: dict[str, Any] | None = None
     if options.resume:
         raise UserError("--resume needs --batch; in the workbench open the run with A and resume it with r.")
     if options.experiment or options.overrides:
-        from core import toml
+        from torchdeck.core import toml
 
         source = toml.base_of(options.experiment, options.overrides)
         toml.load(source, options.overrides)  # raises for what is wrong
@@ -141,7 +141,7 @@ def _open_workbench(options: argparse.Namespace, roots: list[Path]) -> int:
 
 
 def _verb(name: str, words: list[str]) -> int:
-    module = importlib.import_module(f"tui.commands.{VERBS[name][0]}")
+    module = importlib.import_module(f"torchdeck.tui.commands.{VERBS[name][0]}")
     parser = argparse.ArgumentParser(prog=f"torchdeck {name}", description=VERBS[name][1], allow_abbrev=False)
     command: Callable[[argparse.Namespace], int] = getattr(module, name)
     getattr(module, f"{name}_arguments")(parser)
@@ -162,7 +162,7 @@ def main(words: list[str] | None = None) -> int:
             return _verb(words[0], rest)
         code = _train(with_roots_apart(words))
         if own_process and code in (130, 143):  # ended by a signal, which the user's own processes may have had, too
-            children = importlib.import_module("core.children")
+            children = importlib.import_module("torchdeck.core.children")
             children.exit_within(5, code)
         return code
     except UserError as error:

@@ -24,18 +24,18 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.widgets import Static
 
-from core.errors import UserError
-from core.home import private_folder, state_folder
-from core.text import printable, printable_lines
-from tui.keyboard import drop_undecodable
-from tui.memory import Memory
-from tui.thrift import SpansUpdate
+from torchdeck.core.errors import UserError
+from torchdeck.core.home import private_folder, state_folder
+from torchdeck.core.text import printable, printable_lines
+from torchdeck.tui.keyboard import drop_undecodable
+from torchdeck.tui.memory import Memory
+from torchdeck.tui.thrift import SpansUpdate
 
 # What the Train screen needs (pydantic, numpy, a dozen widgets) is imported after the first paint.
 if TYPE_CHECKING:
-    from tui.link import Link
-    from tui.screens.dialogs import Question
-    from tui.screens.train import TrainScreen
+    from torchdeck.tui.link import Link
+    from torchdeck.tui.screens.dialogs import Question
+    from torchdeck.tui.screens.train import TrainScreen
 
 #: Exit codes: ended by SIGHUP or SIGTERM, as a shell tells them; the workbench failed.
 HUNG_UP, TERMINATED, FAILED = 129, 143, 1
@@ -107,13 +107,13 @@ class Workbench(App[int]):
 
     def _open(self) -> None:
         """Open the Train screen."""
-        from tui.link import Link
-        from tui.screens.train import TrainScreen
+        from torchdeck.tui.link import Link
+        from torchdeck.tui.screens.train import TrainScreen
 
         self.link = Link(self._root)
         raw = self._raw if self._raw is not None else self.memory.experiment
         if raw is None:
-            from core import toml
+            from torchdeck.core import toml
 
             raw = toml.read(toml.presets()["digits"])
         screen = TrainScreen(self.link, self.memory, raw)
@@ -186,15 +186,15 @@ class Workbench(App[int]):
         if not self.is_screen_installed(name):
             made: Screen
             if name == "runs":
-                from tui.screens.runs import RunsScreen
+                from torchdeck.tui.screens.runs import RunsScreen
 
                 made = RunsScreen(self.link, self.memory, self.roots)
             elif name == "search":
-                from tui.screens.search import SearchScreen
+                from torchdeck.tui.screens.search import SearchScreen
 
                 made = SearchScreen(self.link, self.memory, self.roots)
             else:
-                from tui.screens.checkpoints import CheckpointsScreen
+                from torchdeck.tui.screens.checkpoints import CheckpointsScreen
 
                 made = CheckpointsScreen(self.link, self.memory, self.roots)
             self.install_screen(made, name)
@@ -218,7 +218,7 @@ class Workbench(App[int]):
 
     def action_help(self) -> None:
         """The keys of where you are."""
-        from tui.screens.help import Help
+        from torchdeck.tui.screens.help import Help
 
         groups: list[tuple[str, list[Binding]]] = []
         for node, _ in self.screen._modal_binding_chain:
@@ -313,7 +313,7 @@ class Workbench(App[int]):
     @work
     async def action_quit(self) -> None:  # type: ignore[override]
         """Leave; when a run goes on, ask what becomes of it."""
-        from tui.screens.dialogs import Answer, Question
+        from torchdeck.tui.screens.dialogs import Answer, Question
 
         snapshot = self.train.snapshot if self.is_screen_installed("train") else None
         if snapshot is None or not snapshot.active:

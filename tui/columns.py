@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.errors import UserError, did_you_mean
-from core.reporters import duration, number
-from core.runs.names import metric
-from core.runs.rows import FIELDS, Row
-from core.text import printable
-from tui.drawing.bars import sparkline
+from torchdeck.core.errors import UserError, did_you_mean
+from torchdeck.core.reporters import duration, number
+from torchdeck.core.runs.names import metric
+from torchdeck.core.runs.rows import FIELDS, Row
+from torchdeck.core.text import printable
+from torchdeck.tui.drawing.bars import sparkline
 
 #: A sign for each status: it tells it without colour.
 SIGNS = {"running": "●", "done": "✓", "pruned": "✂", "stopped": "■", "failed": "✗", "dead": "✗", "events": "≈"}

@@ -8,20 +8,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from core import toml
-from core.experiment import Experiment
-from core.text import printable, printable_lines
-from tui.columns import size
+from torchdeck.core import toml
+from torchdeck.core.experiment import Experiment
+from torchdeck.core.text import printable, printable_lines
+from torchdeck.tui.columns import size
 
 if TYPE_CHECKING:
-    from core.models.summary import Node
+    from torchdeck.core.models.summary import Node
 
 
 def show(experiment: Experiment, base: str) -> int:
     """Print what would be trained; nothing is written. ``base``: what the experiment was made from."""
-    from core.control import Control
-    from core.models.summary import summarize
-    from core.training.build import build
+    from torchdeck.core.control import Control
+    from torchdeck.core.models.summary import summarize
+    from torchdeck.core.training.build import build
 
     notes: list[str] = []
     built = build(experiment, Control(), lambda event: None, notes.append)

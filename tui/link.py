@@ -12,17 +12,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.checkpoints.names import LAST, generations
-from core.control import Control
-from core.errors import UserError
-from core.runs.directory import RunInfo, read_info
-from core.runs.door import RemoteControl
-from core.runs.follow import Follower, Output
-from core.runs.history import History
-from core.runs.live import live_runs
-from core.runs.opened import Opened
-from core.runs.queue import Item, Queue
-from core.tracking.files import parts_of
+from torchdeck.core.checkpoints.names import LAST, generations
+from torchdeck.core.control import Control
+from torchdeck.core.errors import UserError
+from torchdeck.core.runs.directory import RunInfo, read_info
+from torchdeck.core.runs.door import RemoteControl
+from torchdeck.core.runs.follow import Follower, Output
+from torchdeck.core.runs.history import History
+from torchdeck.core.runs.live import live_runs
+from torchdeck.core.runs.opened import Opened
+from torchdeck.core.runs.queue import Item, Queue
+from torchdeck.core.tracking.files import parts_of
 
 #: Seconds between two looks at whether the run's process still lives.
 _ALIVE_EVERY = 2.0

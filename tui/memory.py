@@ -7,11 +7,11 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from core import files
-from core.home import private_folder, state_folder
+from torchdeck.core import files
+from torchdeck.core.home import private_folder, state_folder
 
 if TYPE_CHECKING:
-    from tui.drawing.chart import View
+    from torchdeck.tui.drawing.chart import View
 
 
 @dataclass

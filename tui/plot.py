@@ -14,13 +14,13 @@ from rich.style import Style
 from rich.text import Text
 from textual.strip import Strip
 
-from core import files
-from core.errors import UserError, did_you_mean
-from core.runs.labels import read as labels_of
-from core.runs.names import metric
-from core.runs.opened import histories
-from core.text import printable
-from tui.drawing.chart import Painter, Scalar, Source, View, curves_of, overlaid, scalars, titled
+from torchdeck.core import files
+from torchdeck.core.errors import UserError, did_you_mean
+from torchdeck.core.runs.labels import read as labels_of
+from torchdeck.core.runs.names import metric
+from torchdeck.core.runs.opened import histories
+from torchdeck.core.text import printable
+from torchdeck.tui.drawing.chart import Painter, Scalar, Source, View, curves_of, overlaid, scalars, titled
 
 _COLOURS = {
     "axis": "bright_black", "raw": "bright_black", "title": "bold", "cursor": "bold", "odd": "bold red",

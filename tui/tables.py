@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len, set_cell_size
 
-from core.text import printable
+from torchdeck.core.text import printable
 
 #: Between two columns.
 _GAP = "  "

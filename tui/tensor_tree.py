@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from core.checkpoints.tensors import StoredTensor
+from torchdeck.core.checkpoints.tensors import StoredTensor
 
 
 @dataclass

@@ -6,15 +6,15 @@
 
 from __future__ import annotations
 
-from core.catalog.data import DATA
-from core.catalog.entries import Entry, Param
-from core.catalog.losses import LOSSES
-from core.catalog.models import MODELS
-from core.catalog.optimizers import OPTIMIZERS
-from core.catalog.schedules import SCHEDULES
-from core.catalog.search import PRUNERS, SAMPLERS
-from core.catalog.transforms import TARGET_TRANSFORMS, TRANSFORMS
-from core.errors import UserError, did_you_mean
+from torchdeck.core.catalog.data import DATA
+from torchdeck.core.catalog.entries import Entry, Param
+from torchdeck.core.catalog.losses import LOSSES
+from torchdeck.core.catalog.models import MODELS
+from torchdeck.core.catalog.optimizers import OPTIMIZERS
+from torchdeck.core.catalog.schedules import SCHEDULES
+from torchdeck.core.catalog.search import PRUNERS, SAMPLERS
+from torchdeck.core.catalog.transforms import TARGET_TRANSFORMS, TRANSFORMS
+from torchdeck.core.errors import UserError, did_you_mean
 
 __all__ = ["KINDS", "Entry", "Param", "entries", "find", "is_user_code"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.catalog.entries import Entry, Param
+from torchdeck.core.catalog.entries import Entry, Param
 
 
 def _embedded(name: str, summary: str, task: str = "classification") -> Entry:

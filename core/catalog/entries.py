@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from core.errors import UserError, did_you_mean
+from torchdeck.core.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.catalog.entries import Entry, Param
+from torchdeck.core.catalog.entries import Entry, Param
 
 _WEIGHTS = Param("class_weights", "any", None, "a weight per class, or 'balanced' for the inverse of its share")
 

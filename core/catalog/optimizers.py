@@ -7,7 +7,7 @@ SparseAdam (needs sparse gradients) are left out.
 
 from __future__ import annotations
 
-from core.catalog.entries import Entry, Param
+from torchdeck.core.catalog.entries import Entry, Param
 
 _EPS = Param("eps", "float", 1e-8, "added to the denominator", low=0)
 _BETAS = Param("betas", "floats", (0.9, 0.999), "decay of the running averages", low=0, high=0.999999)

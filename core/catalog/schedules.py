@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.catalog.entries import Entry, Param
+from torchdeck.core.catalog.entries import Entry, Param
 
 _WARMUP = Param("warmup", "float", 0.0, "share of all steps in which the learning rate rises from near zero",
                 low=0, high=0.99)  # fmt: skip

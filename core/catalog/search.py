@@ -6,7 +6,7 @@ Left out: parameters that take a function or an object, and those that Optuna ha
 
 from __future__ import annotations
 
-from core.catalog.entries import Entry, Param
+from torchdeck.core.catalog.entries import Entry, Param
 
 _STARTUP = Param("n_startup_trials", "int", 10, "random trials before it begins", low=0)
 _POPULATION = Param("population_size", "int", 50, "trials of a generation", low=2)

@@ -6,7 +6,7 @@ it is used in training only; others run sample by sample in the DataLoader.
 
 from __future__ import annotations
 
-from core.catalog.entries import Entry, Param
+from torchdeck.core.catalog.entries import Entry, Param
 
 
 def _entry(name: str, summary: str, *params: Param, batch: bool = False, random: bool = False) -> Entry:

@@ -14,11 +14,11 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from core.checkpoints.other_files import HEADER, npy_calls, npy_header, npy_in_zip, safetensors
-from core.checkpoints.pickles import Unreadable, brief
-from core.checkpoints.stored import Stored
-from core.checkpoints.torch_files import torch_legacy, torch_zip
-from core.errors import UserError
+from torchdeck.core.checkpoints.other_files import HEADER, npy_calls, npy_header, npy_in_zip, safetensors
+from torchdeck.core.checkpoints.pickles import Unreadable, brief
+from torchdeck.core.checkpoints.stored import Stored
+from torchdeck.core.checkpoints.torch_files import torch_legacy, torch_zip
+from torchdeck.core.errors import UserError
 
 #: File names that may hold weights.
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pt2", ".npz", ".npy", ".pkl", ".pickle", ".th", ".tar",

@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from core.checkpoints.tensors import StoredTensor, distance
-from core.errors import UserError
+from torchdeck.core.checkpoints.tensors import StoredTensor, distance
+from torchdeck.core.errors import UserError
 
 Shape = tuple[int, ...]
 

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core import files, usercode
-from core.checkpoints.write import save
-from core.errors import UserError, first_line
-from core.models.build import logits_of
+from torchdeck.core import files
+from torchdeck.core.checkpoints.write import save
+from torchdeck.core.errors import UserError, first_line
+from torchdeck.core.models.build import logits_of
 
 #: Formats and the suffix of their files.
 FORMATS = {"model": "pth", "torchscript": "ts.pt", "onnx": "onnx",
@@ -76,10 +76,9 @@ def compare(net: nn.Module, run: Run, samples: Tensor, classes: bool = True) -> 
 def _model(net: nn.Module, samples: Tensor) -> tuple[bytes, Run]:
     buffer = io.BytesIO()
     try:
-        with usercode.plain_names():
-            save(net, buffer)
-            # It is our own pickle of a moment ago, and nobody else's.
-            return buffer.getvalue(), torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)
+        save(net, buffer)
+        # It is our own pickle of a moment ago, and nobody else's.
+        return buffer.getvalue(), torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise UserError(f"The model can't be pickled ({first_line(error)}); export its state_dict.") from None
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.checkpoints.names import BEST, LAST
+from torchdeck.core.checkpoints.names import BEST, LAST
 
 #: Suffixes that mean weights; of others (.bin, .pkl, .npz) most files are something else, and they are opened by name.
 _SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".pt2")

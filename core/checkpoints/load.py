@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core import files
-from core.checkpoints.archive import look
-from core.checkpoints.stored import Stored
-from core.checkpoints.tensors import StoredTensor
-from core.errors import UserError
+from torchdeck.core import files
+from torchdeck.core.checkpoints.archive import look
+from torchdeck.core.checkpoints.stored import Stored
+from torchdeck.core.checkpoints.tensors import StoredTensor
+from torchdeck.core.errors import UserError
 
 
 def weights(path: Path, where: str) -> dict[str, Tensor]:
@@ -111,7 +111,7 @@ def save(state: dict[str, Tensor], output: Path, safetensors: bool | None = None
                 file.write(to_safetensors({n: t.contiguous().clone() for n, t in state.items()},
                                           {"format": "pt", **(metadata or {})}))  # fmt: skip
             else:
-                from core.checkpoints.write import save as to_torch
+                from torchdeck.core.checkpoints.write import save as to_torch
 
                 to_torch(state, file)
     except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from core.errors import UserError
+from torchdeck.core.errors import UserError
 
 LAST, BEST = "last.pt", "best.pt"
 _STEP = re.compile(r"step-(\d+)\.pt")

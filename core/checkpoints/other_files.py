@@ -13,11 +13,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from core.checkpoints.pickles import DTYPES, Unreadable
-from core.checkpoints.stored import Stored, shape_of, word
-from core.checkpoints.tensors import StoredTensor
-from core.checkpoints.torch_files import start_of
-from core.text import printable
+from torchdeck.core.checkpoints.pickles import DTYPES, Unreadable
+from torchdeck.core.checkpoints.stored import Stored, shape_of, word
+from torchdeck.core.checkpoints.tensors import StoredTensor
+from torchdeck.core.checkpoints.torch_files import start_of
+from torchdeck.core.text import printable
 
 #: Bytes of a safetensors header, at most (the format's own limit).
 HEADER = 100_000_000

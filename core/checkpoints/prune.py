@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.checkpoints.names import BEST, LAST, generations, step_of
-from core.errors import UserError
-from core.runs.directory import locked, read_info, read_metrics
+from torchdeck.core.checkpoints.names import BEST, LAST, generations, step_of
+from torchdeck.core.errors import UserError
+from torchdeck.core.runs.directory import locked, read_info, read_metrics
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.checkpoints import load
-from core.checkpoints.archive import look
-from core.checkpoints.stored import PREFIXES
-from core.errors import UserError
+from torchdeck.core.checkpoints import load
+from torchdeck.core.checkpoints.archive import look
+from torchdeck.core.checkpoints.stored import PREFIXES
+from torchdeck.core.errors import UserError
 
 #: Version of the checkpoint's layout; a reader refuses a later one.
 VERSION = 1
@@ -85,7 +85,7 @@ def _broken_part(path: Path) -> str | None:
 
 
 def load_weights(path: Path, where: str) -> dict[str, Tensor]:
-    """The state_dict in a file of any kind (``core.checkpoints.archive``), prefixes of wrappers taken off.
+    """The state_dict in a file of any kind (``torchdeck.core.checkpoints.archive``), prefixes of wrappers taken off.
 
     The pickle in it is read and not run, so that files that ``weights_only=True`` rejects can be used, too.
 

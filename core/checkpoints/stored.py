@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from core.checkpoints.pickles import brief
-from core.checkpoints.tensors import StoredTensor
-from core.errors import UserError
-from core.text import printable
+from torchdeck.core.checkpoints.pickles import brief
+from torchdeck.core.checkpoints.tensors import StoredTensor
+from torchdeck.core.errors import UserError
+from torchdeck.core.text import printable
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.checkpoints.pickles import DTYPES
-from core.errors import UserError
+from torchdeck.core.checkpoints.pickles import DTYPES
+from torchdeck.core.errors import UserError
 
 #: Elements that are looked at in one go.
 _PART = 1 << 21

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from core.checkpoints import pickles
-from core.checkpoints.pickles import DTYPES, Call, Global, Persistent, Pickle, Unreadable, brief, walk
-from core.checkpoints.stored import Stored, shape_of, word
-from core.checkpoints.tensors import StoredTensor
-from core.text import printable
+from torchdeck.core.checkpoints import pickles
+from torchdeck.core.checkpoints.pickles import DTYPES, Call, Global, Persistent, Pickle, Unreadable, brief, walk
+from torchdeck.core.checkpoints.stored import Stored, shape_of, word
+from torchdeck.core.checkpoints.tensors import StoredTensor
+from torchdeck.core.text import printable
 
 #: Bytes of a pickle that are read at most.
 _PICKLE = 128 << 20

@@ -12,11 +12,11 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from core import files
-from core.checkpoints.names import BEST, LAST, generations, step_of
-from core.checkpoints.read import load_checkpoint
-from core.errors import UserError
-from core.events import CheckpointWritten, Event
+from torchdeck.core import files
+from torchdeck.core.checkpoints.names import BEST, LAST, generations, step_of
+from torchdeck.core.checkpoints.read import load_checkpoint
+from torchdeck.core.errors import UserError
+from torchdeck.core.events import CheckpointWritten, Event
 
 
 def snapshot(value: Any) -> Any:

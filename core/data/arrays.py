@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.data.source import Arrays, Source, Task, targets_of
-from core.data.tables import label_of, narrowed, sorted_names
-from core.errors import UserError, first_line
+from torchdeck.core.data.source import Arrays, Source, Task, targets_of
+from torchdeck.core.data.tables import label_of, narrowed, sorted_names
+from torchdeck.core.errors import UserError, first_line
 
 _INPUTS = ("x_train", "x", "X", "images", "data")
 _TARGETS = ("y_train", "y", "Y", "labels", "target", "targets")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.data.seeds import derive
-from core.data.source import Arrays
-from core.data.transforms import BatchOp
+from torchdeck.core.data.seeds import derive
+from torchdeck.core.data.source import Arrays
+from torchdeck.core.data.transforms import BatchOp
 
 Batch = tuple[Tensor, Tensor]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from core.data.source import Arrays, DataInfo, Part, Source
-from core.data.tables import label_of
-from core.errors import UserError, count
-from core.experiment import Data
+from torchdeck.core.data.source import Arrays, DataInfo, Part, Source
+from torchdeck.core.data.tables import label_of
+from torchdeck.core.errors import UserError, count
+from torchdeck.core.experiment import Data
 
 
 def class_names(source: Source, data: Data) -> tuple[str, ...]:

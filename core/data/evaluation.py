@@ -9,18 +9,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core import usercode
-from core.data import samples, transforms
-from core.data.batches import Batch, Feed
-from core.data.classes import check, class_names, order_of_classes
-from core.data.feeds import FeedMaker, Preparation
-from core.data.fingerprint import fingerprint
-from core.data.load import load_source
-from core.data.source import DataInfo, Part, Source
-from core.data.split import split
-from core.data.statistics import measure
-from core.errors import UserCodeError, UserError
-from core.experiment import Data, Experiment, Transform
+from torchdeck.core import usercode
+from torchdeck.core.data import samples, transforms
+from torchdeck.core.data.batches import Batch, Feed
+from torchdeck.core.data.classes import check, class_names, order_of_classes
+from torchdeck.core.data.feeds import FeedMaker, Preparation
+from torchdeck.core.data.fingerprint import fingerprint
+from torchdeck.core.data.load import load_source
+from torchdeck.core.data.source import DataInfo, Part, Source
+from torchdeck.core.data.split import split
+from torchdeck.core.data.statistics import measure
+from torchdeck.core.errors import UserCodeError, UserError
+from torchdeck.core.experiment import Data, Experiment, Transform
 
 #: Parameters of data sets that are paths.
 _PATHS = ("path", "test_path")

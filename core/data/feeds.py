@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core import devices, usercode
-from core.data import samples, transforms
-from core.data.batches import Batch, Feed, FeedOptions, ResidentFeed, evaluation_batch_size, resident_device
-from core.data.loader import LoaderFeed, Reader, default_workers
-from core.data.source import Arrays, Part
-from core.distributed import world
-from core.errors import UserError
-from core.experiment import Experiment, Transform
+from torchdeck.core import devices, usercode
+from torchdeck.core.data import samples, transforms
+from torchdeck.core.data.batches import Batch, Feed, FeedOptions, ResidentFeed, evaluation_batch_size, resident_device
+from torchdeck.core.data.loader import LoaderFeed, Reader, default_workers
+from torchdeck.core.data.source import Arrays, Part
+from torchdeck.core.distributed import world
+from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import Experiment, Transform
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from core import usercode
-from core.data.probe import equal, seeded, states
-from core.data.source import Arrays, Part, Source
+from torchdeck.core import usercode
+from torchdeck.core.data.probe import equal, seeded, states
+from torchdeck.core.data.source import Arrays, Part, Source
 
 #: Bytes of an array that are looked at (all rows, or some of them), and files whose size is.
 _BYTES, _FILES = 2**24, 10_000

@@ -14,8 +14,8 @@ import torch
 from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 
-from core.data.source import Part, Samples, Source
-from core.errors import UserError, count, first_line
+from torchdeck.core.data.source import Part, Samples, Source
+from torchdeck.core.errors import UserError, count, first_line
 
 #: What file names of images end with: torchvision's, and what Pillow reads beside them.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")

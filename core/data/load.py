@@ -11,19 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core import usercode
-from core.data import samples, tables, transforms, vision
-from core.data.batches import Feed
-from core.data.classes import check, class_names
-from core.data.feeds import FeedMaker, Preparation
-from core.data.fingerprint import fingerprint
-from core.data.probe import is_random, seeded
-from core.data.source import Arrays, DataInfo, Source
-from core.data.split import split
-from core.data.statistics import measure, moments, tell_collapsed
-from core.distributed import world
-from core.errors import UserError, count
-from core.experiment import Data, Experiment, Transform
+from torchdeck.core import usercode
+from torchdeck.core.data import samples, tables, transforms, vision
+from torchdeck.core.data.batches import Feed
+from torchdeck.core.data.classes import check, class_names
+from torchdeck.core.data.feeds import FeedMaker, Preparation
+from torchdeck.core.data.fingerprint import fingerprint
+from torchdeck.core.data.probe import is_random, seeded
+from torchdeck.core.data.source import Arrays, DataInfo, Source
+from torchdeck.core.data.split import split
+from torchdeck.core.data.statistics import measure, moments, tell_collapsed
+from torchdeck.core.distributed import world
+from torchdeck.core.errors import UserError, count
+from torchdeck.core.experiment import Data, Experiment, Transform
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _read_source(data: Data, mode: str) -> Source:
         case "torchvision":
             return vision.load_torchvision(entry.name, data.root, data.download)
         case "folder":
-            from core.data import images
+            from torchdeck.core.data import images
 
             return images.load_folder(args["path"], mode)
         case "fake":
@@ -106,7 +106,7 @@ def _read_source(data: Data, mode: str) -> Source:
         case "table":
             return tables.load_table(args["path"], args["target"], args["features"], args["test_path"], args["task"])
         case "npz":
-            from core.data import arrays
+            from torchdeck.core.data import arrays
 
             return arrays.load_npz(args["path"], args["x"], args["y"], args["task"], data.num_classes)
     raise AssertionError(entry)

@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from core import children, usercode
-from core.data.batches import Batch, Feed, FeedOptions, moved
-from core.data.probe import seeded
-from core.data.samples import pair
-from core.data.seeds import derive
-from core.data.source import Samples
-from core.data.transforms import as_tensor, to_unit
-from core.errors import TrainingError, UserCodeError, UserError
+from torchdeck.core import children, usercode
+from torchdeck.core.data.batches import Batch, Feed, FeedOptions, moved
+from torchdeck.core.data.probe import seeded
+from torchdeck.core.data.samples import pair
+from torchdeck.core.data.seeds import derive
+from torchdeck.core.data.source import Samples
+from torchdeck.core.data.transforms import as_tensor, to_unit
+from torchdeck.core.errors import TrainingError, UserCodeError, UserError
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class LoaderFeed(Feed):
         self._warn = warn
         self._keys = _Keys([])
         self._loader: DataLoader = DataLoader(
-            _PortableReader(reader) if workers else reader,
+            reader,
             batch_sampler=self._keys,
             num_workers=workers,
             collate_fn=functools.partial(collate, name=reader.name),
@@ -211,7 +211,8 @@ class LoaderFeed(Feed):
 
     def _start(self) -> Any:
         try:
-            with children.shielded():
+            # Workers are told the command line of this process at their start, and import the user's code with it.
+            with children.shielded(), usercode.own_arguments(""):
                 return iter(self._loader)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise UserError(
@@ -310,19 +311,6 @@ def _start_worker(trainer: int, number: int) -> None:
     children.leave_to_parent()
     children.end_with(trainer)
     torch.set_num_threads(1)
-
-
-class _PortableReader(Dataset):
-    """The reader in a form that a new process can unpickle though the user's modules can't be imported there."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = usercode.Portable(reader)
-
-    def __len__(self) -> int:
-        return len(self._reader.value)
-
-    def __getitem__(self, key: tuple[int, int]) -> Item | Failure:
-        return self._reader.value[key]
 
 
 def default_workers(device: torch.device, cores: int) -> int:

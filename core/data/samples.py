@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
-from core import usercode
-from core.data.probe import equal, is_random, seeded
-from core.data.source import Arrays, Part, Samples, Source, Task, targets_of
-from core.data.tables import label_of, narrowed, sorted_names
-from core.errors import UserCodeError, UserError
+from torchdeck.core import usercode
+from torchdeck.core.data.probe import equal, is_random, seeded
+from torchdeck.core.data.source import Arrays, Part, Samples, Source, Task, targets_of
+from torchdeck.core.data.tables import label_of, narrowed, sorted_names
+from torchdeck.core.errors import UserCodeError, UserError
 
 #: Attributes under which data sets are used to keep the targets of all samples.
 _TARGETS = ("targets", "labels", "y")

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch.utils.data import Dataset
 
-from core.errors import UserError
+from torchdeck.core.errors import UserError
 
 Task = Literal["classification", "regression"]
 

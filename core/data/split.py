@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from core.data.seeds import derive
-from core.data.source import Part, Source
-from core.experiment import Data, Trainer
+from torchdeck.core.data.seeds import derive
+from torchdeck.core.data.source import Part, Source
+from torchdeck.core.experiment import Data, Trainer
 
 
 def split(source: Source, data: Data, trainer: Trainer) -> dict[str, tuple[Part, Tensor]]:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from core import usercode
-from core.data import samples, transforms
-from core.data.seeds import derive
-from core.data.source import Arrays, Source
-from core.errors import UserError, count
-from core.experiment import Transform
+from torchdeck.core import usercode
+from torchdeck.core.data import samples, transforms
+from torchdeck.core.data.seeds import derive
+from torchdeck.core.data.source import Arrays, Source
+from torchdeck.core.errors import UserError, count
+from torchdeck.core.experiment import Transform
 
 #: Samples that are read for the statistics of data that are read one by one.
 _SOME = 1000

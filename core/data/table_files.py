@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import UserError
+from torchdeck.core.errors import UserError
 
 #: What file names of tables end with.
 SUFFIXES = (".csv", ".tsv", ".parquet")

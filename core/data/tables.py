@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.data import table_files
-from core.data.source import Arrays, Source, Task, targets_of
-from core.data.table_files import Table, number
-from core.errors import UserError, count, did_you_mean
+from torchdeck.core.data import table_files
+from torchdeck.core.data.source import Arrays, Source, Task, targets_of
+from torchdeck.core.data.table_files import Table, number
+from torchdeck.core.errors import UserError, count, did_you_mean
 
 #: More classes than that are not taken for classes unless it is said.
 _CLASSES = 100

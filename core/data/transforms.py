@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core import catalog, usercode
-from core.errors import UserError
-from core.experiment import Transform
+from torchdeck.core import catalog, usercode
+from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import Transform
 
 BatchOp = Callable[[Tensor, torch.Generator], Tensor]
 

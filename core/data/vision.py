@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from core.data import idx
-from core.data.roots import DEBIAN_FASHION, roots
-from core.data.source import Arrays, Source
-from core.errors import UserError
+from torchdeck.core.data import idx
+from torchdeck.core.data.roots import DEBIAN_FASHION, roots
+from torchdeck.core.data.source import Arrays, Source
+from torchdeck.core.errors import UserError
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _DIGITS = tuple("0123456789")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core import catalog
-from core.errors import UserError
-from core.experiment import Experiment
-from core.runs.trust import made_here
-from core.usercode_files import references
+from torchdeck.core import catalog
+from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import Experiment
+from torchdeck.core.runs.trust import made_here
+from torchdeck.core.usercode.files import references
 
 
 def code_named(experiment: Experiment, path: Path) -> str | None:

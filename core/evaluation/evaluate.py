@@ -9,13 +9,13 @@ from typing import cast
 
 import torch
 
-from core import devices
-from core.data.evaluation import evaluation_feed
-from core.errors import UserError
-from core.evaluation.trained import Trained
-from core.experiment import Data, Experiment
-from core.training.evaluation import Evaluator, Report
-from core.training.losses import Kind, Loss, build_loss
+from torchdeck.core import devices
+from torchdeck.core.data.evaluation import evaluation_feed
+from torchdeck.core.errors import UserError
+from torchdeck.core.evaluation.trained import Trained
+from torchdeck.core.experiment import Data, Experiment
+from torchdeck.core.training.evaluation import Evaluator, Report
+from torchdeck.core.training.losses import Kind, Loss, build_loss
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from core import toml
-from core.checkpoints.archive import look
-from core.checkpoints.load import refuse_dangerous
-from core.errors import UserError
-from core.experiment import Experiment
-from core.runs.folder import folder_of, located
+from torchdeck.core import toml
+from torchdeck.core.checkpoints.archive import look
+from torchdeck.core.checkpoints.load import refuse_dangerous
+from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import Experiment
+from torchdeck.core.runs.folder import folder_of, located
 
 #: What the last layers learn at is the optimizer's lr; the body, which knows something already, learns more slowly.
 BODY_LR = 0.1
@@ -69,9 +69,9 @@ def fitted_to(path: Path, experiment: Experiment) -> Experiment:
 
     Raises UserError when checkpoint or data can't be read.
     """
-    from core.checkpoints.read import load_checkpoint
-    from core.data import samples, transforms
-    from core.data.load import load_source
+    from torchdeck.core.checkpoints.read import load_checkpoint
+    from torchdeck.core.data import samples, transforms
+    from torchdeck.core.data.load import load_source
 
     if not look(path).experiment:
         return experiment

@@ -12,14 +12,14 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from core import devices, usercode
-from core.data import arrays, table_files
-from core.data.evaluation import prediction_feed
-from core.data.source import Arrays, Part, Samples
-from core.data.tables import rows_for
-from core.errors import UserError
-from core.evaluation.trained import Trained
-from core.training.evaluation import evaluating, forward
+from torchdeck.core import devices, usercode
+from torchdeck.core.data import arrays, table_files
+from torchdeck.core.data.evaluation import prediction_feed
+from torchdeck.core.data.source import Arrays, Part, Samples
+from torchdeck.core.data.tables import rows_for
+from torchdeck.core.errors import UserError
+from torchdeck.core.evaluation.trained import Trained
+from torchdeck.core.training.evaluation import evaluating, forward
 
 #: Images that are read ahead of their predictions.
 _AT_ONCE = 4096
@@ -119,7 +119,7 @@ class _Reader:
 
     def _below(self, folder: Path, text: str) -> list[Path]:
         if self._image:
-            from core.data.images import SUFFIXES, images_below
+            from torchdeck.core.data.images import SUFFIXES, images_below
 
             suffixes: Sequence[str] = SUFFIXES
             found, what = images_below(folder), "image"
@@ -139,7 +139,7 @@ class _Reader:
         return self._image and Path(name).suffix.lower() not in (*table_files.SUFFIXES, ".npy", ".npz")
 
     def _images(self, files: list[tuple[Any, str]]) -> tuple[list[str], Part, bool]:
-        from core.data.images import Images
+        from torchdeck.core.data.images import Images
 
         opened = [(io.BytesIO(f) if isinstance(f, bytes) else f, name) for f, name in files]
         mode = "RGBA" if self._info.input_shape[0] == 4 else "RGB"

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from core import toml
-from core.checkpoints.read import load_checkpoint, strip_prefixes, weights_in
-from core.data.source import DataInfo
-from core.errors import UserError
-from core.evaluation.consent import refuse_code
-from core.experiment import Experiment, Transform
-from core.models.build import build, channels_last_of
-from core.runs.folder import folder_of, located
+from torchdeck.core import toml
+from torchdeck.core.checkpoints.read import load_checkpoint, strip_prefixes, weights_in
+from torchdeck.core.data.source import DataInfo
+from torchdeck.core.errors import UserError
+from torchdeck.core.evaluation.consent import refuse_code
+from torchdeck.core.experiment import Experiment, Transform
+from torchdeck.core.models.build import build, channels_last_of
+from torchdeck.core.runs.folder import folder_of, located
 
 
 @dataclass(frozen=True)

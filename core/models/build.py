@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from core import catalog, usercode
-from core.data.source import DataInfo
-from core.errors import UserCodeError, UserError, count, first_line
-from core.experiment import Model
-from core.models import weights
-from core.models.nets import NETS
+from torchdeck.core import catalog, usercode
+from torchdeck.core.data.source import DataInfo
+from torchdeck.core.errors import UserCodeError, UserError, count, first_line
+from torchdeck.core.experiment import Model
+from torchdeck.core.models import weights
+from torchdeck.core.models.nets import NETS
 
 
 def build(model: Model, info: DataInfo, loss: str | None = None,

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.checkpoints.archive import look
-from core.checkpoints.compare import Matches, match
-from core.checkpoints.read import load_weights
-from core.errors import UserError, did_you_mean
+from torchdeck.core.checkpoints.archive import look
+from torchdeck.core.checkpoints.compare import Matches, match
+from torchdeck.core.checkpoints.read import load_weights
+from torchdeck.core.errors import UserError, did_you_mean
 
 
 def pretrained(model: str, weights: str | None) -> Any | None:

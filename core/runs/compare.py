@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core import toml
-from core.errors import UserError
-from core.hyperparameters import flat
-from core.runs.rows import Row
+from torchdeck.core import toml
+from torchdeck.core.errors import UserError
+from torchdeck.core.hyperparameters import flat
+from torchdeck.core.runs.rows import Row
 
 #: Keys that say nothing of the training itself.
 _SILENT = ("tracking.",)

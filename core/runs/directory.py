@@ -25,10 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core import __version__, files
-from core.errors import UserError, did_you_mean
-from core.runs import process
-from core.runs.trust import new_id
+from torchdeck import __version__
+from torchdeck.core import files
+from torchdeck.core.errors import UserError, did_you_mean
+from torchdeck.core.runs import process
+from torchdeck.core.runs.trust import new_id
 
 #: Version of the layout of run.json; a reader refuses a later one.
 LAYOUT = 1

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
-from core.control import Command, Control, Name
-from core.errors import UserError
+from torchdeck.core.control import Command, Control, Name
+from torchdeck.core.errors import UserError
 
 #: Name of the socket in the run directory.
 SOCKET = "control.sock"

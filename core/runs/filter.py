@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.errors import UserError, did_you_mean
-from core.runs.rows import Row
+from torchdeck.core.errors import UserError, did_you_mean
+from torchdeck.core.runs.rows import Row
 
 _TERM = re.compile(
     r"""\s*(?P<not>-)?(?:

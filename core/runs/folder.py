@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from core import catalog
-from core.errors import UserError
-from core.experiment import Experiment
+from torchdeck.core import catalog
+from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import Experiment
 
 #: Names by which arguments are files or folders, also as the end of a longer name (``test_path``).
 _PATHS = ("path", "root", "dir", "file", "folder")

@@ -13,7 +13,7 @@ from typing import IO
 
 from pydantic_core import from_json
 
-from core.events import Event, parse
+from torchdeck.core.events import Event, parse
 
 #: Bytes read at once, so that a long history comes in parts.
 _PART = 1 << 22

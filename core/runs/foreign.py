@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from core.runs import labels as labels_of
-from core.runs.names import canonical, higher_is_better
-from core.runs.rows import Row, size_of
-from core.runs.series import Series
-from core.tracking.files import parts_of
-from core.tracking.reader import EventReader
+from torchdeck.core.runs import labels as labels_of
+from torchdeck.core.runs.names import canonical, higher_is_better
+from torchdeck.core.runs.rows import Row, size_of
+from torchdeck.core.runs.series import Series
+from torchdeck.core.tracking.files import parts_of
+from torchdeck.core.tracking.reader import EventReader
 
 #: What is watched where a run does not say: the first of these that it has.
 _WATCHED = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.events import (
+from torchdeck.core.events import (
     CheckpointWritten,
     EpochEnded,
     Evaluated,
@@ -25,8 +25,8 @@ from core.events import (
     StepSummary,
     kept_status,
 )
-from core.reporters import Progress, brief, words
-from core.runs.series import Series
+from torchdeck.core.reporters import Progress, brief, words
+from torchdeck.core.runs.series import Series
 
 #: Lines of the log that are kept.
 _LINES = 2000

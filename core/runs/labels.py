@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from core import files
-from core.errors import UserError
+from torchdeck.core import files
+from torchdeck.core.errors import UserError
 
 FILE = "labels.json"
 

@@ -17,13 +17,13 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from core import files
-from core.errors import UserError
-from core.runs import labels, rows
-from core.runs.directory import RunInfo, read_info
-from core.runs.process import alive
-from core.runs.rows import Row
-from core.tracking.files import PARTS, event_files, parts_of
+from torchdeck.core import files
+from torchdeck.core.errors import UserError
+from torchdeck.core.runs import labels, rows
+from torchdeck.core.runs.directory import RunInfo, read_info
+from torchdeck.core.runs.process import alive
+from torchdeck.core.runs.rows import Row
+from torchdeck.core.tracking.files import PARTS, event_files, parts_of
 
 INDEX = ".index.json"
 _VERSION = 1
@@ -189,7 +189,7 @@ def _stamp(path: str) -> tuple[int, ...]:
 
 def _read(path: Path, signature: tuple[Any, ...]) -> _Known:
     if isinstance(signature[0], tuple) or not (path / "run.json").exists():
-        from core.runs import foreign  # NumPy is imported for those alone
+        from torchdeck.core.runs import foreign  # NumPy is imported for those alone
 
         return _Known(signature, foreign.row_of(path))
     info = read_info(path)

@@ -11,9 +11,9 @@ import os
 import socket
 from pathlib import Path
 
-from core.errors import UserError
-from core.home import private_folder, state_folder
-from core.runs.directory import RunInfo, read_info
+from torchdeck.core.errors import UserError
+from torchdeck.core.home import private_folder, state_folder
+from torchdeck.core.runs.directory import RunInfo, read_info
 
 
 def _folder() -> Path:

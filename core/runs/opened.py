@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core.errors import UserError
-from core.runs.follow import Follower
-from core.runs.foreign import EventRun
-from core.runs.history import History
+from torchdeck.core.errors import UserError
+from torchdeck.core.runs.follow import Follower
+from torchdeck.core.runs.foreign import EventRun
+from torchdeck.core.runs.history import History
 
 
 class Opened:

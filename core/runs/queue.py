@@ -19,10 +19,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from core import files
-from core.errors import UserError
-from core.events import Event, Failed, Started
-from core.reporters import Reporter
+from torchdeck.core import files
+from torchdeck.core.errors import UserError
+from torchdeck.core.events import Event, Failed, Started
+from torchdeck.core.reporters import Reporter
 
 _FOLDER = ".queue"
 
@@ -206,8 +206,8 @@ def serve(root: Path) -> int:
 
     After a run that was stopped by hand the rest keeps waiting. Returns the exit code of the last.
     """
-    from core import batch, toml
-    from core.training.session import Session
+    from torchdeck.core import batch, toml
+    from torchdeck.core.training.session import Session
 
     queue = Queue(root)
     with queue.serving() as mine:
@@ -231,8 +231,8 @@ def serve(root: Path) -> int:
 
 def command(root: Path) -> list[str]:
     """The command that trains what waits below ``root``."""
-    # -P: a folder named tui in the user's project must not be taken for ours.
-    return [sys.executable, "-P", "-m", "tui", "--batch", "--queue", "--runs", str(root.absolute())]
+    # -P: modules in the current folder must not be taken for Python's own.
+    return [sys.executable, "-P", "-m", "torchdeck", "--batch", "--queue", "--runs", str(root.absolute())]
 
 
 def environment() -> dict[str, str]:

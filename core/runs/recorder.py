@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from core import files
-from core.events import CheckpointWritten, EpochEnded, Event, Failed, Finished, LogLine, Subscription
-from core.runs.directory import RunDirectory
-from core.runs.process import HEARTBEAT
+from torchdeck.core import files
+from torchdeck.core.events import CheckpointWritten, EpochEnded, Event, Failed, Finished, LogLine, Subscription
+from torchdeck.core.runs.directory import RunDirectory
+from torchdeck.core.runs.process import HEARTBEAT
 
 
 class Listener(threading.Thread):

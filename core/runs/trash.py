@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import UserError
-from core.runs.directory import locked, read_info
-from core.runs.rows import size_of
+from torchdeck.core.errors import UserError
+from torchdeck.core.runs.directory import locked, read_info
+from torchdeck.core.runs.rows import size_of
 
 FOLDER = ".trash"
 

@@ -12,7 +12,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from core.home import private_folder, state_folder
+from torchdeck.core.home import private_folder, state_folder
 
 _FILE = "runs-made-here"
 

@@ -13,18 +13,18 @@ from typing import Any, ClassVar
 import optuna
 from optuna.trial import TrialState
 
-from core import batch, usercode
-from core.batch import Signals
-from core.errors import UserError
-from core.events import Event, Failed, LogLine
-from core.experiment import Experiment
-from core.reporters import Reporter
-from core.runs import process
-from core.search import keep
-from core.search.study import Study
-from core.search.values import values_of
-from core.search.watch import Watch
-from core.training.session import Session, TrialOf
+from torchdeck.core import batch, usercode
+from torchdeck.core.batch import Signals
+from torchdeck.core.errors import UserError
+from torchdeck.core.events import Event, Failed, LogLine
+from torchdeck.core.experiment import Experiment
+from torchdeck.core.reporters import Reporter
+from torchdeck.core.runs import process
+from torchdeck.core.search import keep
+from torchdeck.core.search.study import Study
+from torchdeck.core.search.values import values_of
+from torchdeck.core.search.watch import Watch
+from torchdeck.core.training.session import Session, TrialOf
 
 
 class Interrupted(Exception):
@@ -157,7 +157,7 @@ class Attempt:
 
         Raises UserError for a metric that was never measured.
         """
-        from core.search.costs import cost
+        from torchdeck.core.search.costs import cost
 
         best = session.run.get("best") if session.run is not None else None
         if not best:

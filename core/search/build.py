@@ -9,11 +9,11 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
-from core import catalog
-from core.data.seeds import derive
-from core.errors import UserError
-from core.experiment import Experiment
-from core.search.space import Space
+from torchdeck.core import catalog
+from torchdeck.core.data.seeds import derive
+from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import Experiment
+from torchdeck.core.search.space import Space
 
 # What is experimental in Optuna is said in its documentation; warnings would land in the middle of a screen.
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from core import toml
-from core.errors import UserError
-from core.experiment import Experiment
-from core.hyperparameters import flat
-from core.search.build import check_sampler
-from core.search.objectives import objectives
-from core.search.space import Space
-from core.search.study import EXHAUSTED, EXPERIMENT, Study
+from torchdeck.core import toml
+from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import Experiment
+from torchdeck.core.hyperparameters import flat
+from torchdeck.core.search.build import check_sampler
+from torchdeck.core.search.objectives import objectives
+from torchdeck.core.search.space import Space
+from torchdeck.core.search.study import EXHAUSTED, EXPERIMENT, Study
 
 #: Fields that may differ from one start to the next: they don't change what a trial's value means.
 _FREE = ("trainer.device", "trainer.checkpoint_steps", "trainer.checkpoint_minutes", "trainer.keep", "trainer.profile",

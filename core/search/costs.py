@@ -8,7 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from core.training.session import Session
+    from torchdeck.core.training.session import Session
 
 #: Calls before the latency is measured, and for how many seconds and calls it is, at least.
 _WARM, _SECONDS, _CALLS = 5, 0.2, 20
@@ -26,7 +26,7 @@ def latency(session: Session) -> float:
     """Milliseconds that the model takes for one sample on the device it was trained on: the median of many calls."""
     import torch
 
-    from core.training.evaluation import evaluating
+    from torchdeck.core.training.evaluation import evaluating
 
     assert session.built is not None
     net, device = session.built.trainer.trained_net, session.built.device

@@ -21,7 +21,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_serializer
 
-from core.errors import UserError, did_you_mean
+from torchdeck.core.errors import UserError, did_you_mean
 
 Number = int | float
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core import files
-from core.runs.directory import read_metrics
+from torchdeck.core import files
+from torchdeck.core.runs.directory import read_metrics
 
 
 def curves(run: Path, path: Path) -> bool:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState, create_trial
 
-from core import toml
-from core.errors import UserError
-from core.runs.listing import RunList
-from core.runs.rows import Row
+from torchdeck.core import toml
+from torchdeck.core.errors import UserError
+from torchdeck.core.runs.listing import RunList
+from torchdeck.core.runs.rows import Row
 
 if TYPE_CHECKING:
-    from core.search.study import Study
+    from torchdeck.core.search.study import Study
 
 #: How the trial of a former run is marked.
 _SKIPPED = ("running", "failed", "dead")
@@ -44,7 +44,7 @@ def learn(study: Study, places: Sequence[str]) -> int:
 
 
 def _add(study: Study, row: Row) -> bool:
-    from core.search.study import FORMER
+    from torchdeck.core.search.study import FORMER
 
     values = [row.best.get(one.name, row.last.get(one.name, math.nan)) for one in study.objectives]
     if row.status in _SKIPPED or not all(math.isfinite(v) for v in values):

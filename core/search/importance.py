@@ -7,8 +7,8 @@ import warnings
 import optuna
 from optuna.trial import TrialState
 
-from core.errors import UserError
-from core.search.study import Study
+from torchdeck.core.errors import UserError
+from torchdeck.core.search.study import Study
 
 #: Evaluators by name: fANOVA (Hutter et al. 2014), PED-ANOVA (Watanabe et al. 2023), mean decrease of impurity.
 EVALUATORS = {"fanova": "FanovaImportanceEvaluator", "ped-anova": "PedAnovaImportanceEvaluator",

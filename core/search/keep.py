@@ -14,13 +14,13 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
 from optuna.trial import FrozenTrial, TrialState
 
-from core import files
-from core.checkpoints.names import BEST
-from core.errors import UserError
-from core.runs.directory import locked
+from torchdeck.core import files
+from torchdeck.core.checkpoints.names import BEST
+from torchdeck.core.errors import UserError
+from torchdeck.core.runs.directory import locked
 
 if TYPE_CHECKING:
-    from core.search.study import Study
+    from torchdeck.core.search.study import Study
 
 ARTIFACTS = "artifacts"
 
@@ -69,7 +69,7 @@ def publish(study: Study, trial: optuna.Trial, values: Sequence[float] | None) -
         _upload(study, trial, run / "checkpoints" / BEST)
         best = study.best()
         if values and len(values) == 1 and (not best or study.rank(values[0]) < study.rank(best[0].values[0])):
-            from core.search.figures import curves
+            from torchdeck.core.search.figures import curves
 
             if curves(run, run / "curves.png"):
                 _upload(study, trial, run / "curves.png")

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
-from core.search.dimension import Dimension
-from core.search.objectives import Objective
-from core.search.rows import TrialRow, row_of
-from core.search.study import Limits, Study
-from core.search.watch import Owners
+from torchdeck.core.search.dimension import Dimension
+from torchdeck.core.search.objectives import Objective
+from torchdeck.core.search.rows import TrialRow, row_of
+from torchdeck.core.search.study import Limits, Study
+from torchdeck.core.search.watch import Owners
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.errors import UserError
-from core.experiment import Experiment
-from core.runs import names
+from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import Experiment
+from torchdeck.core.runs import names
 
 #: Measured on the trained model, not on data; of all less is better.
 COSTS = ("parameters", "latency", "seconds")
@@ -74,7 +74,7 @@ def _directed(text: str, experiment: Experiment) -> str:
         return text
     import torch
 
-    from core.training.metrics import UserMetric
+    from torchdeck.core.training.metrics import UserMetric
 
     told = UserMetric(own[whole], torch.device("cpu")).higher_is_better
     return text if told is None else Objective(name, told).text

@@ -12,17 +12,17 @@ from typing import Any
 import optuna
 from optuna.study import StudyDirection
 
-from core import files, toml
-from core.errors import UserError, did_you_mean
-from core.experiment import Experiment
-from core.runs.directory import check_root, folder_name
-from core.runs.trust import new_id
-from core.search import storage as storages
-from core.search.build import build_pruner, check_sampler
-from core.search.change import refuse_another
-from core.search.objectives import Objective, objectives
-from core.search.space import Space
-from core.search.study import EXPERIMENT, ID, Study
+from torchdeck.core import files, toml
+from torchdeck.core.errors import UserError, did_you_mean
+from torchdeck.core.experiment import Experiment
+from torchdeck.core.runs.directory import check_root, folder_name
+from torchdeck.core.runs.trust import new_id
+from torchdeck.core.search import storage as storages
+from torchdeck.core.search.build import build_pruner, check_sampler
+from torchdeck.core.search.change import refuse_another
+from torchdeck.core.search.objectives import Objective, objectives
+from torchdeck.core.search.space import Space
+from torchdeck.core.search.study import EXPERIMENT, ID, Study
 
 FILE = "study.json"
 _LAYOUT = 1
@@ -97,7 +97,7 @@ def _create(
         warnings.simplefilter("ignore")  # it is experimental, and what dashboards call the objectives by
         handle.set_metric_names([one.name for one in wanted])
     try:
-        from core.search.former import learn
+        from torchdeck.core.search.former import learn
 
         learn(study, experiment.search.warm_start)
         for values in experiment.search.enqueue:

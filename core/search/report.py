@@ -8,10 +8,10 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from core import jsons
-from core.reporters import duration, say
-from core.search.rows import TrialRow, number, row_of, settings
-from core.search.study import Study
+from torchdeck.core import jsons
+from torchdeck.core.reporters import duration, say
+from torchdeck.core.search.rows import TrialRow, number, row_of, settings
+from torchdeck.core.search.study import Study
 
 
 class TrialReporter:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial, TrialState
 
 if TYPE_CHECKING:
-    from core.search.study import Study
+    from torchdeck.core.search.study import Study
 
 #: Optuna's states in our words.
 STATES = {TrialState.RUNNING: "running", TrialState.WAITING: "waiting", TrialState.COMPLETE: "complete",
@@ -56,7 +56,7 @@ class TrialRow:
 
 def row_of(trial: FrozenTrial, study: Study) -> TrialRow:
     """The row of one trial."""
-    from core.search.study import FORMER
+    from torchdeck.core.search.study import FORMER
 
     values = tuple(float(v) for v in trial.values) if trial.values is not None else ()
     params = trial.params or trial.system_attrs.get("fixed_params", {})

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from core import catalog, toml
-from core.errors import UserError, did_you_mean
-from core.experiment import Experiment
-from core.search.dimension import Dimension, label
+from torchdeck.core import catalog, toml
+from torchdeck.core.errors import UserError, did_you_mean
+from torchdeck.core.experiment import Experiment
+from torchdeck.core.search.dimension import Dimension, label
 
 if TYPE_CHECKING:
     from optuna import Trial

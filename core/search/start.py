@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from core.errors import UserError
-from core.runs.queue import environment
+from torchdeck.core.errors import UserError
+from torchdeck.core.runs.queue import environment
 
 #: What its workers and their keeper say.
 OUTPUT = "output.log"
@@ -18,7 +18,17 @@ def start(folder: Path, workers: int, trust: bool = False) -> subprocess.Popen[b
 
     Raises UserError when it can't be started.
     """
-    words = [sys.executable, "-P", "-m", "tui", "--batch", "--study", str(folder.absolute()), "--workers", str(workers)]
+    words = [
+        sys.executable,
+        "-P",
+        "-m",
+        "torchdeck",
+        "--batch",
+        "--study",
+        str(folder.absolute()),
+        "--workers",
+        str(workers),
+    ]
     words += ["--trust-code"] if trust else []
     try:
         with (folder / OUTPUT).open("wb") as output:

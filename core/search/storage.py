@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from core.errors import UserError
+from torchdeck.core.errors import UserError
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage

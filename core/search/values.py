@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from core.errors import UserError
+from torchdeck.core.errors import UserError
 
 _TEXTS = (str, bytes, bytearray)
 

@@ -11,9 +11,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from core.errors import UserError
-from core.runs import process
-from core.search.study import Study
+from torchdeck.core.errors import UserError
+from torchdeck.core.runs import process
+from torchdeck.core.search.study import Study
 
 #: Attributes of a trial: its process, its heartbeat, and what somebody asks of it (stop or prune).
 PROCESS, BEAT, COMMAND = "torchdeck:process", "torchdeck:beat", "torchdeck:command"

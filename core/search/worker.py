@@ -17,16 +17,16 @@ from typing import Any, TypeVar
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from core import batch, children
-from core.batch import Signals
-from core.errors import UserError
-from core.runs import process
-from core.search import keep
-from core.search import storage as storages
-from core.search.attempt import Attempt, Interrupted
-from core.search.storage import StorageError
-from core.search.study import Study
-from core.search.watch import PROCESS, Owners
+from torchdeck.core import batch, children
+from torchdeck.core.batch import Signals
+from torchdeck.core.errors import UserError
+from torchdeck.core.runs import process
+from torchdeck.core.search import keep
+from torchdeck.core.search import storage as storages
+from torchdeck.core.search.attempt import Attempt, Interrupted
+from torchdeck.core.search.storage import StorageError
+from torchdeck.core.search.study import Study
+from torchdeck.core.search.watch import PROCESS, Owners
 
 #: That a trial was begun; how often its process died without having come further, and how often that may be.
 BEGUN, DEATHS, _MOST_DEATHS = "torchdeck:begun", "torchdeck:deaths", 6
@@ -62,9 +62,9 @@ class Worker:
             children.end_with_parent()
             if self.study.experiment.search.function is None:
                 # Before a trial is asked for, which a death in these seconds would else be counted against.
-                import core.tracking.tensorboard
-                import core.training.build  # noqa: F401
-                from core.data.load import keeping_source
+                import torchdeck.core.tracking.tensorboard
+                import torchdeck.core.training.build  # noqa: F401
+                from torchdeck.core.data.load import keeping_source
 
                 stack.enter_context(keeping_source())
             # What is there now lasts: to look through all of torch's objects after each trial takes half a second.

@@ -16,14 +16,14 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
-from core import batch
-from core.batch import Signals
-from core.children import PARENT
-from core.devices import cores
-from core.errors import UserError
-from core.nvidia import assignable
-from core.runs.queue import environment
-from core.search.study import Study
+from torchdeck.core import batch
+from torchdeck.core.batch import Signals
+from torchdeck.core.children import PARENT
+from torchdeck.core.devices import cores
+from torchdeck.core.errors import UserError
+from torchdeck.core.nvidia import assignable
+from torchdeck.core.runs.queue import environment
+from torchdeck.core.search.study import Study
 
 #: Seconds between two looks, and how many workers may die in a row without a trial that was finished meanwhile.
 _PACE, _DEATHS = 0.5, 8
@@ -80,7 +80,7 @@ class Workers:
         return code
 
     def _start(self, place: int) -> None:
-        words = [sys.executable, "-P", "-m", "tui", "--batch", "--quiet", "--worker", str(self._began), "--study",
+        words = [sys.executable, "-P", "-m", "torchdeck", "--batch", "--quiet", "--worker", str(self._began), "--study",
                  str(self._study.folder), *(["--trust-code"] if self._trust else [])]  # fmt: skip
         try:
             with self._log(place).open("wb") as log:

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from core.runs.series import Series
-from core.tracking.files import event_files
-from core.tracking.records import Bytes, Group, RecordFile
+from torchdeck.core.runs.series import Series
+from torchdeck.core.tracking.files import event_files
+from torchdeck.core.tracking.records import Bytes, Group, RecordFile
 
 Floats = NDArray[np.float64]
 

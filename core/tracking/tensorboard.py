@@ -21,15 +21,15 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from core import toml
-from core.events import EpochEnded, Evaluated, Event, Failed, Finished, StepSummary, Subscription
-from core.experiment import Experiment
-from core.hyperparameters import flat
-from core.runs.recorder import Listener
-from core.tracking.pictures import confusion_matrix, grid
-from core.training.build import Built
-from core.training.evaluation import evaluating
-from core.training.random import unchanged_random_states
+from torchdeck.core import toml
+from torchdeck.core.events import EpochEnded, Evaluated, Event, Failed, Finished, StepSummary, Subscription
+from torchdeck.core.experiment import Experiment
+from torchdeck.core.hyperparameters import flat
+from torchdeck.core.runs.recorder import Listener
+from torchdeck.core.tracking.pictures import confusion_matrix, grid
+from torchdeck.core.training.build import Built
+from torchdeck.core.training.evaluation import evaluating
+from torchdeck.core.training.random import unchanged_random_states
 
 
 class TensorBoard(Listener):
@@ -88,7 +88,7 @@ class TensorBoard(Listener):
             self._trouble_free(f"the model's graph could not be traced for TensorBoard: {type(error).__name__}")
 
     def _trouble_free(self, text: str) -> None:
-        from core.events import LogLine
+        from torchdeck.core.events import LogLine
 
         self._built.trainer.publish(LogLine(level="warning", message=text))
 

@@ -10,25 +10,25 @@ from typing import Any
 
 import torch
 
-from core import devices, distributed
-from core.control import Control
-from core.data.load import LoadedData, load
-from core.data.seeds import derive
-from core.errors import UserError, count, did_you_mean, first_line
-from core.events import Event
-from core.experiment import Experiment
-from core.models.build import build as build_model
-from core.models.build import channels_last_of
-from core.runs.names import MEASURED, metric, watched
-from core.tracking import writer
-from core.training import losses
-from core.training.evaluation import Tried, evaluating
-from core.training.layout import takes_channels_last
-from core.training.losses import find_kind
-from core.training.metrics import gathered_bytes
-from core.training.random import seed_everything
-from core.training.state import restore
-from core.training.trainer import Trainer
+from torchdeck.core import devices, distributed
+from torchdeck.core.control import Control
+from torchdeck.core.data.load import LoadedData, load
+from torchdeck.core.data.seeds import derive
+from torchdeck.core.errors import UserError, count, did_you_mean, first_line
+from torchdeck.core.events import Event
+from torchdeck.core.experiment import Experiment
+from torchdeck.core.models.build import build as build_model
+from torchdeck.core.models.build import channels_last_of
+from torchdeck.core.runs.names import MEASURED, metric, watched
+from torchdeck.core.training import losses
+from torchdeck.core.training.evaluation import Tried, evaluating
+from torchdeck.core.training.layout import takes_channels_last
+from torchdeck.core.training.losses import find_kind
+from torchdeck.core.training.metrics import gathered_bytes
+from torchdeck.core.training.random import seed_everything
+from torchdeck.core.training.state import restore
+from torchdeck.core.training.trainer import Trainer
+from torchdeck.core.usercode import writer
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def _try_out(trainer: Trainer, warn: Callable[[str], None]) -> None:
 
     Raises UserError for a loss that can't take the outputs or gives no number, and for what is not measured.
     """
-    from core.training.random import unchanged_random_states
-    from core.usercode import user_errors
+    from torchdeck.core.training.random import unchanged_random_states
+    from torchdeck.core.usercode import user_errors
 
     name, own = trainer.experiment.loss.name, trainer.loss.own
     x, y = (t.to(trainer.device) for t in (trainer.data.sample, trainer.data.sample_targets))
@@ -212,7 +212,7 @@ def _check_sought(trainer: Trainer, tried: Tried) -> None:
 
 
 def _activation_bytes(net: torch.nn.Module, data: LoadedData) -> int:
-    from core.models.summary import summarize
+    from torchdeck.core.models.summary import summarize
 
     try:
         return summarize(net, data.info.input_shape, 1, integer=data.info.integer).activations

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from core import distributed
-from core.control import Command
-from core.errors import TrainingError
-from core.events import Evaluated, LogLine, StateChanged
+from torchdeck.core import distributed
+from torchdeck.core.control import Command
+from torchdeck.core.errors import TrainingError
+from torchdeck.core.events import Evaluated, LogLine, StateChanged
 
 if TYPE_CHECKING:
-    from core.training.trainer import Trainer
+    from torchdeck.core.training.trainer import Trainer
 
 
 class Aborted(Exception):

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core import usercode
-from core.data.batches import Feed
-from core.data.source import DataInfo
-from core.errors import UserError, count, first_line
-from core.models.build import logits_of
-from core.runs.names import whole_of
-from core.training.losses import Loss
-from core.training.metrics import (
+from torchdeck.core import usercode
+from torchdeck.core.data.batches import Feed
+from torchdeck.core.data.source import DataInfo
+from torchdeck.core.errors import UserError, count, first_line
+from torchdeck.core.models.build import logits_of
+from torchdeck.core.runs.names import whole_of
+from torchdeck.core.training.losses import Loss
+from torchdeck.core.training.metrics import (
     Classification,
     Gathered,
     LossMetric,
@@ -27,7 +27,7 @@ from core.training.metrics import (
     named,
     user_metrics,
 )
-from core.training.random import unchanged_random_states
+from torchdeck.core.training.random import unchanged_random_states
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from core.errors import UserError, first_line
-from core.experiment import Model
-from core.models.build import logits_of
-from core.training.random import unchanged_random_states
+from torchdeck.core.errors import UserError, first_line
+from torchdeck.core.experiment import Model
+from torchdeck.core.models.build import logits_of
+from torchdeck.core.training.random import unchanged_random_states
 
 
 def takes_channels_last(net: nn.Module, sample: Tensor, model: Model) -> bool:

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core import usercode
-from core.data.source import DataInfo
-from core.errors import UserError
-from core.experiment import Experiment
+from torchdeck.core import usercode
+from torchdeck.core.data.source import DataInfo
+from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import Experiment
 
 Function = Callable[[Tensor, Tensor], Tensor]
 

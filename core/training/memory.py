@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from core import devices
-from core.experiment import Experiment
+from torchdeck.core import devices
+from torchdeck.core.experiment import Experiment
 
 if TYPE_CHECKING:
-    from core.training.build import Built
+    from torchdeck.core.training.build import Built
 
 
 def explain(error: Exception, experiment: Experiment, built: Built | None) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from core.errors import UserError
-from core.experiment import Optimizer
+from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import Optimizer
 
 
 def build_optimizer(options: Optimizer, net: nn.Module, device: torch.device,

@@ -16,23 +16,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core import distributed, toml
-from core.control import Control
-from core.errors import Diverged, TrainingError, UserCodeError, UserError
-from core.events import CheckpointWritten, Failed, Finished, LogLine, Publisher, Started, Subscription, kept_status
-from core.experiment import Experiment
-from core.hyperparameters import flat
-from core.runs.directory import RunDirectory, check_root, git_state, read_metrics
-from core.runs.door import Door
-from core.runs.folder import folder_of, located
-from core.runs.live import Mark
-from core.runs.recorder import Listener, Recorder, drop_after, finite
-from core.tracking import writer
+from torchdeck.core import distributed, toml
+from torchdeck.core.control import Control
+from torchdeck.core.errors import Diverged, TrainingError, UserCodeError, UserError
+from torchdeck.core.events import (
+    CheckpointWritten,
+    Failed,
+    Finished,
+    LogLine,
+    Publisher,
+    Started,
+    Subscription,
+    kept_status,
+)
+from torchdeck.core.experiment import Experiment
+from torchdeck.core.hyperparameters import flat
+from torchdeck.core.runs.directory import RunDirectory, check_root, git_state, read_metrics
+from torchdeck.core.runs.door import Door
+from torchdeck.core.runs.folder import folder_of, located
+from torchdeck.core.runs.live import Mark
+from torchdeck.core.runs.recorder import Listener, Recorder, drop_after, finite
+from torchdeck.core.usercode import writer
 
 if TYPE_CHECKING:
-    from core.checkpoints.write import CheckpointWriter
-    from core.training.build import Built
-    from core.training.evaluation import Report
+    from torchdeck.core.checkpoints.write import CheckpointWriter
+    from torchdeck.core.training.build import Built
+    from torchdeck.core.training.evaluation import Report
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,7 @@ class Session:
             own_code = isinstance(error, UserCodeError) and self._has_trained()
             self._fail(str(error), isinstance(error, UserError) and not own_code)
         except MemoryError as error:
-            from core.training.memory import explain
+            from torchdeck.core.training.memory import explain
 
             self.hopeless = True
             self._fail(explain(error, self.experiment, self._built), False)
@@ -131,8 +140,8 @@ class Session:
             self._end()
 
     def _train(self) -> None:
-        from core.training.build import build
-        from core.training.commands import Aborted
+        from torchdeck.core.training.build import build
+        from torchdeck.core.training.commands import Aborted
 
         state = None
         first = distributed.world().first
@@ -177,7 +186,7 @@ class Session:
 
     def _checkpoint_to_resume(self) -> dict[str, Any] | None:
         """None for a run that ended before its first checkpoint."""
-        from core.checkpoints.write import newest
+        from torchdeck.core.checkpoints.write import newest
 
         assert self.run is not None
         state = newest(self.run.checkpoints, self._warn)
@@ -225,7 +234,7 @@ class Session:
         self._open_door()
         self._listen(Recorder(self.run, self._publisher.subscribe(100_000), self._tell_trouble))
         if self.experiment.tracking.tensorboard:
-            from core.tracking.tensorboard import TensorBoard
+            from torchdeck.core.tracking.tensorboard import TensorBoard
 
             subscription = self._publisher.subscribe(100_000)
             board = TensorBoard(self.run.path, self.experiment, built, step, subscription, self._tell_trouble)
@@ -248,7 +257,7 @@ class Session:
         self._listeners.append(listener)
 
     def _start_writer(self) -> CheckpointWriter:
-        from core.checkpoints.write import CheckpointWriter
+        from torchdeck.core.checkpoints.write import CheckpointWriter
 
         assert self.run is not None
         return CheckpointWriter(self.run.checkpoints, self.experiment.trainer.keep, self._publisher.publish,
@@ -293,8 +302,8 @@ class Session:
         return before + self._train_seconds
 
     def _load_best(self, built: Built) -> None:
-        from core.checkpoints.names import BEST
-        from core.checkpoints.read import load_checkpoint
+        from torchdeck.core.checkpoints.names import BEST
+        from torchdeck.core.checkpoints.read import load_checkpoint
 
         state = None
         if self.run is not None and built.data.val is not None and (self.run.checkpoints / BEST).exists():
@@ -314,7 +323,7 @@ class Session:
     def _explain(self, error: Exception) -> str:
         import torch
 
-        from core.training.memory import explain
+        from torchdeck.core.training.memory import explain
 
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             self.hopeless = True

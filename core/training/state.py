@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from core import toml
-from core.checkpoints.read import VERSION
-from core.errors import UserError
-from core.training.random import get_states, set_states
+from torchdeck.core import toml
+from torchdeck.core.checkpoints.read import VERSION
+from torchdeck.core.errors import UserError
+from torchdeck.core.training.random import get_states, set_states
 
 if TYPE_CHECKING:
-    from core.training.trainer import Trainer
+    from torchdeck.core.training.trainer import Trainer
 
 
 def capture(trainer: Trainer) -> dict[str, Any]:

@@ -19,23 +19,23 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
-from core import devices, distributed, usercode
-from core.control import Control
-from core.data.batches import Batch
-from core.data.load import LoadedData
-from core.data.transforms import resize
-from core.errors import Diverged, TrainingError, UserError
-from core.events import EpochEnded, Evaluated, Event, LogLine, StateChanged, StepSummary
-from core.experiment import Experiment
-from core.models.build import logits_of
-from core.runs.names import watched
-from core.training import commands
-from core.training.ema import build_ema
-from core.training.evaluation import Evaluator, Report
-from core.training.losses import Loss
-from core.training.optimizers import build_optimizer
-from core.training.schedules import Scheduler
-from core.training.window import Window
+from torchdeck.core import devices, distributed, usercode
+from torchdeck.core.control import Control
+from torchdeck.core.data.batches import Batch
+from torchdeck.core.data.load import LoadedData
+from torchdeck.core.data.transforms import resize
+from torchdeck.core.errors import Diverged, TrainingError, UserError
+from torchdeck.core.events import EpochEnded, Evaluated, Event, LogLine, StateChanged, StepSummary
+from torchdeck.core.experiment import Experiment
+from torchdeck.core.models.build import logits_of
+from torchdeck.core.runs.names import watched
+from torchdeck.core.training import commands
+from torchdeck.core.training.ema import build_ema
+from torchdeck.core.training.evaluation import Evaluator, Report
+from torchdeck.core.training.losses import Loss
+from torchdeck.core.training.optimizers import build_optimizer
+from torchdeck.core.training.schedules import Scheduler
+from torchdeck.core.training.window import Window
 
 # Ignite logs what it raises; we tell it ourselves, once.
 logging.getLogger("ignite").setLevel(logging.CRITICAL)
@@ -431,7 +431,7 @@ class Trainer:
 
         Raises TrainingError when they are.
         """
-        from core.training.state import capture, finite_weights
+        from torchdeck.core.training.state import capture, finite_weights
 
         if not finite_weights(self.net):
             raise Diverged(

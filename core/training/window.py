@@ -8,7 +8,7 @@ import time
 import torch
 from torch import Tensor
 
-from core.training.losses import classes_of, predicted
+from torchdeck.core.training.losses import classes_of, predicted
 
 #: Seconds after which a summary is due even if few steps were done.
 PATIENCE = 1.0

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from core import catalog
-from core.catalog.models import TORCHVISION
-from core.data.source import DataInfo
-from core.errors import UserError
-from core.experiment import Model, Optimizer
-from core.models.build import build
-from core.training.optimizers import build_optimizer
+from torchdeck.core import catalog
+from torchdeck.core.catalog.models import TORCHVISION
+from torchdeck.core.data.source import DataInfo
+from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import Model, Optimizer
+from torchdeck.core.models.build import build
+from torchdeck.core.training.optimizers import build_optimizer
 
 
 def test_every_torchvision_classification_model_is_listed() -> None:

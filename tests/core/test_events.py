@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from core.events import CheckpointWritten, EpochEnded, LogLine, Publisher, StepSummary
+from torchdeck.core.events import CheckpointWritten, EpochEnded, LogLine, Publisher, StepSummary
 
 
 def reading(step: int) -> StepSummary:

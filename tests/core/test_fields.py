@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import catalog, fields, toml
-from core.errors import UserError
-from core.fields import Field
+from torchdeck.core import catalog, fields, toml
+from torchdeck.core.errors import UserError
+from torchdeck.core.fields import Field
 
 
 def field(key: str, raw: dict[str, Any] | None = None) -> Field:

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from core import toml
-from core.preview import STALE
-from core.runs.queue import environment
+from torchdeck.core import toml
+from torchdeck.core.preview import STALE
+from torchdeck.core.runs.queue import environment
 
 
 class Looker:
@@ -24,7 +24,7 @@ class Looker:
 
     def __init__(self, folder: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "core.preview"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-P", "-m", "torchdeck.core.preview"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             env=environment(), cwd=folder,
         )  # fmt: skip
         self._number = 0
@@ -126,6 +126,6 @@ def test_of_several_requests_the_newest_is_answered(looker: Looker) -> None:
 
 
 def test_importing_it_needs_no_torch() -> None:
-    code = "import core.preview, sys; print('torch' in sys.modules)"
+    code = "import torchdeck.core.preview, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -18,10 +18,10 @@ from fake_nvml import FakeNvml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import cuda_visible
-from core.nvidia import Gpu, Nvidia, in_words
-from core.readings import Meter
-from tui.widgets.device import gpu_lines
+from torchdeck.core import cuda_visible
+from torchdeck.core.nvidia import Gpu, Nvidia, in_words
+from torchdeck.core.readings import Meter
+from torchdeck.tui.widgets.device import gpu_lines
 
 
 def test_a_gpu() -> None:

@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from core.events import EpochEnded, Failed, Finished, Started, StateChanged, StepSummary
-from core.reporters import PlainReporter, Progress, duration
+from torchdeck.core.events import EpochEnded, Failed, Finished, Started, StateChanged, StepSummary
+from torchdeck.core.reporters import PlainReporter, Progress, duration
 
 
 def started(step: int = 0, time: float = 0.0) -> Started:

@@ -13,9 +13,9 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import catalog, toml
-from core.errors import UserError
-from core.experiment import Experiment
+from torchdeck.core import catalog, toml
+from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import Experiment
 
 names = st.sampled_from
 floats = st.floats(min_value=1e-9, max_value=100, allow_nan=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import textwrap
 from pathlib import Path
@@ -11,9 +12,12 @@ import pytest
 import torch
 from conftest import ROOT, Train
 
-from core import toml, usercode
-from core.errors import UserCodeError, UserError
-from core.events import EpochEnded
+from torchdeck.core import toml, usercode
+from torchdeck.core.errors import UserCodeError, UserError
+from torchdeck.core.events import EpochEnded
+
+#: A file of our own in a traceback.
+OURS = re.compile(f"{re.escape(str(ROOT))}/(src|core|tui)/")
 
 
 def write(path: Path, code: str) -> Path:
@@ -62,9 +66,9 @@ def test_a_project_with_its_own_core_and_tui_works(project: Path, train: Train) 
     run = train(f"model.name={project}/net.py:MyNet", "model.args.width=16", "trainer.epochs=1")
     assert run.status == "done", run.failure
     assert run.session._built.trainer.net.width == 16
-    import core
+    import torchdeck.core
 
-    assert core.__file__ == str(ROOT / "core" / "__init__.py")
+    assert Path(torchdeck.core.__file__).resolve() == ROOT / "core" / "__init__.py"
 
 
 def test_modules_are_found_from_the_current_folder_and_among_the_installed(
@@ -72,7 +76,7 @@ def test_modules_are_found_from_the_current_folder_and_among_the_installed(
 ) -> None:
     monkeypatch.chdir(project)
     assert usercode.load("net:MyNet", "model.name")(num_classes=3).width == 8
-    assert usercode.load("core.blocks:block", "model.name").__module__ != "core.blocks"
+    assert usercode.load("core.blocks:block", "model.name").__module__ == "core.blocks"
     assert usercode.load("torch.nn:Linear", "model.name") is torch.nn.Linear
     assert usercode.load("torch:nn.Linear", "model.name") is torch.nn.Linear
 
@@ -87,11 +91,28 @@ def test_files_in_packages_and_with_odd_names(tmp_path: Path) -> None:
     assert usercode.load(f"{tmp_path}/my-net.py:get", "x")() == 5
 
 
-def test_two_projects_with_modules_of_the_same_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shared", ["shared.py", "shared/__init__.py", "shared/deep.py"])
+def test_a_second_project_with_modules_of_the_same_name_is_refused(tmp_path: Path, shared: str) -> None:
+    """Python has one module of a name in a process: the second project's code would be given the first one's."""
+    module = shared.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     for number in (1, 2):
-        write(tmp_path / str(number) / "shared.py", f"N = {number}\n")
-        write(tmp_path / str(number) / "net.py", "from shared import N\n")
-    assert [usercode.load(f"{tmp_path}/{n}/net.py:N", "x") for n in (1, 2)] == [1, 2]
+        write(tmp_path / str(number) / shared, f"N = {number}\n")
+        write(tmp_path / str(number) / f"net{number}.py", f"from {module} import N\n")
+    write(tmp_path / "3" / "other.py", "N = 3\n")
+    assert usercode.load(f"{tmp_path}/1/net1.py:N", "x") == 1
+    with pytest.raises(UserError, match=f"another module '{module}' is loaded, from '{tmp_path}/1/{shared}'"):
+        usercode.load(f"{tmp_path}/2/net2.py:N", "x")
+    assert usercode.load(f"{tmp_path}/3/other.py:N", "x") == 3
+    assert usercode.load(f"{tmp_path}/1/net1.py:N", "x") == 1
+
+
+@pytest.mark.parametrize("name", ["random.py", "time.py", "rich.py", "net.v2.py"])
+def test_a_file_that_python_can_not_import_by_its_name_is_refused(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, "N = 1\n")
+    import rich  # noqa: F401
+
+    with pytest.raises(UserError, match="rename"):
+        usercode.load(f"{tmp_path}/{name}:N", "model.name")
 
 
 def test_imports_from_the_current_folder_and_from_folders_without_init(
@@ -237,7 +258,7 @@ def test_models_that_go_wrong(train: Train, tmp_path: Path, body: str, sentences
     assert run.failure is not None
     for sentence in sentences:
         assert sentence in run.failure.message
-    assert str(ROOT / "core") not in run.failure.message
+    assert not OURS.search(run.failure.message)
     assert run.failure.user is user
     assert (run.session.run is None) is user
 
@@ -298,7 +319,7 @@ def test_datasets_reach_workers_and_their_errors_come_back(train: Train, tmp_pat
     assert bad.failure
     assert 'RuntimeError: cannot read this one in "' in bad.failure.message
     assert 'data.py", line 12' in bad.failure.message
-    assert str(ROOT / "core") not in bad.failure.message
+    assert not OURS.search(bad.failure.message)
 
 
 HALF = """\
@@ -349,5 +370,4 @@ def test_modules_imported_by_name_are_those_of_import_statements(
         usercode.load("train.py:gone", "model.name")()
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("zoo_nets_that_nobody_has")
-    spec = usercode.load("zoo_nets:create", "model.name").__globals__["__spec__"]
-    assert spec.name.startswith("_torchdeck_user_")
+    assert usercode.load("zoo_nets:create", "model.name").__globals__["__spec__"].name == "zoo_nets"

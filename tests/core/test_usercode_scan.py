@@ -7,8 +7,8 @@ from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.errors import UserError
-from core.usercode_scan import parameters_of, scan
+from torchdeck.core.errors import UserError
+from torchdeck.core.usercode.scan import parameters_of, scan
 
 
 def test_the_examples() -> None:

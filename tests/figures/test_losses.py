@@ -19,16 +19,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from core import toml
-from core.data.batches import Feed
-from core.data.source import DataInfo
-from core.errors import UserError
-from core.evaluation import trained as trained_models
-from core.evaluation.evaluate import evaluate
-from core.experiment import Model
-from core.training.evaluation import Evaluator
-from core.training.layout import takes_channels_last
-from core.training.losses import build_loss, find_kind
+from torchdeck.core import toml
+from torchdeck.core.data.batches import Feed
+from torchdeck.core.data.source import DataInfo
+from torchdeck.core.errors import UserError
+from torchdeck.core.evaluation import trained as trained_models
+from torchdeck.core.evaluation.evaluate import evaluate
+from torchdeck.core.experiment import Model
+from torchdeck.core.training.evaluation import Evaluator
+from torchdeck.core.training.layout import takes_channels_last
+from torchdeck.core.training.losses import build_loss, find_kind
 
 CPU = torch.device("cpu")
 QUIET = ("tracking.tensorboard=false", "trainer.device=cpu")
@@ -87,7 +87,7 @@ def test_an_own_loss_over_the_set_is_one_call_though_the_samples_tried_are_of_on
         loss.kind = find_kind(loss, out[:25], torch.zeros(25, dtype=torch.long), count)
         assert loss.kind == {"class": "weighted", "sum": "sum"}.get(kind, "whole")
         if small:
-            patch.setattr("core.training.metrics._FEW", 0)
+            patch.setattr("torchdeck.core.training.metrics._FEW", 0)
         found = Evaluator(info, loss, CPU, nullcontext).evaluate(nn.Identity(), Cut(out, y, 1 + seed % 20))
     expected = float(losses[kind](out, y)) / (60 if kind == "sum" else 1)
     assert found.metrics["loss"] == pytest.approx(expected, rel=1e-5)

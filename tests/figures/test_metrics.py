@@ -20,20 +20,20 @@ from ignite.metrics import Precision
 from sklearn import metrics as sk
 from torch import Tensor, nn
 
-from core import toml
-from core.control import Control
-from core.data.batches import Feed
-from core.data.source import DataInfo
-from core.errors import UserError
-from core.runs.names import known_direction, watched
-from core.search import opening as studies
-from core.search.attempt import Attempt
-from core.search.objectives import objectives, with_directions
-from core.training.build import build
-from core.training.evaluation import Evaluator, Report, Tried
-from core.training.losses import Loss, build_loss, find_kind
-from core.training.metrics import Gathered
-from core.training.trainer import Trainer
+from torchdeck.core import toml
+from torchdeck.core.control import Control
+from torchdeck.core.data.batches import Feed
+from torchdeck.core.data.source import DataInfo
+from torchdeck.core.errors import UserError
+from torchdeck.core.runs.names import known_direction, watched
+from torchdeck.core.search import opening as studies
+from torchdeck.core.search.attempt import Attempt
+from torchdeck.core.search.objectives import objectives, with_directions
+from torchdeck.core.training.build import build
+from torchdeck.core.training.evaluation import Evaluator, Report, Tried
+from torchdeck.core.training.losses import Loss, build_loss, find_kind
+from torchdeck.core.training.metrics import Gathered
+from torchdeck.core.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 sizes = st.integers(1, 40)

@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
-from core import catalog
-from core.data import transforms as T
-from core.data.batches import Batch
-from core.data.images import decode, load_folder
-from core.errors import UserError
-from core.evaluation import trained as trained_models
-from core.evaluation.evaluate import evaluate
-from core.evaluation.predict import predict
-from core.evaluation.trained import Trained
-from core.experiment import Data, Transform
+from torchdeck.core import catalog
+from torchdeck.core.data import transforms as T
+from torchdeck.core.data.batches import Batch
+from torchdeck.core.data.images import decode, load_folder
+from torchdeck.core.errors import UserError
+from torchdeck.core.evaluation import trained as trained_models
+from torchdeck.core.evaluation.evaluate import evaluate
+from torchdeck.core.evaluation.predict import predict
+from torchdeck.core.evaluation.trained import Trained
+from torchdeck.core.experiment import Data, Transform
 
 MODES = ["RGB", "L", "P", "RGBA", "LA", "1", "CMYK", "I;16", "PA"]
 
@@ -80,7 +80,7 @@ def model(train: Train, tmp_path: Path) -> Trained:
 def evaluated(model: Trained, path: Path, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
     """The logits that evaluation sees, in the order of the files."""
     seen: list[torch.Tensor] = []
-    from core.training.evaluation import Evaluator
+    from torchdeck.core.training.evaluation import Evaluator
 
     original = Evaluator.logits
 

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 
-from core import toml
-from core.data import transforms as T
-from core.data.batches import moved, resident_device
-from core.data.load import load
-from core.data.source import Arrays, Source
-from core.data.statistics import Moments, measure, moments
-from core.evaluation import trained as trained_models
-from core.evaluation.evaluate import evaluate
-from core.evaluation.predict import predict
-from core.experiment import Data, Transform
+from torchdeck.core import toml
+from torchdeck.core.data import transforms as T
+from torchdeck.core.data.batches import moved, resident_device
+from torchdeck.core.data.load import load
+from torchdeck.core.data.source import Arrays, Source
+from torchdeck.core.data.statistics import Moments, measure, moments
+from torchdeck.core.evaluation import trained as trained_models
+from torchdeck.core.evaluation.evaluate import evaluate
+from torchdeck.core.evaluation.predict import predict
+from torchdeck.core.experiment import Data, Transform
 
 CPU = torch.device("cpu")
 

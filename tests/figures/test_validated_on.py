@@ -8,13 +8,13 @@ import pytest
 from conftest import Train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from core.events import Started
-from core.reporters import PlainReporter
-from core.runs.directory import read_info
-from core.runs.history import History
-from tui.__main__ import main
-from tui.drawing.chart import Source, View, curves_of, scalars
-from tui.widgets.header import figures
+from torchdeck.core.events import Started
+from torchdeck.core.reporters import PlainReporter
+from torchdeck.core.runs.directory import read_info
+from torchdeck.core.runs.history import History
+from torchdeck.tui.__main__ import main
+from torchdeck.tui.drawing.chart import Source, View, curves_of, scalars
+from torchdeck.tui.widgets.header import figures
 
 
 @pytest.mark.parametrize("on", ["test", "validation"])

@@ -18,19 +18,19 @@ from conftest import QUICK, Train
 from PIL import Image
 from sklearn.metrics import confusion_matrix, r2_score
 
-from core import toml
-from core.checkpoints.read import load_checkpoint
-from core.data.fingerprint import fingerprint
-from core.data.load import load
-from core.data.source import Arrays, Source
-from core.errors import UserCodeError, UserError
-from core.evaluation import trained as trained_models
-from core.evaluation.evaluate import Evaluated, evaluate
-from core.evaluation.predict import predict
-from core.evaluation.trained import Trained
-from core.experiment import Data
-from core.training.session import Session
-from tui.__main__ import main
+from torchdeck.core import toml
+from torchdeck.core.checkpoints.read import load_checkpoint
+from torchdeck.core.data.fingerprint import fingerprint
+from torchdeck.core.data.load import load
+from torchdeck.core.data.source import Arrays, Source
+from torchdeck.core.errors import UserCodeError, UserError
+from torchdeck.core.evaluation import trained as trained_models
+from torchdeck.core.evaluation.evaluate import Evaluated, evaluate
+from torchdeck.core.evaluation.predict import predict
+from torchdeck.core.evaluation.trained import Trained
+from torchdeck.core.experiment import Data
+from torchdeck.core.training.session import Session
+from torchdeck.tui.__main__ import main
 
 FEATURES = ["a", "b", "c"]
 SHORT = (*QUICK, "trainer.epochs=1", "trainer.batch_size=32", "tracking.tensorboard=false", "data.workers=0")

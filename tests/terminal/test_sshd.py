@@ -18,8 +18,8 @@ import pytest
 from conftest import ROOT
 from terminals import Pty, environment, until
 
-from core.runs.directory import read_info, read_metrics
-from core.runs.listing import list_runs
+from torchdeck.core.runs.directory import read_info, read_metrics
+from torchdeck.core.runs.listing import list_runs
 
 #: Long enough to be cut in the middle, short enough to be done twice.
 RUN = ("--set", "trainer.epochs=250", "--set", "model.args.dropout=0.2", "--set", "tracking.graph=false",
@@ -75,7 +75,7 @@ def remote(tmp_path: Path, *words: str) -> str:
     """torchdeck on the other side, in the test's folder."""
     quoted = " ".join(f"'{w}'" for w in words)
     threads = " ".join(f"{k}='{v}'" for k, v in os.environ.items() if "OMP_" in k)
-    return (f"cd '{tmp_path}' && XDG_STATE_HOME='{tmp_path}/state' PYTHONPATH='{ROOT}' {threads} exec '{sys.executable}' -P -m tui "
+    return (f"cd '{tmp_path}' && XDG_STATE_HOME='{tmp_path}/state' PYTHONPATH='{ROOT}/src' {threads} exec '{sys.executable}' -P -m torchdeck "
             f"{quoted} --runs '{tmp_path}/runs'")  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def test_a_client_that_is_killed_in_mid_run_loses_nothing(sshd: Server, tmp_path
 
     undisturbed = tmp_path / "undisturbed"
     subprocess.run(
-        [sys.executable, "-P", "-m", "tui", "--batch", "digits", *RUN, "--quiet", "--runs", str(undisturbed)],
+        [sys.executable, "-P", "-m", "torchdeck", "--batch", "digits", *RUN, "--quiet", "--runs", str(undisturbed)],
         check=True, env=environment(), cwd=tmp_path,
     )  # fmt: skip
     [other] = list_runs(undisturbed)[0]

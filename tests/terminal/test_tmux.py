@@ -14,8 +14,8 @@ import pytest
 from conftest import Train
 from terminals import COMMAND, Tmux, environment, until
 
-from core.runs.directory import read_info, read_metrics
-from core.runs.listing import list_runs
+from torchdeck.core.runs.directory import read_info, read_metrics
+from torchdeck.core.runs.listing import list_runs
 
 Start = Callable[..., Tmux]
 LONG = ("digits", "--set", "trainer.epochs=3000", "--set", "tracking.graph=false", "--set", "tracking.images=false")
@@ -30,7 +30,9 @@ def app_pid(terminal: Tmux) -> int:
     """The workbench below the shell of the window."""
     shell = psutil.Process(terminal.pane_pid())
     return next(
-        p.pid for p in [shell, *shell.children(recursive=True)] if "tui" in p.cmdline() and "--batch" not in p.cmdline()
+        p.pid
+        for p in [shell, *shell.children(recursive=True)]
+        if "torchdeck" in p.cmdline() and "--batch" not in p.cmdline()
     )
 
 

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from workbench import LONG, QUICK, Open, notices, train_of, until
 
-from core.runs.listing import list_runs
-from tui.widgets.form import Form
-from tui.widgets.model_tree import ModelTree
+from torchdeck.core.runs.listing import list_runs
+from torchdeck.tui.widgets.form import Form
+from torchdeck.tui.widgets.model_tree import ModelTree
 
 Make = Callable[[Path], dict[str, Any]]
 

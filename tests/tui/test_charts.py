@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from textual.app import App, ComposeResult
 
-from core.events import EpochEnded, Event, Finished, Started, StepSummary
-from core.runs.history import History
-from tui.drawing.chart import Scalar, scalars
-from tui.widgets.chart import Chart
-from tui.widgets.charts import Charts
+from torchdeck.core.events import EpochEnded, Event, Finished, Started, StepSummary
+from torchdeck.core.runs.history import History
+from torchdeck.tui.drawing.chart import Scalar, scalars
+from torchdeck.tui.widgets.chart import Chart
+from torchdeck.tui.widgets.charts import Charts
 
 
 def history(losses: list[float], epoch_length: int = 10, over: bool = True, every: int = 20) -> History:

@@ -14,10 +14,10 @@ from textual.pilot import Pilot
 from textual.widgets import Input, RichLog
 from workbench import QUICK, Open, notices, train_of, until
 
-from core import toml
-from tui.screens.checkpoints import CheckpointsScreen
-from tui.screens.console import Console
-from tui.screens.dialogs import Line, Pick, Question
+from torchdeck.core import toml
+from torchdeck.tui.screens.checkpoints import CheckpointsScreen
+from torchdeck.tui.screens.console import Console
+from torchdeck.tui.screens.dialogs import Line, Pick, Question
 
 
 class Evil:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from conftest import Train, command, start
 
-from tui.__main__ import VERBS, main
+from torchdeck.tui.__main__ import VERBS, main
 
 
 def test_catalog(tmp_path: Path) -> None:

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from core import fields, toml
-from core.errors import UserError
-from core.runs.filter import Filter
-from core.search.dimension import read
-from core.search.space import Space
-from tui.keyboard import lenient
-from tui.screens import checkpoint_actions, experiment_keys, run_keys, search_actions
-from tui.screens.dialogs import more_than
+from torchdeck.core import fields, toml
+from torchdeck.core.errors import UserError
+from torchdeck.core.runs.filter import Filter
+from torchdeck.core.search.dimension import read
+from torchdeck.core.search.space import Space
+from torchdeck.tui.keyboard import lenient
+from torchdeck.tui.screens import checkpoint_actions, experiment_keys, run_keys, search_actions
+from torchdeck.tui.screens.dialogs import more_than
 
 #: What people type: whole texts, whose beginnings are typed on the way.
 _TEXTS = ["lr=0.01", "lr=1e-400", "lr=nan", "lr=inf", "lr=-1", "lr=true", "lr=", "=", "batch_size=32.5", "batch_size=1e999",
@@ -43,8 +43,8 @@ class _Opened:
 
 
 def _add_trial(text: str) -> None:
-    from tui.commands.study import settings_of
-    from tui.screens.trial_actions import _words
+    from torchdeck.tui.commands.study import settings_of
+    from torchdeck.tui.screens.trial_actions import _words
 
     settings_of(_Opened, _words(text))  # type: ignore[arg-type]
 

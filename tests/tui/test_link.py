@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from core.runs.queue import Item, Queue
-from tui.link import Link
+from torchdeck.core.runs.queue import Item, Queue
+from torchdeck.tui.link import Link
 
 
 def begin(queue: Queue, title: str) -> tuple[Item, Path]:

@@ -13,15 +13,15 @@ from conftest import Train
 from textual.widgets import Input, RichLog
 from workbench import QUICK, Open, notices, train_of, until
 
-from core.runs.directory import read_info
-from core.runs.listing import list_runs
-from tui.screens.checkpoints import CheckpointsScreen
-from tui.screens.console import Console
-from tui.screens.panes import Panes
-from tui.screens.runs import RunsScreen
-from tui.widgets.data_preview import DataPreview
-from tui.widgets.facts import Facts
-from tui.widgets.model_tree import ModelTree
+from torchdeck.core.runs.directory import read_info
+from torchdeck.core.runs.listing import list_runs
+from torchdeck.tui.screens.checkpoints import CheckpointsScreen
+from torchdeck.tui.screens.console import Console
+from torchdeck.tui.screens.panes import Panes
+from torchdeck.tui.screens.runs import RunsScreen
+from torchdeck.tui.widgets.data_preview import DataPreview
+from torchdeck.tui.widgets.facts import Facts
+from torchdeck.tui.widgets.model_tree import ModelTree
 
 
 async def test_find_goes_to_the_name_itself_first(workbench: Open) -> None:
@@ -83,8 +83,8 @@ async def test_a_filter_keeps_marks(workbench: Open, train: Train) -> None:
 async def test_a_command_is_told_the_width_of_its_box(
     workbench: Open, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tui.screens.console.sys.executable", "/bin/sh")
-    monkeypatch.setattr("tui.screens.console.environment", dict)
+    monkeypatch.setattr("torchdeck.tui.screens.console.sys.executable", "/bin/sh")
+    monkeypatch.setattr("torchdeck.tui.screens.console.environment", dict)
     async with workbench(QUICK, size=size) as pilot:
         told: list[str] = []
         real = __import__("asyncio").create_subprocess_exec
@@ -93,7 +93,7 @@ async def test_a_command_is_told_the_width_of_its_box(
             told.append(more["env"]["COLUMNS"])
             return await real("/bin/true", **more)
 
-        monkeypatch.setattr("tui.screens.console.asyncio.create_subprocess_exec", start)
+        monkeypatch.setattr("torchdeck.tui.screens.console.asyncio.create_subprocess_exec", start)
         console = Console(["runs"])
         pilot.app.push_screen(console)
         await until(pilot, lambda: console.code is not None)
@@ -104,7 +104,7 @@ async def test_a_command_is_told_the_width_of_its_box(
 async def test_the_key_for_figures_is_named_rightly(
     workbench: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tui.screens.checkpoints._AT_ONCE", 1)
+    monkeypatch.setattr("torchdeck.tui.screens.checkpoints._AT_ONCE", 1)
     torch.save({f"part.{n}": torch.ones(2) for n in range(3)}, tmp_path / "some.pt")
     async with workbench(QUICK) as pilot:
         await pilot.press("C")

@@ -13,12 +13,12 @@ from conftest import Train
 from textual.pilot import Pilot
 from workbench import QUICK, Open, train_of, until
 
-from core.runs import labels
-from tui.screens.checkpoints import CheckpointsScreen
-from tui.screens.dialogs import Line
-from tui.screens.runs import RunsScreen
-from tui.widgets.data_preview import DataPreview
-from tui.widgets.model_tree import ModelTree
+from torchdeck.core.runs import labels
+from torchdeck.tui.screens.checkpoints import CheckpointsScreen
+from torchdeck.tui.screens.dialogs import Line
+from torchdeck.tui.screens.runs import RunsScreen
+from torchdeck.tui.widgets.data_preview import DataPreview
+from torchdeck.tui.widgets.model_tree import ModelTree
 
 HOSTILE = ["[/b]", "[red]x", "[@click=app.quit]x", "a\nb", "\x1b[31mx", "w" * 300, "汉字 ｗｉｄｅ"]
 

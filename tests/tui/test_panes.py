@@ -14,16 +14,16 @@ from rich.style import Style
 from rich.text import Text
 from textual.strip import Strip
 
-from core.events import EpochEnded, Failed, Started, StepSummary
-from core.nvidia import Nvidia
-from core.readings import Meter
-from core.runs.history import History
-from tui.link import Snapshot
-from tui.widgets.data_preview import picture
-from tui.widgets.device import gpu_lines, machine_lines
-from tui.widgets.header import progress_lines
-from tui.widgets.lines import changed
-from tui.widgets.model_tree import patterns
+from torchdeck.core.events import EpochEnded, Failed, Started, StepSummary
+from torchdeck.core.nvidia import Nvidia
+from torchdeck.core.readings import Meter
+from torchdeck.core.runs.history import History
+from torchdeck.tui.link import Snapshot
+from torchdeck.tui.widgets.data_preview import picture
+from torchdeck.tui.widgets.device import gpu_lines, machine_lines
+from torchdeck.tui.widgets.header import progress_lines
+from torchdeck.tui.widgets.lines import changed
+from torchdeck.tui.widgets.model_tree import patterns
 
 THEME = {
     "primary": "#0178d4",

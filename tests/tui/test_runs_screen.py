@@ -13,12 +13,12 @@ from textual.widgets import Input
 from torch.utils.tensorboard import SummaryWriter
 from workbench import QUICK, Open, notices, train_of, until
 
-from core import toml
-from tui.screens.dialogs import Line, Question
-from tui.screens.runs import RunsScreen
-from tui.widgets.charts import Charts
-from tui.widgets.table import Table
-from tui.widgets.tabs import Tabs
+from torchdeck.core import toml
+from torchdeck.tui.screens.dialogs import Line, Question
+from torchdeck.tui.screens.runs import RunsScreen
+from torchdeck.tui.widgets.charts import Charts
+from torchdeck.tui.widgets.table import Table
+from torchdeck.tui.widgets.tabs import Tabs
 
 
 async def runs_of(pilot: Pilot[int], count: int) -> RunsScreen:

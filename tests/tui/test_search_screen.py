@@ -14,14 +14,14 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 from workbench import Open, notices, train_of, until
 
-from core import toml
-from core.search import opening as studies
-from core.search.study import Study
-from core.search.watch import COMMAND
-from tui.screens.dialogs import Line, Pick, Question
-from tui.screens.search import SearchScreen
-from tui.widgets.field_editor import FieldEditor
-from tui.widgets.picture import Picture
+from torchdeck.core import toml
+from torchdeck.core.search import opening as studies
+from torchdeck.core.search.study import Study
+from torchdeck.core.search.watch import COMMAND
+from torchdeck.tui.screens.dialogs import Line, Pick, Question
+from torchdeck.tui.screens.search import SearchScreen
+from torchdeck.tui.widgets.field_editor import FieldEditor
+from torchdeck.tui.widgets.picture import Picture
 
 RAW: dict[str, Any] = {
     "data": {"name": "digits"}, "model": {"name": "mlp", "args": {"widths": [8]}}, "trainer": {"epochs": 3},

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from core import jsons
-from tui.tables import print_table
+from torchdeck.core import jsons
+from torchdeck.tui.tables import print_table
 
 outside = st.text(max_size=40) | st.sampled_from(
     ["[/b]", "[red]x", "[link=a]", "a\nb", "\x1b[31mred", "日本語の名前", "e\u0301", "\ud800"]

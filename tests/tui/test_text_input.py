@@ -8,8 +8,8 @@ import pytest
 from textual.app import App
 from textual.events import Key
 
-from tui.screens.dialogs import Line
-from tui.widgets.text_input import TextInput
+from torchdeck.tui.screens.dialogs import Line
+from torchdeck.tui.widgets.text_input import TextInput
 
 
 @pytest.mark.parametrize(

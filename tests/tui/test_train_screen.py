@@ -11,22 +11,22 @@ from conftest import ROOT
 from textual.widgets import Input, OptionList
 from workbench import LONG, QUICK, Open, notices, train_of, until
 
-from core import toml
-from core.home import state_folder
-from core.runs.directory import read_info
-from core.runs.door import RemoteControl
-from core.runs.listing import list_runs
-from core.runs.live import live_runs
-from tui.screens.dialogs import Line, Pick, Question
-from tui.screens.files import FilePick
-from tui.screens.help import Help
-from tui.screens.panes import PANES, Panes
-from tui.widgets.charts import Charts
-from tui.widgets.data_preview import DataPreview
-from tui.widgets.header import Header, Progress
-from tui.widgets.log import Log
-from tui.widgets.model_tree import ModelTree
-from tui.widgets.queue import QueueList
+from torchdeck.core import toml
+from torchdeck.core.home import state_folder
+from torchdeck.core.runs.directory import read_info
+from torchdeck.core.runs.door import RemoteControl
+from torchdeck.core.runs.listing import list_runs
+from torchdeck.core.runs.live import live_runs
+from torchdeck.tui.screens.dialogs import Line, Pick, Question
+from torchdeck.tui.screens.files import FilePick
+from torchdeck.tui.screens.help import Help
+from torchdeck.tui.screens.panes import PANES, Panes
+from torchdeck.tui.widgets.charts import Charts
+from torchdeck.tui.widgets.data_preview import DataPreview
+from torchdeck.tui.widgets.header import Header, Progress
+from torchdeck.tui.widgets.log import Log
+from torchdeck.tui.widgets.model_tree import ModelTree
+from torchdeck.tui.widgets.queue import QueueList
 
 
 async def test_the_first_minute(workbench: Open) -> None:
@@ -302,7 +302,9 @@ async def test_what_was_last_used_is_remembered(workbench: Open) -> None:
         screen = train_of(pilot)
         assert screen.form.raw["data"]["name"] == "digits"  # the first visit
         item = next(
-            f for f in __import__("core.fields", fromlist=["x"]).fields(screen.form.raw) if f.key == "trainer.epochs"
+            f
+            for f in __import__("torchdeck.core.fields", fromlist=["x"]).fields(screen.form.raw)
+            if f.key == "trainer.epochs"
         )
         screen.form.set_value(item, "123")
         await pilot.press("2", "y", "right_square_bracket")
@@ -538,7 +540,7 @@ async def test_metrics_are_chosen(workbench: Open) -> None:
 
 
 def test_runs_in_the_state_folder_are_json(tmp_path: Path) -> None:
-    from tui.memory import Memory
+    from torchdeck.tui.memory import Memory
 
     memory = Memory.load()
     memory.experiment = {"trainer": {"epochs": 3}}

@@ -9,15 +9,15 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import UserError, count
-from core.text import printable
-from tui.commands.shared import add_runs, agreed, print_json, roots, say
-from tui.tables import print_table
+from torchdeck.core.errors import UserError, count
+from torchdeck.core.text import printable
+from torchdeck.tui.commands.shared import add_runs, agreed, print_json, roots, say
+from torchdeck.tui.tables import print_table
 
 if TYPE_CHECKING:
-    from core.checkpoints.compare import Matches
-    from core.checkpoints.stored import Stored
-    from core.checkpoints.tensors import Figures
+    from torchdeck.core.checkpoints.compare import Matches
+    from torchdeck.core.checkpoints.stored import Stored
+    from torchdeck.core.checkpoints.tensors import Figures
 
 # --- inspect ---------------------------------------------------------------------------------------------------------
 
@@ -47,7 +47,7 @@ def inspect_arguments(parser: argparse.ArgumentParser) -> None:
 
 def inspect(options: argparse.Namespace) -> int:
     """Show what is in a file of weights, without running or loading it."""
-    from core.checkpoints.archive import look
+    from torchdeck.core.checkpoints.archive import look
 
     path = file_of(options.file, options)
     stored = look(path)
@@ -65,8 +65,8 @@ def file_of(text: str, options: argparse.Namespace) -> Path:
 
     Raises UserError when there is none.
     """
-    from core.checkpoints.names import choose
-    from tui.commands.runs import find_any
+    from torchdeck.core.checkpoints.names import choose
+    from torchdeck.tui.commands.runs import find_any
 
     path = Path(text).expanduser()
     if path.is_file():
@@ -78,7 +78,7 @@ def file_of(text: str, options: argparse.Namespace) -> Path:
 
 def show_file(path: Path, as_json: bool) -> int:
     """What is in a file, every tensor."""
-    from core.checkpoints.archive import look
+    from torchdeck.core.checkpoints.archive import look
 
     return _show(look(path), as_json, True, False)
 
@@ -91,7 +91,7 @@ def _figures(values: Figures) -> dict[str, Any]:
 
 def record(stored: Stored, stats: bool = False) -> dict[str, Any]:
     """Everything of a file as plain JSON values."""
-    from core.checkpoints.tensors import figures
+    from torchdeck.core.checkpoints.tensors import figures
 
     tensors: dict[str, Any] = {}
     for t in stored.tensors:
@@ -109,9 +109,9 @@ def _show(stored: Stored, as_json: bool, everything: bool, stats: bool) -> int:
     if as_json:
         print_json(record(stored, stats))
         return 0
-    from core.checkpoints.tensors import figures
-    from tui.columns import size
-    from tui.tensor_tree import contents_words, folded, shape_words, tree
+    from torchdeck.core.checkpoints.tensors import figures
+    from torchdeck.tui.columns import size
+    from torchdeck.tui.tensor_tree import contents_words, folded, shape_words, tree
 
     counts = f"{count(len(stored.tensors), 'tensor')}, {stored.numel:,} numbers"
     say(f"{stored.path}: {stored.format}, {size(stored.size)}, {counts}")
@@ -167,10 +167,10 @@ def warn(stored: Stored) -> None:
 
 
 def _one(stored: Stored, name: str, as_json: bool) -> int:
-    from core.checkpoints.tensors import figures
-    from core.errors import did_you_mean
-    from tui.drawing.bars import bar
-    from tui.tensor_tree import shape_words
+    from torchdeck.core.checkpoints.tensors import figures
+    from torchdeck.core.errors import did_you_mean
+    from torchdeck.tui.drawing.bars import bar
+    from torchdeck.tui.tensor_tree import shape_words
 
     tensor = next((t for t in stored.tensors if t.name == name), None)
     if tensor is None:
@@ -217,8 +217,8 @@ def _open_whole(stored: Stored, yes: bool) -> int:
 
 
 def _fits(stored: Stored, options: argparse.Namespace) -> int:
-    from core.checkpoints.load import refuse_dangerous
-    from tui.tensor_tree import shape_words
+    from torchdeck.core.checkpoints.load import refuse_dangerous
+    from torchdeck.tui.tensor_tree import shape_words
 
     matches = _matches(stored, options)
     if options.json:
@@ -234,7 +234,7 @@ def _fits(stored: Stored, options: argparse.Namespace) -> int:
 
 
 def _matches(stored: Stored, options: argparse.Namespace) -> Matches:
-    from core.checkpoints.compare import match
+    from torchdeck.core.checkpoints.compare import match
 
     shapes, where = _model_shapes(options)
     return match(shapes, {t.name: t.shape for t in stored.weights()}, where)
@@ -243,10 +243,10 @@ def _matches(stored: Stored, options: argparse.Namespace) -> Matches:
 def _model_shapes(options: argparse.Namespace) -> tuple[dict[str, tuple[int, ...]], dict[str, Hashable]]:
     """Names and shapes of a model, and where its tensors lie in memory (tied ones in one place): of a run from its
     checkpoint, else built for the experiment's data."""
-    from core import toml
-    from core.checkpoints.archive import look
-    from core.checkpoints.names import choose
-    from tui.commands.runs import find_any
+    from torchdeck.core import toml
+    from torchdeck.core.checkpoints.archive import look
+    from torchdeck.core.checkpoints.names import choose
+    from torchdeck.tui.commands.runs import find_any
 
     if options.fits not in toml.presets() and not options.fits.endswith(".toml") and not options.overrides:
         found = look(choose(find_any(options.fits, roots(options)), "last")).weights()
@@ -254,9 +254,9 @@ def _model_shapes(options: argparse.Namespace) -> tuple[dict[str, tuple[int, ...
     experiment = toml.load(options.fits, options.overrides)
     import torch
 
-    from core.data.load import load
-    from core.models.build import build
-    from core.models.weights import places
+    from torchdeck.core.data.load import load
+    from torchdeck.core.models.build import build
+    from torchdeck.core.models.weights import places
 
     data = load(experiment, torch.device("cpu"))
     data.close()
@@ -282,15 +282,15 @@ def diff(options: argparse.Namespace) -> int:
         raise UserError("diff needs two runs or two files of weights.")
     if any(Path(text).expanduser().is_file() for text in options.what):
         return _diff_files(options)
-    from tui.commands.runs import diff_runs
+    from torchdeck.tui.commands.runs import diff_runs
 
     return diff_runs(options.what, roots(options), options.json)
 
 
 def _diff_files(options: argparse.Namespace) -> int:
-    from core.checkpoints.archive import look
-    from core.checkpoints.compare import diff as compare
-    from tui.tensor_tree import shape_words
+    from torchdeck.core.checkpoints.archive import look
+    from torchdeck.core.checkpoints.compare import diff as compare
+    from torchdeck.tui.tensor_tree import shape_words
 
     if len(options.what) != 2:
         raise UserError("diff compares two files of weights at a time.")
@@ -327,10 +327,10 @@ def average_arguments(parser: argparse.ArgumentParser) -> None:
 
 def average(options: argparse.Namespace) -> int:
     """Write the mean of several checkpoints' weights."""
-    from core.checkpoints.archive import look
-    from core.checkpoints.load import average as mean
-    from core.checkpoints.load import save
-    from tui.columns import size
+    from torchdeck.core.checkpoints.archive import look
+    from torchdeck.core.checkpoints.load import average as mean
+    from torchdeck.core.checkpoints.load import save
+    from torchdeck.tui.columns import size
 
     paths = [file_of(text, options) for text in options.file]
     output = Path(options.output).expanduser()
@@ -359,10 +359,10 @@ def prune_arguments(parser: argparse.ArgumentParser) -> None:
 
 def prune(options: argparse.Namespace) -> int:
     """Show which checkpoints could go and what that would free; delete them with --yes."""
-    from core.checkpoints.prune import carry_out, plan
-    from core.runs.listing import RunList
-    from tui.columns import size
-    from tui.commands.runs import find_any
+    from torchdeck.core.checkpoints.prune import carry_out, plan
+    from torchdeck.core.runs.listing import RunList
+    from torchdeck.tui.columns import size
+    from torchdeck.tui.commands.runs import find_any
 
     if options.keep_best < 0:
         raise UserError(f"--keep-best {options.keep_best} is out of range; it must be at least 0.")

@@ -7,8 +7,8 @@ import contextlib
 import os
 import sys
 
-from core.errors import UserError
-from tui.commands.shared import add_runs, opened_study
+from torchdeck.core.errors import UserError
+from torchdeck.tui.commands.shared import add_runs, opened_study
 
 #: optuna-dashboard takes its storage as an argument, which every user of the machine can see; a URL may hold a password.
 _STORAGE = "TORCHDECK_STORAGE"
@@ -32,8 +32,8 @@ def dashboard(options: argparse.Namespace) -> int:
     import subprocess
     from importlib import util
 
-    from core.search.keep import store
-    from core.search.storage import file_of, with_driver
+    from torchdeck.core.search.keep import store
+    from torchdeck.core.search.storage import file_of, with_driver
 
     opened = opened_study(options)
     if util.find_spec("optuna_dashboard") is None:

@@ -9,19 +9,19 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core import jsons
-from core.errors import UserError, count
-from core.text import printable_lines
-from tui.commands.shared import add_runs, print_json, roots, say
-from tui.tables import print_table
+from torchdeck.core import jsons
+from torchdeck.core.errors import UserError, count
+from torchdeck.core.text import printable_lines
+from torchdeck.tui.commands.shared import add_runs, print_json, roots, say
+from torchdeck.tui.tables import print_table
 
 if TYPE_CHECKING:
     import torch
 
-    from core.checkpoints.export import Compared
-    from core.evaluation.evaluate import Evaluated
-    from core.evaluation.trained import Trained
-    from core.experiment import Data
+    from torchdeck.core.checkpoints.export import Compared
+    from torchdeck.core.evaluation.evaluate import Evaluated
+    from torchdeck.core.evaluation.trained import Trained
+    from torchdeck.core.experiment import Data
 
 
 def _add_trained(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +36,8 @@ def _add_trained(parser: argparse.ArgumentParser) -> None:
 
 
 def _locate(options: argparse.Namespace) -> Path:
-    from core.checkpoints.names import choose
-    from tui.commands.runs import find_any
+    from torchdeck.core.checkpoints.names import choose
+    from torchdeck.tui.commands.runs import find_any
 
     path = Path(options.run).expanduser()
     return path if path.is_file() else choose(find_any(options.run, roots(options)), options.checkpoint)
@@ -45,7 +45,7 @@ def _locate(options: argparse.Namespace) -> Path:
 
 def _load(options: argparse.Namespace) -> Trained:
     path = _locate(options)
-    from core.evaluation.trained import load
+    from torchdeck.core.evaluation.trained import load
 
     return load(path, options.trust_code, _warn)
 
@@ -74,11 +74,11 @@ def export(options: argparse.Namespace) -> int:
     path = _locate(options)
     if options.format in ("state_dict", "safetensors"):
         return _export_weights(path, options)
-    from core.checkpoints.export import FORMATS
-    from core.checkpoints.export import export as write
-    from core.checkpoints.unit import in_own_unit
-    from core.evaluation.evaluate import evaluate
-    from core.evaluation.trained import load
+    from torchdeck.core.checkpoints.export import FORMATS
+    from torchdeck.core.checkpoints.export import export as write
+    from torchdeck.core.checkpoints.unit import in_own_unit
+    from torchdeck.core.evaluation.evaluate import evaluate
+    from torchdeck.core.evaluation.trained import load
 
     trained = load(path, options.trust_code, _warn)
     output = Path(options.output or f"{_stem(path)}.{FORMATS[options.format]}").expanduser()
@@ -88,7 +88,7 @@ def export(options: argparse.Namespace) -> int:
     compared = write(net, options.format, output, samples, classes=info.task == "classification")
     accuracy: dict[str, Any] = {}
     if options.format == "int8":
-        from core.checkpoints.export import quantised
+        from torchdeck.core.checkpoints.export import quantised
 
         accuracy = {"before": _main(evaluate(trained, device="cpu", warn=_warn)),
                     "after": _main(evaluate(trained, device="cpu", warn=_warn, net=quantised(trained.net)))}  # fmt: skip
@@ -100,12 +100,12 @@ def _export_weights(path: Path, options: argparse.Namespace) -> int:
     """Weights of any file: read, written, read again and compared, number by number. No model is built, no code run."""
     import torch
 
-    from core.checkpoints.archive import look
-    from core.checkpoints.load import save, weights
-    from core.checkpoints.read import load_weights
-    from core.checkpoints.unit import in_words
-    from tui.columns import size
-    from tui.commands.checkpoints import tell_wrapped
+    from torchdeck.core.checkpoints.archive import look
+    from torchdeck.core.checkpoints.load import save, weights
+    from torchdeck.core.checkpoints.read import load_weights
+    from torchdeck.core.checkpoints.unit import in_words
+    from torchdeck.tui.columns import size
+    from torchdeck.tui.commands.checkpoints import tell_wrapped
 
     state = load_weights(path, "export")
     stored = look(path)
@@ -142,7 +142,7 @@ def _both_nan(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def _tell_export(output: Path, compared: Compared, real: bool, accuracy: dict[str, Any], as_json: bool) -> None:
-    from tui.columns import size
+    from torchdeck.tui.columns import size
 
     if as_json:
         print_json(
@@ -174,7 +174,7 @@ def _samples(trained: Trained) -> tuple[torch.Tensor, bool]:
     """Real inputs for a comparison; made-up ones where the data are not here."""
     import torch
 
-    from core.data.evaluation import evaluation_feed
+    from torchdeck.core.data.evaluation import evaluation_feed
 
     experiment = trained.experiment
     data = experiment.data.model_copy(update={"transforms": trained.transforms, "download": False, "workers": 0})
@@ -215,8 +215,8 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def evaluate(options: argparse.Namespace) -> int:
     """Evaluate a model on any data set."""
     trained = _load(options)
-    from core.evaluation.evaluate import evaluate as measure
-    from core.evaluation.trained import describe
+    from torchdeck.core.evaluation.evaluate import evaluate as measure
+    from torchdeck.core.evaluation.trained import describe
 
     data = _data(trained, options)
     done = measure(trained, data, options.split, options.device, _warn)
@@ -236,7 +236,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def _data(trained: Trained, options: argparse.Namespace) -> Any:
     """The data to evaluate on; None for those of the training."""
-    from core import toml
+    from torchdeck.core import toml
 
     if not options.data and not options.overrides:
         return None
@@ -290,7 +290,7 @@ def predict(options: argparse.Namespace) -> int:
     if options.top < 1:
         raise UserError(f"--top {options.top} is out of range; it must be at least 1.")
     trained = _load(options)
-    from core.evaluation.predict import predict as look
+    from torchdeck.core.evaluation.predict import predict as look
 
     found = look(trained, options.input, sys.stdin.buffer, options.device, options.top, _warn)
     if options.json:
@@ -352,9 +352,9 @@ def finetune_arguments(parser: argparse.ArgumentParser) -> None:
 
 def finetune(options: argparse.Namespace) -> int:
     """Train a model further on other data: its weights, a new head where the classes differ."""
-    from core import files, toml
-    from core.evaluation.consent import refuse_code
-    from core.evaluation.finetune import experiment_from, fitted_to
+    from torchdeck.core import files, toml
+    from torchdeck.core.evaluation.consent import refuse_code
+    from torchdeck.core.evaluation.finetune import experiment_from, fitted_to
 
     path = _locate(options)
     table = data_table(options.data) if options.data else None
@@ -371,7 +371,7 @@ def finetune(options: argparse.Namespace) -> int:
             raise UserError(f"{str(output)!r} can't be written: {error.strerror}.") from None
         say(f"{output}; train it with: torchdeck --batch {output}")
         return 0
-    from core import batch, reporters
-    from core.training.session import Session
+    from torchdeck.core import batch, reporters
+    from torchdeck.core.training.session import Session
 
     return batch.run(Session(experiment, roots(options)[0], None), reporters.choose(options.json, False, False))

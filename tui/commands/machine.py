@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from core.errors import UserError
-from tui.commands.shared import add_runs, print_json, roots
+from torchdeck.core.errors import UserError
+from torchdeck.tui.commands.shared import add_runs, print_json, roots
 
 # --- catalog ---------------------------------------------------------------------------------------------------------
 
@@ -25,8 +25,8 @@ def catalog_arguments(parser: argparse.ArgumentParser) -> None:
 
 def catalog(options: argparse.Namespace) -> int:
     """Print what can be picked."""
-    from core import catalog as shelves
-    from core import toml
+    from torchdeck.core import catalog as shelves
+    from torchdeck.core import toml
 
     if options.kind == "preset":
         return _presets(options, toml.presets())
@@ -64,7 +64,7 @@ def _entry_json(entry: Any) -> dict[str, Any]:
 def _presets(options: argparse.Namespace, presets: dict[str, Path]) -> int:
     if options.name:
         if options.name not in presets:
-            from core.errors import did_you_mean
+            from torchdeck.core.errors import did_you_mean
 
             raise UserError(f"There is no preset {options.name!r}; {did_you_mean(options.name, presets)}")
         print(presets[options.name].read_text(encoding="utf-8"), end="")
@@ -89,8 +89,8 @@ def doctor_arguments(parser: argparse.ArgumentParser) -> None:
 
 def doctor(options: argparse.Namespace) -> int:
     """Tell what this machine has, and what is missing."""
-    from core.doctor import examine
-    from tui.columns import size
+    from torchdeck.core.doctor import examine
+    from torchdeck.tui.columns import size
 
     report = examine(roots(options)[0])
     if options.json:

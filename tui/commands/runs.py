@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from core.errors import UserError, count
-from core.runs.rows import Row
-from core.text import printable
-from tui.commands.shared import add_runs, agreed, print_json, roots, say
-from tui.tables import print_table
+from torchdeck.core.errors import UserError, count
+from torchdeck.core.runs.rows import Row
+from torchdeck.core.text import printable
+from torchdeck.tui.commands.shared import add_runs, agreed, print_json, roots, say
+from torchdeck.tui.tables import print_table
 
 # --- attach ----------------------------------------------------------------------------------------------------------
 
@@ -28,8 +28,8 @@ def attach_arguments(parser: argparse.ArgumentParser) -> None:
 
 def attach(options: argparse.Namespace) -> int:
     """Open the workbench on a run."""
-    from core.runs.live import live_runs
-    from tui.app import check_terminal, run
+    from torchdeck.core.runs.live import live_runs
+    from torchdeck.tui.app import check_terminal, run
 
     check_terminal()
     if options.run is not None:
@@ -47,8 +47,8 @@ def find_any(name: str, where: list[Path]) -> Path:
 
     Raises UserError when there is none, or several.
     """
-    from core.runs.directory import find
-    from core.tracking.files import parts_of
+    from torchdeck.core.runs.directory import find
+    from torchdeck.core.tracking.files import parts_of
 
     path = Path(name).expanduser()
     for place in (path, *(root / name for root in where)):
@@ -88,8 +88,8 @@ def listed(where: list[Path], text: str = "", key: str = "created") -> list[Row]
 
     Raises UserError for a filter that is wrong.
     """
-    from core.runs.filter import Filter, sort
-    from core.runs.listing import RunList
+    from torchdeck.core.runs.filter import Filter, sort
+    from torchdeck.core.runs.listing import RunList
 
     wanted = Filter(text)
     found = RunList(where)
@@ -101,8 +101,8 @@ def listed(where: list[Path], text: str = "", key: str = "created") -> list[Row]
 
 def runs(options: argparse.Namespace) -> int:
     """List the runs, the newest last."""
-    from core.runs import rows as as_rows
-    from tui.columns import DEFAULT, chosen, filled
+    from torchdeck.core.runs import rows as as_rows
+    from torchdeck.tui.columns import DEFAULT, chosen, filled
 
     found = listed(roots(options), " ".join(options.filter), f"{'-' if options.reverse else ''}{options.sort}")
     if options.json:
@@ -149,10 +149,10 @@ def show(options: argparse.Namespace) -> int:
     """Show a run, or what is in a checkpoint."""
     path = Path(options.what).expanduser()
     if path.is_file():
-        from tui.commands.checkpoints import show_file
+        from torchdeck.tui.commands.checkpoints import show_file
 
         return show_file(path, options.json)
-    from core.runs.directory import read_info, read_metrics
+    from torchdeck.core.runs.directory import read_info, read_metrics
 
     run = find_any(options.what, roots(options))
     if not (run / "run.json").exists():
@@ -188,9 +188,9 @@ def show(options: argparse.Namespace) -> int:
 
 
 def _show_foreign(run: Path, as_json: bool) -> int:
-    from core.runs import rows as as_rows
-    from core.runs.foreign import row_of
-    from core.runs.opened import histories
+    from torchdeck.core.runs import rows as as_rows
+    from torchdeck.core.runs.foreign import row_of
+    from torchdeck.core.runs.opened import histories
 
     row = row_of(run)
     if as_json:
@@ -216,8 +216,8 @@ def _words(metrics: dict[str, Any]) -> str:
 
 def diff_runs(names: list[str], where: list[Path], as_json: bool) -> int:
     """What differs between the experiments of runs, and their results."""
-    from core.runs.compare import differences
-    from tui.columns import result_text, value_text
+    from torchdeck.core.runs.compare import differences
+    from torchdeck.tui.columns import result_text, value_text
 
     rows = [row_at(find_any(name, where)) for name in names]
     found = differences(rows)
@@ -248,8 +248,8 @@ def row_at(path: Path) -> Row:
     """
     import time
 
-    from core.runs import foreign, rows
-    from core.runs.directory import read_info
+    from torchdeck.core.runs import foreign, rows
+    from torchdeck.core.runs.directory import read_info
 
     try:
         return rows.row_of(read_info(path), time.time()) if (path / "run.json").exists() else foreign.row_of(path)
@@ -276,7 +276,7 @@ def plot_arguments(parser: argparse.ArgumentParser) -> None:
 
 def plot(options: argparse.Namespace) -> int:
     """Draw the curves of runs."""
-    from tui.plot import draw
+    from torchdeck.tui.plot import draw
 
     if not 0 <= options.smooth < 1:
         raise UserError(f"--smooth {options.smooth:g} is out of range; it must be at least 0 and less than 1.")
@@ -339,7 +339,7 @@ def label(options: argparse.Namespace) -> int:
     """Give runs a title, tags, a note, or put them away."""
     from dataclasses import replace
 
-    from core.runs import labels
+    from torchdeck.core.runs import labels
 
     for path in [find_any(name, roots(options)) for name in options.run]:
         row, said = row_at(path), labels.read(path)
@@ -366,9 +366,9 @@ def delete_arguments(parser: argparse.ArgumentParser) -> None:
 
 def delete(options: argparse.Namespace) -> int:
     """Move runs to the trash."""
-    from core.runs import trash
-    from core.runs.rows import size_of
-    from tui.columns import size
+    from torchdeck.core.runs import trash
+    from torchdeck.core.runs.rows import size_of
+    from torchdeck.tui.columns import size
 
     paths = [find_any(name, roots(options)) for name in options.run]
     total = size(sum(size_of(path) for path in paths))
@@ -391,8 +391,8 @@ def trash_arguments(parser: argparse.ArgumentParser) -> None:
 
 def trash(options: argparse.Namespace) -> int:
     """Show the trash, take a run back, or empty it."""
-    from core.runs import trash as bin_
-    from tui.columns import size
+    from torchdeck.core.runs import trash as bin_
+    from torchdeck.tui.columns import size
 
     found = [(root, one) for root in roots(options) for one in bin_.contents(root)]
     if options.restore:

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import UserError
+from torchdeck.core.errors import UserError
 
 if TYPE_CHECKING:
-    from core.search.study import Study
+    from torchdeck.core.search.study import Study
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +33,8 @@ def wanted(options: argparse.Namespace) -> bool:
 
 def search(options: argparse.Namespace, root: Path) -> int:
     """Search until the study is over; returns the exit code."""
-    from core.distributed import world
-    from core.search.report import TrialReporter
+    from torchdeck.core.distributed import world
+    from torchdeck.core.search.report import TrialReporter
 
     for name in ("trials", "workers"):
         value = getattr(options, name)
@@ -53,12 +53,12 @@ def search(options: argparse.Namespace, root: Path) -> int:
     reporter = TrialReporter(study, "json" if options.json else "quiet" if options.quiet else "plain")
     reporter.begin()
     if (options.workers or 1) > 1:
-        from core.search.workers import Workers
+        from torchdeck.core.search.workers import Workers
 
         workers = Workers(study, options.workers, reporter.told, reporter.note, study.unvouched() is not None)
         code, failure = workers.work(), workers.failure
     else:
-        from core.search.worker import Worker
+        from torchdeck.core.search.worker import Worker
 
         worker = Worker(study, reporter.told, reporter.note, options.worker)
         code, failure = worker.work(), worker.failure
@@ -68,10 +68,10 @@ def search(options: argparse.Namespace, root: Path) -> int:
 
 
 def _study(options: argparse.Namespace, root: Path) -> Study:
-    from core import toml
-    from core.search import opening as studies
-    from core.search.objectives import with_directions
-    from core.search.storage import in_memory
+    from torchdeck.core import toml
+    from torchdeck.core.search import opening as studies
+    from torchdeck.core.search.objectives import with_directions
+    from torchdeck.core.search.storage import in_memory
 
     if not options.experiment and options.study is not None and options.overrides:
         space_only = all(text.startswith("search.space.") for text in options.overrides)

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core import jsons
-from core.errors import UserError
-from core.text import printable
+from torchdeck.core import jsons
+from torchdeck.core.errors import UserError
+from torchdeck.core.text import printable
 
 if TYPE_CHECKING:
-    from core.search.look import Look
-    from core.search.study import Study
+    from torchdeck.core.search.look import Look
+    from torchdeck.core.search.study import Study
 
 
 def print_json(value: Any) -> None:
@@ -64,7 +64,7 @@ def opened_study(options: argparse.Namespace) -> Study:
 
     Raises UserError when there is none.
     """
-    from core.search.opening import open_study
+    from torchdeck.core.search.opening import open_study
 
     error: UserError | None = None
     for root in roots(options):
@@ -78,7 +78,7 @@ def opened_study(options: argparse.Namespace) -> Study:
 
 def look_at_study(options: argparse.Namespace) -> tuple[Study, Look]:
     """The study that was given, and how it stands."""
-    from core.search.look import Looker
+    from torchdeck.core.search.look import Looker
 
     opened = opened_study(options)
     return opened, Looker(opened).look()

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from core import jsons
-from core.errors import UserError
-from tui.commands.shared import add_runs, look_at_study, opened_study, print_json, roots
-from tui.commands.study_plot import plot
-from tui.tables import print_table
+from torchdeck.core import jsons
+from torchdeck.core.errors import UserError
+from torchdeck.tui.commands.shared import add_runs, look_at_study, opened_study, print_json, roots
+from torchdeck.tui.commands.study_plot import plot
+from torchdeck.tui.tables import print_table
 
 if TYPE_CHECKING:
-    from core.search.look import Look
-    from core.search.study import Study
+    from torchdeck.core.search.look import Look
+    from torchdeck.core.search.study import Study
 
 _VERBS: dict[str, str] = {
     "list": "the studies below --runs",
@@ -82,9 +82,9 @@ def study(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from core.search.look import Looker
-    from core.search.opening import folders, open_folder
-    from core.search.rows import number
+    from torchdeck.core.search.look import Looker
+    from torchdeck.core.search.opening import folders, open_folder
+    from torchdeck.core.search.rows import number
 
     looks = []
     for root in roots(options):
@@ -125,10 +125,10 @@ def _summary(look: Look) -> dict[str, Any]:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from core.reporters import duration
-    from core.search.report import as_json
-    from core.search.rows import number, short, shown
-    from tui.drawing.bars import sparkline
+    from torchdeck.core.reporters import duration
+    from torchdeck.core.search.report import as_json
+    from torchdeck.core.search.rows import number, short, shown
+    from torchdeck.tui.drawing.bars import sparkline
 
     opened, look = look_at_study(options)
     found = list(look.rows)
@@ -159,8 +159,8 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _best(options: argparse.Namespace) -> int:
-    from core import toml
-    from core.search.rows import number, row_of, settings
+    from torchdeck.core import toml
+    from torchdeck.core.search.rows import number, row_of, settings
 
     opened, look = look_at_study(options)
     wanted = options.trial if options.trial is not None else (look.best[0] if look.best else None)
@@ -190,13 +190,13 @@ def _best(options: argparse.Namespace) -> int:
 
 
 def _importance(options: argparse.Namespace) -> int:
-    from core.search.importance import importances
+    from torchdeck.core.search.importance import importances
 
     found = importances(opened_study(options), options.by, options.objective)
     if options.json:
         print_json(found)
         return 0
-    from tui.drawing.bars import bar
+    from torchdeck.tui.drawing.bars import bar
 
     room = max(len(key) for key in found)
     for key, share in found.items():
@@ -205,8 +205,8 @@ def _importance(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from core import files
-    from core.search.report import as_json
+    from torchdeck.core import files
+    from torchdeck.core.search.report import as_json
 
     opened, look = look_at_study(options)
     found = [as_json(row, opened) for row in look.rows]
@@ -244,7 +244,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _stop(options: argparse.Namespace) -> int:
-    from core.search.watch import ask_of
+    from torchdeck.core.search.watch import ask_of
 
     opened = opened_study(options)
     with opened.errors():
@@ -260,7 +260,7 @@ def _stop(options: argparse.Namespace) -> int:
 
 
 def _prune(options: argparse.Namespace) -> int:
-    from core.search.watch import ask_of
+    from torchdeck.core.search.watch import ask_of
 
     opened = opened_study(options)
     with opened.errors():
@@ -283,8 +283,8 @@ def settings_of(opened: Study, words: list[str]) -> dict[str, Any]:
 
     Raises UserError for anything else.
     """
-    from core import toml
-    from core.search.rows import short
+    from torchdeck.core import toml
+    from torchdeck.core.search.rows import short
 
     values = {}
     for word in words:
@@ -298,7 +298,7 @@ def settings_of(opened: Study, words: list[str]) -> dict[str, Any]:
 
 
 def _edit(options: argparse.Namespace) -> int:
-    from core.search.change import edit
+    from torchdeck.core.search.change import edit
 
     opened = opened_study(options)
     changes: dict[str, Any] = {}

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import UserError, did_you_mean
-from tui.commands.shared import look_at_study
+from torchdeck.core.errors import UserError, did_you_mean
+from torchdeck.tui.commands.shared import look_at_study
 
 if TYPE_CHECKING:
-    from core.search.study import Study
+    from torchdeck.core.search.study import Study
 
 _STYLES = {"axis": "bright_black", "title": "bold", "point": "blue", "pruned": "bright_black", "best": "bold green",
            "line": "green", "chosen": "bold magenta", "bad": "red", "middle": "yellow", "good": "green"}  # fmt: skip
@@ -21,7 +21,7 @@ _STYLES = {"axis": "bright_black", "title": "bold", "point": "blue", "pruned": "
 
 def plot(options: argparse.Namespace) -> int:
     """Draw a study in the terminal, or to a file."""
-    from tui.drawing.study import PICTURES
+    from torchdeck.tui.drawing.study import PICTURES
 
     names = [*PICTURES, "importance"]
     kinds = options.kind or ["history", "slices"]
@@ -31,7 +31,7 @@ def plot(options: argparse.Namespace) -> int:
     opened, look = look_at_study(options)
     pair = tuple(options.params.split(",")) if options.params else None
     if pair is not None:
-        from tui.drawing.study import parameters
+        from torchdeck.tui.drawing.study import parameters
 
         for name in pair:
             if name not in parameters(look):
@@ -46,13 +46,13 @@ def plot(options: argparse.Namespace) -> int:
         return 0
     from rich.console import Console
 
-    from tui.drawing.study import contour, importance
+    from torchdeck.tui.drawing.study import contour, importance
 
     console = Console(highlight=False)
     width = shutil.get_terminal_size((100, 40)).columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else 100
     for kind in kinds:
         if kind == "importance":
-            from core.search.importance import importances
+            from torchdeck.core.search.importance import importances
 
             lines = importance(importances(opened), "importance (fANOVA)", width, 20, _STYLES)
         elif kind == "contour":
@@ -68,7 +68,7 @@ def _plot_to_file(opened: Study, kind: str, path: Path, pair: Any) -> None:
     """With Optuna's own pictures."""
     import warnings
 
-    from core import files
+    from torchdeck.core import files
 
     form = path.suffix.lower().lstrip(".")
     if form not in ("png", "svg", "pdf"):

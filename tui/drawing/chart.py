@@ -13,12 +13,12 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from core.runs.history import History
-from core.runs.names import higher_is_better
-from core.runs.series import Floats, Series
-from tui.drawing.axes import Tick, log_ticks, reading, step_for, ticks
-from tui.drawing.canvas import Window, curve, points
-from tui.drawing.colours import colour
+from torchdeck.core.runs.history import History
+from torchdeck.core.runs.names import higher_is_better
+from torchdeck.core.runs.series import Floats, Series
+from torchdeck.tui.drawing.axes import Tick, log_ticks, reading, step_for, ticks
+from torchdeck.tui.drawing.canvas import Window, curve, points
+from torchdeck.tui.drawing.colours import colour
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

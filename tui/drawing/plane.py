@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.text import Text
 
-from core.runs.series import Floats
-from tui.drawing.axes import Tick, log_ticks, ticks
-from tui.drawing.canvas import Window, curve, points
+from torchdeck.core.runs.series import Floats
+from torchdeck.tui.drawing.axes import Tick, log_ticks, ticks
+from torchdeck.tui.drawing.canvas import Window, curve, points
 
 #: From bad to good.
 SHADES = " ░▒▓█"

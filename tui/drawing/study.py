@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from rich.text import Text
 
-from core.search.dimension import Dimension, label
-from core.search.look import Look
-from core.search.rows import TrialRow, number, short, shown
-from tui.drawing.bars import bar
-from tui.drawing.parallel import Axis
-from tui.drawing.parallel import picture as parallel_picture
-from tui.drawing.plane import SHADES, Layer, Scale, picture, plane_size
+from torchdeck.core.search.dimension import Dimension, label
+from torchdeck.core.search.look import Look
+from torchdeck.core.search.rows import TrialRow, number, short, shown
+from torchdeck.tui.drawing.bars import bar
+from torchdeck.tui.drawing.parallel import Axis
+from torchdeck.tui.drawing.parallel import picture as parallel_picture
+from torchdeck.tui.drawing.plane import SHADES, Layer, Scale, picture, plane_size
 
 Styles = Mapping[str, str]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from textual.screen import Screen
 
-from tui.link import Link, Snapshot
-from tui.widgets.form import Form
+from torchdeck.tui.link import Link, Snapshot
+from torchdeck.tui.widgets.form import Form
 
 
 class Workplace(Screen):

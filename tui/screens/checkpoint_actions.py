@@ -12,19 +12,19 @@ from textual import work
 from textual.binding import Binding
 from textual.screen import Screen
 
-from core import toml
-from core.checkpoints.archive import SUFFIXES, look
-from core.checkpoints.find import Found
-from core.checkpoints.stored import Stored
-from core.errors import UserError
-from core.evaluation.consent import code_named
-from tui.link import Link
-from tui.memory import Memory
-from tui.screens.consent import agreed
-from tui.screens.console import Console
-from tui.screens.dialogs import Answer, Choice, Line, Pick, Question, whole_number
-from tui.screens.files import FilePick
-from tui.widgets.table import Table
+from torchdeck.core import toml
+from torchdeck.core.checkpoints.archive import SUFFIXES, look
+from torchdeck.core.checkpoints.find import Found
+from torchdeck.core.checkpoints.stored import Stored
+from torchdeck.core.errors import UserError
+from torchdeck.core.evaluation.consent import code_named
+from torchdeck.tui.link import Link
+from torchdeck.tui.memory import Memory
+from torchdeck.tui.screens.consent import agreed
+from torchdeck.tui.screens.console import Console
+from torchdeck.tui.screens.dialogs import Answer, Choice, Line, Pick, Question, whole_number
+from torchdeck.tui.screens.files import FilePick
+from torchdeck.tui.widgets.table import Table
 
 
 class CheckpointActions(Screen):

@@ -13,24 +13,24 @@ from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.events import Resize
 
-from core.checkpoints.archive import look
-from core.checkpoints.find import Found, caches, find
-from core.checkpoints.stored import Stored
-from core.checkpoints.tensors import Figures, figures
-from core.errors import UserError, count
-from core.runs.listing import RunList
-from core.text import printable
-from tui.columns import ago, size
-from tui.link import Link
-from tui.memory import Memory
-from tui.screens.checkpoint_actions import CheckpointActions
-from tui.tensor_tree import Branch, folded, tree
-from tui.widgets.facts import Facts
-from tui.widgets.keybar import KeyBar
-from tui.widgets.table import Table, TableColumn
-from tui.widgets.tabs import Tabs
-from tui.widgets.tensors import Tensors, tensor_facts
-from tui.widgets.words import Words
+from torchdeck.core.checkpoints.archive import look
+from torchdeck.core.checkpoints.find import Found, caches, find
+from torchdeck.core.checkpoints.stored import Stored
+from torchdeck.core.checkpoints.tensors import Figures, figures
+from torchdeck.core.errors import UserError, count
+from torchdeck.core.runs.listing import RunList
+from torchdeck.core.text import printable
+from torchdeck.tui.columns import ago, size
+from torchdeck.tui.link import Link
+from torchdeck.tui.memory import Memory
+from torchdeck.tui.screens.checkpoint_actions import CheckpointActions
+from torchdeck.tui.tensor_tree import Branch, folded, tree
+from torchdeck.tui.widgets.facts import Facts
+from torchdeck.tui.widgets.keybar import KeyBar
+from torchdeck.tui.widgets.table import Table, TableColumn
+from torchdeck.tui.widgets.tabs import Tabs
+from torchdeck.tui.widgets.tensors import Tensors, tensor_facts
+from torchdeck.tui.widgets.words import Words
 
 #: Seconds that the cursor rests until a file is opened, or a tensor's numbers are read.
 _SETTLE = 0.12

@@ -7,9 +7,9 @@ from typing import Any
 
 from textual.app import App
 
-from core import toml
-from core.evaluation.consent import code_named
-from tui.screens.dialogs import Answer, Question
+from torchdeck.core import toml
+from torchdeck.core.evaluation.consent import code_named
+from torchdeck.tui.screens.dialogs import Answer, Question
 
 
 async def agreed(app: App[Any], raw: dict[str, Any], path: Path) -> bool:

@@ -15,10 +15,10 @@ from textual.binding import Binding
 from textual.containers import Vertical
 from textual.widgets import RichLog
 
-from core.runs.queue import environment
-from core.text import printable
-from tui.screens.dialogs import Dialog
-from tui.widgets.words import Words
+from torchdeck.core.runs.queue import environment
+from torchdeck.core.text import printable
+from torchdeck.tui.screens.dialogs import Dialog
+from torchdeck.tui.widgets.words import Words
 
 
 class Console(Dialog):
@@ -65,7 +65,7 @@ class Console(Dialog):
         width = max(20, log.scrollable_content_region.width)
         try:
             self._process = process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "tui", *self.words, stdin=asyncio.subprocess.DEVNULL,
+                sys.executable, "-P", "-m", "torchdeck", *self.words, stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, limit=1 << 20,
                 env={**environment(), "COLUMNS": str(width), "PYTHONUNBUFFERED": "1"},
             )  # fmt: skip

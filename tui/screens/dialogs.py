@@ -15,11 +15,11 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
-from core.errors import UserError
-from core.text import printable
-from tui.widgets.text_input import TextInput
-from tui.widgets.vim import LIST_KEYS
-from tui.widgets.words import Words
+from torchdeck.core.errors import UserError
+from torchdeck.core.text import printable
+from torchdeck.tui.widgets.text_input import TextInput
+from torchdeck.tui.widgets.vim import LIST_KEYS
+from torchdeck.tui.widgets.words import Words
 
 
 class Dialog(ModalScreen):

@@ -8,14 +8,14 @@ from pathlib import Path
 from textual import work
 from textual.binding import Binding
 
-from core import catalog, fields, files, toml
-from core.errors import UserError
-from core.usercode_scan import Found, scan
-from tui.screens.base import Workplace
-from tui.screens.dialogs import Choice, Line, Pick
-from tui.screens.files import FilePick
-from tui.widgets.form import Form
-from tui.widgets.model_tree import ModelTree
+from torchdeck.core import catalog, fields, files, toml
+from torchdeck.core.errors import UserError
+from torchdeck.core.usercode.scan import Found, scan
+from torchdeck.tui.screens.base import Workplace
+from torchdeck.tui.screens.dialogs import Choice, Line, Pick
+from torchdeck.tui.screens.files import FilePick
+from torchdeck.tui.widgets.form import Form
+from torchdeck.tui.widgets.model_tree import ModelTree
 
 _OWN = "\N{HORIZONTAL ELLIPSIS}"
 

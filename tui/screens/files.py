@@ -13,10 +13,10 @@ from textual.containers import Vertical
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
-from core.text import printable
-from tui.screens.dialogs import Dialog
-from tui.widgets.text_input import TextInput
-from tui.widgets.words import Words
+from torchdeck.core.text import printable
+from torchdeck.tui.screens.dialogs import Dialog
+from torchdeck.tui.widgets.text_input import TextInput
+from torchdeck.tui.widgets.words import Words
 
 _MOST = 200
 

@@ -12,7 +12,7 @@ from textual.events import Resize
 from textual.screen import Screen
 from textual.widget import Widget
 
-from tui.widgets.table import Table
+from torchdeck.tui.widgets.table import Table
 
 
 def pane_bindings(prefix: str, panes: Mapping[str, str]) -> list[Binding]:

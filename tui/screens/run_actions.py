@@ -9,17 +9,17 @@ from typing import Any
 from textual import work
 from textual.binding import Binding
 
-from core import toml
-from core.errors import UserError, count
-from core.runs import labels, trash
-from core.runs.rows import Row
-from tui.columns import size
-from tui.link import Link, going_on
-from tui.memory import Memory
-from tui.screens.consent import agreed
-from tui.screens.dialogs import Answer, Line, Question, more_than
-from tui.screens.halves import Halves
-from tui.widgets.table import Table
+from torchdeck.core import toml
+from torchdeck.core.errors import UserError, count
+from torchdeck.core.runs import labels, trash
+from torchdeck.core.runs.rows import Row
+from torchdeck.tui.columns import size
+from torchdeck.tui.link import Link, going_on
+from torchdeck.tui.memory import Memory
+from torchdeck.tui.screens.consent import agreed
+from torchdeck.tui.screens.dialogs import Answer, Line, Question, more_than
+from torchdeck.tui.screens.halves import Halves
+from torchdeck.tui.widgets.table import Table
 
 
 class RunActions(Halves):

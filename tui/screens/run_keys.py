@@ -7,16 +7,16 @@ from collections.abc import Callable
 from textual import work
 from textual.binding import Binding
 
-from core import fields, toml
-from core.control import Control
-from core.errors import UserError
-from core.runs.listing import list_runs
-from tui.link import OVER, going_on
-from tui.screens.base import Workplace
-from tui.screens.consent import agreed
-from tui.screens.dialogs import Answer, Choice, Line, Pick, Question, more_than
-from tui.widgets.form import Form
-from tui.widgets.queue import QueueList
+from torchdeck.core import fields, toml
+from torchdeck.core.control import Control
+from torchdeck.core.errors import UserError
+from torchdeck.core.runs.listing import list_runs
+from torchdeck.tui.link import OVER, going_on
+from torchdeck.tui.screens.base import Workplace
+from torchdeck.tui.screens.consent import agreed
+from torchdeck.tui.screens.dialogs import Answer, Choice, Line, Pick, Question, more_than
+from torchdeck.tui.widgets.form import Form
+from torchdeck.tui.widgets.queue import QueueList
 
 
 class RunKeys(Workplace):

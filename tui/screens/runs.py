@@ -16,28 +16,28 @@ from textual.binding import Binding
 from textual.containers import Vertical
 from textual.widgets import Input
 
-from core.errors import UserError, count
-from core.runs.compare import Difference, differences
-from core.runs.filter import Filter, sort
-from core.runs.history import History
-from core.runs.listing import RunList
-from core.runs.opened import Opened
-from core.runs.rows import Row
-from core.text import printable
-from tui.columns import DEFAULT, ago, chosen, filled, result_text, size, value_text
-from tui.drawing.chart import Source, mark_of
-from tui.link import Link
-from tui.memory import Memory
-from tui.screens.halves import pane_bindings
-from tui.screens.run_actions import RunActions
-from tui.widgets.charts import Charts
-from tui.widgets.facts import Facts
-from tui.widgets.keybar import KeyBar
-from tui.widgets.parallel import Parallel
-from tui.widgets.table import Table, TableColumn
-from tui.widgets.tabs import Tabs
-from tui.widgets.text_input import TextInput
-from tui.widgets.words import Words
+from torchdeck.core.errors import UserError, count
+from torchdeck.core.runs.compare import Difference, differences
+from torchdeck.core.runs.filter import Filter, sort
+from torchdeck.core.runs.history import History
+from torchdeck.core.runs.listing import RunList
+from torchdeck.core.runs.opened import Opened
+from torchdeck.core.runs.rows import Row
+from torchdeck.core.text import printable
+from torchdeck.tui.columns import DEFAULT, ago, chosen, filled, result_text, size, value_text
+from torchdeck.tui.drawing.chart import Source, mark_of
+from torchdeck.tui.link import Link
+from torchdeck.tui.memory import Memory
+from torchdeck.tui.screens.halves import pane_bindings
+from torchdeck.tui.screens.run_actions import RunActions
+from torchdeck.tui.widgets.charts import Charts
+from torchdeck.tui.widgets.facts import Facts
+from torchdeck.tui.widgets.keybar import KeyBar
+from torchdeck.tui.widgets.parallel import Parallel
+from torchdeck.tui.widgets.table import Table, TableColumn
+from torchdeck.tui.widgets.tabs import Tabs
+from torchdeck.tui.widgets.text_input import TextInput
+from torchdeck.tui.widgets.words import Words
 
 #: Seconds between two looks at the runs, at least; more where a look takes long.
 _PACE = 2.0
@@ -345,7 +345,7 @@ class RunsScreen(RunActions):
     @work
     async def action_sort(self) -> None:
         """Choose what to sort by."""
-        from tui.screens.dialogs import Choice, Pick
+        from torchdeck.tui.screens.dialogs import Choice, Pick
 
         names = dict.fromkeys((*DEFAULT, "created", *sorted({n for row in self.rows for n in row.names()})))
         choices = [Choice(name, name) for name in names if name != "curve"]
@@ -366,7 +366,7 @@ class RunsScreen(RunActions):
     @work
     async def action_columns(self) -> None:
         """Choose columns."""
-        from tui.screens.dialogs import Choice, Pick
+        from torchdeck.tui.screens.dialogs import Choice, Pick
 
         known = dict.fromkeys((*self._names, *DEFAULT, *sorted({n for row in self.rows for n in row.names()})))
         choices = [Choice(name, name, marked=name in self._names) for name in known]

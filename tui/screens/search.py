@@ -18,25 +18,25 @@ from textual.binding import Binding
 from textual.containers import Vertical
 from textual.widget import Widget
 
-from core.errors import UserError
-from core.reporters import duration
-from core.runs.queue import environment
-from core.text import printable
-from tui.link import Link
-from tui.memory import Memory
-from tui.screens.halves import pane_bindings
-from tui.screens.trial_actions import TrialActions
-from tui.widgets.facts import Facts
-from tui.widgets.keybar import KeyBar
-from tui.widgets.picture import Picture
-from tui.widgets.table import Table, TableColumn
-from tui.widgets.tabs import Tabs
-from tui.widgets.words import Words
+from torchdeck.core.errors import UserError
+from torchdeck.core.reporters import duration
+from torchdeck.core.runs.queue import environment
+from torchdeck.core.text import printable
+from torchdeck.tui.link import Link
+from torchdeck.tui.memory import Memory
+from torchdeck.tui.screens.halves import pane_bindings
+from torchdeck.tui.screens.trial_actions import TrialActions
+from torchdeck.tui.widgets.facts import Facts
+from torchdeck.tui.widgets.keybar import KeyBar
+from torchdeck.tui.widgets.picture import Picture
+from torchdeck.tui.widgets.table import Table, TableColumn
+from torchdeck.tui.widgets.tabs import Tabs
+from torchdeck.tui.widgets.words import Words
 
 # Optuna and what draws its trials are imported when the first study is opened, in a thread.
 if TYPE_CHECKING:
-    from core.search.look import Look
-    from core.search.rows import TrialRow
+    from torchdeck.core.search.look import Look
+    from torchdeck.core.search.rows import TrialRow
 
 #: Seconds between two looks while trials run, and while none does; more where a look takes long.
 _PACE, _IDLE_PACE = 1.0, 3.0
@@ -172,7 +172,7 @@ class SearchScreen(TrialActions):
         row = self.current
         said = ""
         if row is not None and look is not None:
-            from core.search.rows import settings
+            from torchdeck.core.search.rows import settings
 
             said = f"trial {row.number}: {settings(row)}{'  ' + row.reason if row.reason else ''}"
         line.update(self.wrong or printable(said))
@@ -181,8 +181,8 @@ class SearchScreen(TrialActions):
         look = self.seen
         if look is None:
             return Text("")
-        from core.search.look import finishing
-        from core.search.rows import number
+        from torchdeck.core.search.look import finishing
+        from torchdeck.core.search.rows import number
 
         counts = look.counts
         over = sum(n for state, n in counts.items() if state not in ("running", "waiting"))
@@ -246,7 +246,7 @@ class SearchScreen(TrialActions):
             self.query_one(Picture).show(self._picture(look, chosen))
 
     def _picture(self, look: Look, chosen: int | None) -> Any:
-        from tui.drawing import study as pictures
+        from torchdeck.tui.drawing import study as pictures
 
         if self.pane == "slices":
             return partial(_drawn, pictures.slices, look, chosen, first=self._first)
@@ -277,7 +277,7 @@ class SearchScreen(TrialActions):
         words, found = self._importance
 
         def draw(width: int, height: int, styles: Mapping[str, str]) -> list[Text]:
-            from tui.drawing.study import importance
+            from torchdeck.tui.drawing.study import importance
 
             if not found:
                 return [Text(words or "computing", style=styles["axis"], no_wrap=True, overflow="ellipsis")]
@@ -290,7 +290,7 @@ class SearchScreen(TrialActions):
         """In a process of its own: forests over hundreds of trials would hold up the keys."""
         evaluator = self._evaluator
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "tui", "study", "importance", str(folder), "--by", evaluator, "--json",
+            sys.executable, "-P", "-m", "torchdeck", "study", "importance", str(folder), "--by", evaluator, "--json",
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment(),
         )  # fmt: skip
         out, wrong = await process.communicate()
@@ -312,8 +312,8 @@ def _drawn(
 
 
 def _columns(look: Look) -> list[TableColumn]:
-    from core.search.rows import number, short, shown
-    from tui.drawing.bars import sparkline
+    from torchdeck.core.search.rows import number, short, shown
+    from torchdeck.tui.drawing.bars import sparkline
 
     def mark(row: TrialRow) -> str:
         return f"{row.number}{'★' if row.number in look.best else '‹' if row.former else ' '}"

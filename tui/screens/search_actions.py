@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 from textual import work
 from textual.binding import Binding
 
-from core import toml
-from core.errors import UserError
-from tui.link import Link
-from tui.memory import Memory
-from tui.screens.dialogs import Answer, Choice, Line, Pick, Question, whole_number
-from tui.screens.halves import Halves
+from torchdeck.core import toml
+from torchdeck.core.errors import UserError
+from torchdeck.tui.link import Link
+from torchdeck.tui.memory import Memory
+from torchdeck.tui.screens.dialogs import Answer, Choice, Line, Pick, Question, whole_number
+from torchdeck.tui.screens.halves import Halves
 
 if TYPE_CHECKING:
-    from core.experiment import Experiment
-    from core.search.look import Look, Looker
-    from core.search.study import Study
+    from torchdeck.core.experiment import Experiment
+    from torchdeck.core.search.look import Look, Looker
+    from torchdeck.core.search.study import Study
 
 
 class SearchActions(Halves):
@@ -81,14 +81,14 @@ class SearchActions(Halves):
         """Folders of studies, the newest first."""
         if not any(next(root.glob("*/study.json"), None) for root in self.roots if root.is_dir()):
             return []
-        from core.search.opening import folders
+        from torchdeck.core.search.opening import folders
 
         found = [folder for root in self.roots for folder in folders(root)]
         return sorted(found, key=_touched, reverse=True)
 
     async def _open(self, folder: Path) -> None:
-        from core.search.look import Looker
-        from core.search.opening import open_folder
+        from torchdeck.core.search.look import Looker
+        from torchdeck.core.search.opening import open_folder
 
         study = await asyncio.to_thread(open_folder, folder)
         self.looker, self.seen = Looker(study), None
@@ -121,7 +121,7 @@ class SearchActions(Halves):
             experiment = toml.build(workbench.train.form.raw)
             if not experiment.search.space and experiment.search.function is None:
                 raise UserError("Nothing is searched yet: on the Train screen, m on a field gives it a range.")
-            from core.search.opening import default_name
+            from torchdeck.core.search.opening import default_name
 
             name = await self.app.push_screen_wait(
                 Line("Name of the study", "Its directory below the runs.", default_name(experiment), _name)
@@ -134,7 +134,7 @@ class SearchActions(Halves):
             return
         if study is None:
             return
-        from core.search.look import Looker
+        from torchdeck.core.search.look import Looker
 
         self.looker, self.seen = Looker(study), None
         self.look_now()
@@ -142,7 +142,7 @@ class SearchActions(Halves):
 
     async def _create(self, experiment: Experiment, name: str) -> Study | None:
         """Make it; where another one has the name, ask what is meant."""
-        from core.search.opening import create, find
+        from torchdeck.core.search.opening import create, find
 
         experiment = experiment.model_copy(update={"search": experiment.search.model_copy(update={"name": None})})
         try:
@@ -205,7 +205,7 @@ class SearchActions(Halves):
         return bool(answer == "yes")
 
     def _start(self, study: Study, trials: int, workers: int) -> None:
-        from core.search.start import start
+        from torchdeck.core.search.start import start
 
         with study.errors():
             study.set_limits(trials=trials)
@@ -222,7 +222,7 @@ class SearchActions(Halves):
         if self._process is not None and self._process.poll() is not None:
             code, self._process = self._process.returncode, None
             if code not in (0, 130, 143) and self.study is not None:
-                from core.search.start import said
+                from torchdeck.core.search.start import said
 
                 self.notify(
                     said(self.study.folder) or f"the search ended with exit code {code}", severity="error", timeout=12
@@ -270,8 +270,8 @@ class SearchActions(Halves):
             key = await self.app.push_screen_wait(Line("Which field?", "Such as trainer.batch_size.", "", _key))
             if not key:
                 return
-        from core.search.change import edit
-        from core.search.dimension import read
+        from torchdeck.core.search.change import edit
+        from torchdeck.core.search.dimension import read
 
         before = study.space.dimensions[key].text if key in study.space.dimensions else ""
         text = await self.app.push_screen_wait(
@@ -302,7 +302,7 @@ def _touched(folder: Path) -> float:
 
 
 def _name(text: str) -> None:
-    from core.runs.directory import folder_name
+    from torchdeck.core.runs.directory import folder_name
 
     if not text.strip() or folder_name(text.strip()) != text.strip():
         raise UserError("A name of letters, digits, '.', '-' and '_'.")

@@ -16,28 +16,28 @@ from textual.message import Message
 from textual.timer import Timer
 from textual.widget import Widget
 
-from core import toml
-from core.errors import UserError
-from core.readings import Meter, Reading
-from core.runs.history import History
-from core.usercode_files import changed_at, files_named
-from tui.drawing.chart import View
-from tui.link import Link, Snapshot
-from tui.memory import Memory
-from tui.preview import Preview
-from tui.screens.dialogs import Choice, Pick
-from tui.screens.experiment_keys import ExperimentKeys
-from tui.screens.panes import PANES, Panes
-from tui.screens.run_keys import RunKeys
-from tui.widgets.charts import Charts
-from tui.widgets.data_preview import DataPreview
-from tui.widgets.device import Device
-from tui.widgets.form import Form
-from tui.widgets.header import Header, Progress
-from tui.widgets.keybar import KeyBar
-from tui.widgets.log import Log
-from tui.widgets.model_tree import ModelTree
-from tui.widgets.queue import QueueList
+from torchdeck.core import toml
+from torchdeck.core.errors import UserError
+from torchdeck.core.readings import Meter, Reading
+from torchdeck.core.runs.history import History
+from torchdeck.core.usercode.files import changed_at, files_named
+from torchdeck.tui.drawing.chart import View
+from torchdeck.tui.link import Link, Snapshot
+from torchdeck.tui.memory import Memory
+from torchdeck.tui.preview import Preview
+from torchdeck.tui.screens.dialogs import Choice, Pick
+from torchdeck.tui.screens.experiment_keys import ExperimentKeys
+from torchdeck.tui.screens.panes import PANES, Panes
+from torchdeck.tui.screens.run_keys import RunKeys
+from torchdeck.tui.widgets.charts import Charts
+from torchdeck.tui.widgets.data_preview import DataPreview
+from torchdeck.tui.widgets.device import Device
+from torchdeck.tui.widgets.form import Form
+from torchdeck.tui.widgets.header import Header, Progress
+from torchdeck.tui.widgets.keybar import KeyBar
+from torchdeck.tui.widgets.log import Log
+from torchdeck.tui.widgets.model_tree import ModelTree
+from torchdeck.tui.widgets.queue import QueueList
 
 #: Seconds between two looks at the run; more when drawing takes long: it may take this share of a core.
 _PACE, _IDLE_PACE, _SHARE = 0.5, 1.0, 0.02

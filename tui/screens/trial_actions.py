@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from textual import work
 from textual.binding import Binding
 
-from core.errors import UserError
-from tui.screens.dialogs import Line
-from tui.screens.search_actions import SearchActions
+from torchdeck.core.errors import UserError
+from torchdeck.tui.screens.dialogs import Line
+from torchdeck.tui.screens.search_actions import SearchActions
 
 if TYPE_CHECKING:
-    from core.search.rows import TrialRow
-    from core.search.study import Study
+    from torchdeck.core.search.rows import TrialRow
+    from torchdeck.core.search.study import Study
 
 
 class TrialActions(SearchActions):
@@ -54,7 +54,7 @@ class TrialActions(SearchActions):
         row = self._needs_trial()
         if row is None:
             return
-        from core.search.watch import ask_of
+        from torchdeck.core.search.watch import ask_of
 
         await self._do(lambda study: ask_of(study, row.number, command), f"trial {row.number} {said}")
 
@@ -65,8 +65,8 @@ class TrialActions(SearchActions):
         if study is None:
             self._needs_study()
             return
-        from core.search.rows import settings
-        from tui.commands.study import settings_of
+        from torchdeck.core.search.rows import settings
+        from torchdeck.tui.commands.study import settings_of
 
         def parse(text: str) -> dict[str, Any]:
             words = _words(text)
@@ -138,7 +138,7 @@ class TrialActions(SearchActions):
 
     def facts(self, row: TrialRow | None) -> Sequence[tuple[str, str]]:
         """What is known of the study, and of a trial."""
-        from core.search.rows import number, shown
+        from torchdeck.core.search.rows import number, shown
 
         look = self.seen
         if look is None:

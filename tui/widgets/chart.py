@@ -9,9 +9,9 @@ from rich.style import Style
 from textual.events import Click
 from textual.message import Message
 
-from tui.drawing.canvas import Window
-from tui.drawing.chart import STYLES, Painter, Scalar, Source, View, curves_of
-from tui.widgets.lines import Lines
+from torchdeck.tui.drawing.canvas import Window
+from torchdeck.tui.drawing.chart import STYLES, Painter, Scalar, Source, View, curves_of
+from torchdeck.tui.widgets.lines import Lines
 
 
 class Chart(Lines, can_focus=False):

@@ -13,10 +13,10 @@ from textual.events import Resize
 from textual.message import Message
 from textual.widgets import Static
 
-from core.runs.history import History
-from core.runs.series import Series
-from tui.drawing.chart import Scalar, Source, View, overlaid, scalars, zoomed
-from tui.widgets.chart import Chart
+from torchdeck.core.runs.history import History
+from torchdeck.core.runs.series import Series
+from torchdeck.tui.drawing.chart import Scalar, Source, View, overlaid, scalars, zoomed
+from torchdeck.tui.widgets.chart import Chart
 
 #: Characters that a chart wants, at least.
 _WIDE, _HIGH = 38, 8

@@ -12,9 +12,9 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import VerticalScroll
 
-from core.text import printable
-from tui.drawing.bars import bar
-from tui.widgets.words import Words
+from torchdeck.core.text import printable
+from torchdeck.tui.drawing.bars import bar
+from torchdeck.tui.widgets.words import Words
 
 #: From dark to light, where there are no colours.
 _SHADES = " ░▒▓█"
@@ -43,7 +43,7 @@ class DataPreview(VerticalScroll):
         self.query_one(Words).update(text)
 
     def show(self, facts: dict[str, Any]) -> None:
-        """Show what core.preview tells of the data."""
+        """Show what torchdeck.core.preview tells of the data."""
         self._facts = facts
         self._draw()
 

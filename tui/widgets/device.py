@@ -7,11 +7,11 @@ from typing import Any
 
 from rich.text import Text
 
-from core.nvidia import Gpu
-from core.readings import Reading
-from tui.drawing.axes import reading as read_value
-from tui.drawing.bars import bar, sparkline
-from tui.widgets.lines import Lines
+from torchdeck.core.nvidia import Gpu
+from torchdeck.core.readings import Reading
+from torchdeck.tui.drawing.axes import reading as read_value
+from torchdeck.tui.drawing.bars import bar, sparkline
+from torchdeck.tui.widgets.lines import Lines
 
 _HISTORY = 60
 

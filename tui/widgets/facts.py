@@ -8,9 +8,9 @@ from rich.text import Text
 from textual.binding import Binding
 from textual.events import Resize
 
-from core.text import printable
-from tui.drawing.colours import colour
-from tui.widgets.lines import Lines
+from torchdeck.core.text import printable
+from torchdeck.tui.drawing.colours import colour
+from torchdeck.tui.widgets.lines import Lines
 
 
 class Facts(Lines, can_focus=True):

@@ -12,10 +12,10 @@ from textual.message import Message
 from textual.suggester import SuggestFromList
 from textual.widgets import Input
 
-from core.errors import UserError
-from core.fields import Field, show
-from tui.widgets.text_input import TextInput
-from tui.widgets.words import Words
+from torchdeck.core.errors import UserError
+from torchdeck.core.fields import Field, show
+from torchdeck.tui.widgets.text_input import TextInput
+from torchdeck.tui.widgets.words import Words
 
 
 class FieldEditor(Vertical):

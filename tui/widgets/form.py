@@ -14,13 +14,13 @@ from textual.message import Message
 from textual.widgets import Tree
 from textual.widgets.tree import TreeNode
 
-from core import fields, toml
-from core.errors import UserError
-from core.fields import Field
-from core.text import printable
-from tui.widgets.field_editor import FieldEditor
-from tui.widgets.vim import VimTree, walk
-from tui.widgets.words import Words
+from torchdeck.core import fields, toml
+from torchdeck.core.errors import UserError
+from torchdeck.core.fields import Field
+from torchdeck.core.text import printable
+from torchdeck.tui.widgets.field_editor import FieldEditor
+from torchdeck.tui.widgets.vim import VimTree, walk
+from torchdeck.tui.widgets.words import Words
 
 
 class _Fields(VimTree):

@@ -7,13 +7,13 @@ import time
 
 from rich.text import Text
 
-from core.reporters import duration, number
-from core.runs.history import History
-from tui.drawing.axes import amount
-from tui.drawing.bars import bar, sparkline
-from tui.drawing.colours import colour, on
-from tui.link import OVER, Snapshot
-from tui.widgets.lines import Lines
+from torchdeck.core.reporters import duration, number
+from torchdeck.core.runs.history import History
+from torchdeck.tui.drawing.axes import amount
+from torchdeck.tui.drawing.bars import bar, sparkline
+from torchdeck.tui.drawing.colours import colour, on
+from torchdeck.tui.link import OVER, Snapshot
+from torchdeck.tui.widgets.lines import Lines
 
 #: A sign and a theme colour for each state; the sign tells it without colour.
 _SIGNS = {

@@ -12,8 +12,8 @@ from rich.text import Text
 from textual.events import Click
 from textual.screen import Screen
 
-from tui.drawing.colours import colour
-from tui.widgets.lines import Lines
+from torchdeck.tui.drawing.colours import colour
+from torchdeck.tui.widgets.lines import Lines
 
 
 class KeyBar(Lines):

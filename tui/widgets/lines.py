@@ -14,7 +14,7 @@ from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
-from core.text import printable
+from torchdeck.core.text import printable
 
 
 class Lines(Widget):

@@ -9,9 +9,9 @@ from textual.binding import Binding
 from textual.events import Resize
 from textual.widgets import RichLog
 
-from core.runs.history import History
-from core.text import printable_lines
-from tui.drawing.colours import colour
+from torchdeck.core.runs.history import History
+from torchdeck.core.text import printable_lines
+from torchdeck.tui.drawing.colours import colour
 
 #: Seconds between two times that lines are written while a run goes on: each scrolls the whole pane over the line.
 _EVERY = 1.0

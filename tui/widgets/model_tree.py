@@ -11,15 +11,15 @@ from textual.binding import Binding
 from textual.message import Message
 from textual.widgets.tree import TreeNode
 
-from core.text import printable
-from tui.drawing.axes import amount
-from tui.widgets.vim import VimTree, walk
+from torchdeck.core.text import printable
+from torchdeck.tui.drawing.axes import amount
+from torchdeck.tui.widgets.vim import VimTree, walk
 
 _UNITS = ("", "k", "M", "G", "T")
 
 
 class ModelTree(VimTree):
-    """Nodes hold the dicts of core.models.summary.Node."""
+    """Nodes hold the dicts of torchdeck.core.models.summary.Node."""
 
     BINDINGS = [
         Binding("z", "freeze", "Freeze", id="model.freeze", tooltip="Freeze this branch, or train it again"),
@@ -58,7 +58,7 @@ class ModelTree(VimTree):
         self.root.data = None
 
     def show(self, summary: dict[str, Any]) -> None:
-        """Show a model (core.models.summary.Summary as a dict)."""
+        """Show a model (torchdeck.core.models.summary.Summary as a dict)."""
         if summary == self._summary:
             return
         folded = {n.data["path"] for n in walk(self.root) if n.data and not n.is_expanded and n.children}

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from rich.text import Text
 from textual.events import Resize
 
-from core.runs.rows import Row
-from tui.drawing.colours import colour
-from tui.drawing.parallel import axis, picture
-from tui.widgets.lines import Lines
+from torchdeck.core.runs.rows import Row
+from torchdeck.tui.drawing.colours import colour
+from torchdeck.tui.drawing.parallel import axis, picture
+from torchdeck.tui.widgets.lines import Lines
 
 #: Runs that are drawn, at most: more are one grey cloth.
 _MOST = 500

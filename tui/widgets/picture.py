@@ -9,9 +9,9 @@ from textual.binding import Binding
 from textual.events import Resize
 from textual.message import Message
 
-from tui.drawing.colours import colour
-from tui.drawing.study import STYLES
-from tui.widgets.lines import Lines
+from torchdeck.tui.drawing.colours import colour
+from torchdeck.tui.drawing.study import STYLES
+from torchdeck.tui.widgets.lines import Lines
 
 #: Draws lines for a width, a height and styles.
 Draw = Callable[[int, int, Mapping[str, str]], list[Text]]

@@ -7,9 +7,9 @@ from textual.message import Message
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
-from core.runs.queue import Item
-from core.text import printable
-from tui.widgets.vim import LIST_KEYS
+from torchdeck.core.runs.queue import Item
+from torchdeck.core.text import printable
+from torchdeck.tui.widgets.vim import LIST_KEYS
 
 
 class QueueList(OptionList):

@@ -11,10 +11,10 @@ from textual.binding import Binding
 from textual.events import Click, MouseScrollDown, MouseScrollUp, Resize
 from textual.message import Message
 
-from core.text import printable
-from tui.drawing.colours import colour, on
-from tui.widgets.lines import Lines
-from tui.widgets.vim import LIST_KEYS
+from torchdeck.core.text import printable
+from torchdeck.tui.drawing.colours import colour, on
+from torchdeck.tui.widgets.lines import Lines
+from torchdeck.tui.widgets.vim import LIST_KEYS
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from tui.drawing.colours import colour
-from tui.widgets.lines import Lines
+from torchdeck.tui.drawing.colours import colour
+from torchdeck.tui.widgets.lines import Lines
 
 #: Screens by name: key and title.
 SCREENS = {

@@ -7,12 +7,12 @@ from typing import Any
 
 from textual.binding import Binding
 
-from core.checkpoints.tensors import Figures
-from core.text import printable
-from tui.columns import size
-from tui.drawing.bars import bar
-from tui.tensor_tree import Branch, contents_words, shape_words
-from tui.widgets.table import Table, TableColumn
+from torchdeck.core.checkpoints.tensors import Figures
+from torchdeck.core.text import printable
+from torchdeck.tui.columns import size
+from torchdeck.tui.drawing.bars import bar
+from torchdeck.tui.tensor_tree import Branch, contents_words, shape_words
+from torchdeck.tui.widgets.table import Table, TableColumn
 
 
 class Tensors(Table):

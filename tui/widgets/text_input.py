@@ -7,7 +7,7 @@ from textual.binding import Binding
 from textual.events import Key
 from textual.widgets import Input
 
-from core.text import printable
+from torchdeck.core.text import printable
 
 #: What each editing key does.
 _ACTIONS = {binding.key: binding.action for binding in Binding.make_bindings(Input.BINDINGS)}

@@ -9,7 +9,7 @@ from textual.binding import Binding
 from textual.widgets import Tree
 from textual.widgets.tree import TreeNode
 
-from core.text import printable
+from torchdeck.core.text import printable
 
 LIST_KEYS = [
     Binding("j", "cursor_down", "Down", show=False, id="list.down", tooltip="One line down"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual.visual import VisualType
 from textual.widgets import Static
 
-from core.text import printable_lines
+from torchdeck.core.text import printable_lines
 
 
 class Words(Static):

@@ -139,11 +139,11 @@ FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "o
 def main() -> None:
     folder.mkdir(exist_ok=True)
     made = list(files())
-    from core.checkpoints.archive import look
-    from core.checkpoints.load import weights
-    from core.errors import UserError
-    from core.evaluation.finetune import experiment_from
-    from tui.commands.checkpoints import show_file
+    from torchdeck.core.checkpoints.archive import look
+    from torchdeck.core.checkpoints.load import weights
+    from torchdeck.core.errors import UserError
+    from torchdeck.core.evaluation.finetune import experiment_from
+    from torchdeck.tui.commands.checkpoints import show_file
 
     # Everything that is imported lazily is imported now: an import from here on is the file's doing.
     np.savez(folder / "warm.npz", a=np.ones(2))

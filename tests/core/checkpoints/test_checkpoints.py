@@ -11,9 +11,9 @@ import torch
 from conftest import Train, command
 from torch import nn
 
-from core.checkpoints.read import load_checkpoint, load_weights, strip_prefixes
-from core.errors import UserError
-from core.events import CheckpointWritten, LogLine, Started
+from torchdeck.core.checkpoints.read import load_checkpoint, load_weights, strip_prefixes
+from torchdeck.core.errors import UserError
+from torchdeck.core.events import CheckpointWritten, LogLine, Started
 
 
 def test_checkpoints_load_with_weights_only_and_hold_everything(train: Train) -> None:

@@ -22,15 +22,15 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from core.checkpoints import load
-from core.checkpoints.archive import look
-from core.checkpoints.compare import diff, match
-from core.checkpoints.find import caches, find
-from core.checkpoints.prune import carry_out, plan
-from core.checkpoints.read import load_checkpoint
-from core.checkpoints.stored import Stored
-from core.checkpoints.tensors import figures
-from core.errors import UserError
+from torchdeck.core.checkpoints import load
+from torchdeck.core.checkpoints.archive import look
+from torchdeck.core.checkpoints.compare import diff, match
+from torchdeck.core.checkpoints.find import caches, find
+from torchdeck.core.checkpoints.prune import carry_out, plan
+from torchdeck.core.checkpoints.read import load_checkpoint
+from torchdeck.core.checkpoints.stored import Stored
+from torchdeck.core.checkpoints.tensors import figures
+from torchdeck.core.errors import UserError
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8,
           torch.bool, torch.complex64, torch.float8_e4m3fn, torch.float8_e5m2, torch.uint16]  # fmt: skip
@@ -183,7 +183,7 @@ def test_tied_and_endless_structures(tmp_path: Path) -> None:
                     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4) | st.tuples(inner, inner)),
        st.integers(0, 5))  # fmt: skip
 def test_plain_values_are_read_as_pickle_reads_them(value: Any, protocol: int) -> None:
-    from core.checkpoints.pickles import read
+    from torchdeck.core.checkpoints.pickles import read
 
     found = read(io.BytesIO(pickle.dumps(value, protocol)))
     assert found.calls == () or protocol < 3  # protocol 2 makes bytes by a call
@@ -531,7 +531,7 @@ def test_names_that_are_no_text_or_try_to_paint(tmp_path: Path) -> None:
     names = [t.name for t in look(tmp_path / "names.pt").tensors]
     assert len(names) == 5
     assert all(name.isprintable() for name in names)
-    from tui.tensor_tree import folded, tree
+    from torchdeck.tui.tensor_tree import folded, tree
 
     root = tree(look(tmp_path / "names.pt").tensors)
     assert root.count == 5

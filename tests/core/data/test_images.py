@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from core import toml
-from core.data import images
-from core.data.load import load
-from core.data.transforms import as_tensor
-from core.errors import UserError
 from tests.conftest import Train
+from torchdeck.core import toml
+from torchdeck.core.data import images
+from torchdeck.core.data.load import load
+from torchdeck.core.data.transforms import as_tensor
+from torchdeck.core.errors import UserError
 
 #: What EXIF's orientations mean, for a picture as rows and columns (EXIF 2.3, tag 0x0112).
 UPRIGHT = {

@@ -16,13 +16,13 @@ import torch
 from conftest import Train
 from PIL import Image
 
-from core import toml
-from core.data import vision
-from core.data.batches import ResidentFeed, batch_bounds, order
-from core.data.load import load
-from core.data.loader import LoaderFeed
-from core.errors import TrainingError, UserError
-from core.events import EpochEnded, LogLine
+from torchdeck.core import toml
+from torchdeck.core.data import vision
+from torchdeck.core.data.batches import ResidentFeed, batch_bounds, order
+from torchdeck.core.data.load import load
+from torchdeck.core.data.loader import LoaderFeed
+from torchdeck.core.errors import TrainingError, UserError
+from torchdeck.core.events import EpochEnded, LogLine
 
 CPU = torch.device("cpu")
 

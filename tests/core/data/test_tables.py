@@ -15,10 +15,10 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from core.data import arrays, table_files
-from core.data.source import Arrays
-from core.data.tables import load_table, narrowed, rows_for
-from core.errors import UserError
+from torchdeck.core.data import arrays, table_files
+from torchdeck.core.data.source import Arrays
+from torchdeck.core.data.tables import load_table, narrowed, rows_for
+from torchdeck.core.errors import UserError
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from core.data import transforms as T
-from core.experiment import Transform
+from torchdeck.core.data import transforms as T
+from torchdeck.core.experiment import Transform
 
 
 def generator(seed: int = 0) -> torch.Generator:

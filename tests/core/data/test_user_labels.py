@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.data.load import load
-from core.errors import UserError
-from core.experiment import Experiment
+from torchdeck.core.data.load import load
+from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import Experiment
 
 CODE = """
 import torch

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
-from core import toml
-from core.catalog.transforms import TRANSFORMS
-from core.errors import UserError
-from core.evaluation.evaluate import evaluate
-from core.evaluation.predict import predict
-from core.evaluation.trained import Trained, load
-from core.experiment import Data, Transform
-from core.preview import Previewer
-from core.training.session import Session
+from torchdeck.core import toml
+from torchdeck.core.catalog.transforms import TRANSFORMS
+from torchdeck.core.errors import UserError
+from torchdeck.core.evaluation.evaluate import evaluate
+from torchdeck.core.evaluation.predict import predict
+from torchdeck.core.evaluation.trained import Trained, load
+from torchdeck.core.experiment import Data, Transform
+from torchdeck.core.preview import Previewer
+from torchdeck.core.training.session import Session
 
 HEIGHT, WIDTH = 9, 11
 

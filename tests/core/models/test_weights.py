@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from core.checkpoints import load
-from core.checkpoints.archive import look
-from core.data.source import DataInfo
-from core.errors import UserError
-from core.experiment import Model
-from core.models import build as built
-from core.models import weights
+from torchdeck.core.checkpoints import load
+from torchdeck.core.checkpoints.archive import look
+from torchdeck.core.data.source import DataInfo
+from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import Model
+from torchdeck.core.models import build as built
+from torchdeck.core.models import weights
 
 
 class Tied(nn.Module):
@@ -115,7 +115,7 @@ def test_torchvisions_weights_go_by_every_name_that_torchvision_has(
 def test_every_weight_of_every_model_of_the_catalog_is_a_member_of_torchvisions_enum() -> None:
     import torchvision
 
-    from core import catalog
+    from torchdeck.core import catalog
 
     names = [e.name for e in catalog.entries("model") if e.fact("family") == "torchvision"]
     assert len(names) > 50

@@ -13,9 +13,9 @@ from conftest import QUICK, Train
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.control import Command, Control
-from core.errors import UserError
-from core.runs.door import SOCKET, Door, RemoteControl
+from torchdeck.core.control import Command, Control
+from torchdeck.core.errors import UserError
+from torchdeck.core.runs.door import SOCKET, Door, RemoteControl
 
 
 @pytest.fixture

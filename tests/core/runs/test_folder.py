@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from conftest import Train
 
-from core import toml
-from core.errors import UserError
-from core.events import LogLine
-from core.runs.directory import read_info
-from core.runs.folder import folder_of, located
-from tui.__main__ import main
+from torchdeck.core import toml
+from torchdeck.core.errors import UserError
+from torchdeck.core.events import LogLine
+from torchdeck.core.runs.directory import read_info
+from torchdeck.core.runs.folder import folder_of, located
+from torchdeck.tui.__main__ import main
 
 CODE = """\
 import torch

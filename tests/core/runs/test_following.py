@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from conftest import QUICK, Train
 
-from core.events import EpochEnded, Event, Failed, Finished, Started, StepSummary, parse
-from core.runs.follow import Follower
-from core.runs.history import History
-from core.runs.recorder import to_json
+from torchdeck.core.events import EpochEnded, Event, Failed, Finished, Started, StepSummary, parse
+from torchdeck.core.runs.follow import Follower
+from torchdeck.core.runs.history import History
+from torchdeck.core.runs.recorder import to_json
 
 
 def follow(path: Path) -> History:

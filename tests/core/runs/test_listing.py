@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.tensorboard import SummaryWriter
 
-from core.errors import UserError
-from core.runs import labels, trash
-from core.runs.compare import differences
-from core.runs.filter import Filter, number_of, sort
-from core.runs.listing import INDEX, RunList
-from core.runs.names import canonical, metric
-from core.runs.opened import histories
-from core.runs.process import identity
-from core.runs.rows import Row
+from torchdeck.core.errors import UserError
+from torchdeck.core.runs import labels, trash
+from torchdeck.core.runs.compare import differences
+from torchdeck.core.runs.filter import Filter, number_of, sort
+from torchdeck.core.runs.listing import INDEX, RunList
+from torchdeck.core.runs.names import canonical, metric
+from torchdeck.core.runs.opened import histories
+from torchdeck.core.runs.process import identity
+from torchdeck.core.runs.rows import Row
 
 
 def make(root: Path, name: str, **values: Any) -> Path:
@@ -186,7 +186,7 @@ def test_the_index_saves_reading_and_may_be_deleted_or_spoilt(tmp_path: Path, mo
     first = RunList([tmp_path]).scan()
     assert (tmp_path / INDEX).is_file()
     read: list[Path] = []
-    monkeypatch.setattr("core.runs.listing.read_info", lambda path: read.append(path))
+    monkeypatch.setattr("torchdeck.core.runs.listing.read_info", lambda path: read.append(path))
     assert RunList([tmp_path]).scan() == first
     assert read == []
     monkeypatch.undo()
@@ -218,7 +218,7 @@ def test_a_root_that_can_not_be_written_is_read_all_the_same(tmp_path: Path, mon
 
     for number in range(20):
         make(tmp_path, f"run-{number:02d}")
-    monkeypatch.setattr("core.files.secrets.token_hex", refuse)
+    monkeypatch.setattr("torchdeck.core.files.secrets.token_hex", refuse)
     assert len(RunList([tmp_path]).scan()) == 20
     assert not (tmp_path / INDEX).exists()
     with pytest.raises(UserError, match="Read-only file system"):

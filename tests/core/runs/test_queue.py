@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from conftest import kill_below
 
-from core import toml
-from core.errors import UserError
-from core.runs.directory import read_info
-from core.runs.door import RemoteControl
-from core.runs.listing import list_runs
-from core.runs.live import live_runs
-from core.runs.queue import Item, Queue
+from torchdeck.core import toml
+from torchdeck.core.errors import UserError
+from torchdeck.core.runs.directory import read_info
+from torchdeck.core.runs.door import RemoteControl
+from torchdeck.core.runs.listing import list_runs
+from torchdeck.core.runs.live import live_runs
+from torchdeck.core.runs.queue import Item, Queue
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ import pytest
 from conftest import Train, command, start
 from test_batch import ENDLESS, only_run, wait_for_steps
 
-from core import files
-from core.checkpoints.read import load_checkpoint
-from core.errors import UserError
-from core.events import EpochEnded, StepSummary
-from core.runs import process
-from core.runs.directory import RunDirectory, find, read_info, read_metrics
-from core.runs.listing import list_runs
-from core.runs.recorder import to_json
+from torchdeck.core import files
+from torchdeck.core.checkpoints.read import load_checkpoint
+from torchdeck.core.errors import UserError
+from torchdeck.core.events import EpochEnded, StepSummary
+from torchdeck.core.runs import process
+from torchdeck.core.runs.directory import RunDirectory, find, read_info, read_metrics
+from torchdeck.core.runs.listing import list_runs
+from torchdeck.core.runs.recorder import to_json
 
 
 def test_metrics_jsonl_holds_every_event(train: Train) -> None:

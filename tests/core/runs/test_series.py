@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.runs.series import Series, average
+from torchdeck.core.runs.series import Series, average
 
 values = st.lists(
     st.floats(-1e6, 1e6, allow_subnormal=False) | st.just(math.nan) | st.just(math.inf), min_size=1, max_size=300

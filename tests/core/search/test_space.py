@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from core import toml
-from core.errors import UserError
-from core.search.dimension import Dimension, read
-from core.search.objectives import objectives
-from core.search.space import Space
+from torchdeck.core import toml
+from torchdeck.core.errors import UserError
+from torchdeck.core.search.dimension import Dimension, read
+from torchdeck.core.search.objectives import objectives
+from torchdeck.core.search.space import Space
 
 numbers = st.one_of(
     st.integers(-1000, 10**6), st.floats(-1e6, 1e6, allow_nan=False, allow_infinity=False, allow_subnormal=False)

@@ -16,19 +16,19 @@ import pytest
 from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import FrozenTrial, TrialState
 
-from core import toml
-from core.errors import UserError
-from core.runs.directory import read_info, read_metrics
-from core.runs.listing import RunList
-from core.runs.opened import Opened
-from core.search import keep
-from core.search import opening as studies
-from core.search.change import edit
-from core.search.look import Looker
-from core.search.study import Study
-from core.search.watch import PROCESS, ask_of
-from core.search.worker import DEATHS, Worker
-from tui.__main__ import main
+from torchdeck.core import toml
+from torchdeck.core.errors import UserError
+from torchdeck.core.runs.directory import read_info, read_metrics
+from torchdeck.core.runs.listing import RunList
+from torchdeck.core.runs.opened import Opened
+from torchdeck.core.search import keep
+from torchdeck.core.search import opening as studies
+from torchdeck.core.search.change import edit
+from torchdeck.core.search.look import Looker
+from torchdeck.core.search.study import Study
+from torchdeck.core.search.watch import PROCESS, ask_of
+from torchdeck.core.search.worker import DEATHS, Worker
+from torchdeck.tui.__main__ import main
 
 LR = "search.space.optimizer.lr=1e-3 .. 0.1 log"
 QUICK = ("trainer.epochs=2", "model.args.widths=[8]", "search.name=study", LR)
@@ -222,7 +222,7 @@ def test_it_ends_with_the_time_and_goes_on_with_the_trial(search: Search) -> Non
 def test_a_trial_of_a_dead_process_goes_on_and_one_that_always_dies_is_given_up(search: Search) -> None:
     study, _, _ = search("search.trials=1")
     dead = {"host": "elsewhere", "pid": 1}
-    from core.runs import process
+    from torchdeck.core.runs import process
 
     here = process.identity() | {"process_started": 0.0}
     for who, deaths in ((here, (0, 0)), (here, (5, 0))):
@@ -411,7 +411,7 @@ def test_the_catalog_is_optunas() -> None:
     """Parameters and defaults of every sampler and pruner are those of the installed Optuna."""
     import inspect
 
-    from core import catalog
+    from torchdeck.core import catalog
 
     ours = {"n_startup_trials": None, "percentile": None, "min_resource": None, "max_resource": None, "patience": None}
     for kind, place in (("sampler", optuna.samplers), ("pruner", optuna.pruners)):

@@ -20,14 +20,14 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from core import toml, usercode
-from core.errors import UserError
-from core.search import opening as studies
-from core.search.storage import in_memory
-from core.search.study import Study
-from core.search.values import values_of
-from core.search.worker import Worker
-from tui.__main__ import main
+from torchdeck.core import toml, usercode
+from torchdeck.core.errors import UserError
+from torchdeck.core.search import opening as studies
+from torchdeck.core.search.storage import in_memory
+from torchdeck.core.search.study import Study
+from torchdeck.core.search.values import values_of
+from torchdeck.core.search.worker import Worker
+from torchdeck.tui.__main__ import main
 
 NUMBER = st.floats(width=32) | st.integers(-(10**30), 10**30) | st.sampled_from([math.inf, -math.inf, math.nan])
 AS_NUMBER = st.sampled_from(

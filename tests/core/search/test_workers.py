@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from fake_nvml import FakeNvml
 
-from core import toml
-from core.nvidia import Nvidia, assignable
-from core.search import opening as studies
-from core.search import storage as storages
-from core.search import workers
-from core.search.workers import Workers
+from torchdeck.core import toml
+from torchdeck.core.nvidia import Nvidia, assignable
+from torchdeck.core.search import opening as studies
+from torchdeck.core.search import storage as storages
+from torchdeck.core.search import workers
+from torchdeck.core.search.workers import Workers
 
 
 def test_each_worker_gets_its_gpu_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_ndarray, make_tensor_proto
 from torch.utils.tensorboard import SummaryWriter
 
-from core.tracking.reader import EventReader
-from core.tracking.records import RecordFile, checksums, masked
+from torchdeck.core.tracking.reader import EventReader
+from torchdeck.core.tracking.records import RecordFile, checksums, masked
 
 Point = tuple[int, float]
 

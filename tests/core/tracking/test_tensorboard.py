@@ -18,9 +18,9 @@ from conftest import Train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator as PluginEventAccumulator
 
-from core import toml
-from core.events import EpochEnded, StepSummary
-from core.hyperparameters import flat
+from torchdeck.core import toml
+from torchdeck.core.events import EpochEnded, StepSummary
+from torchdeck.core.hyperparameters import flat
 
 
 class Server:

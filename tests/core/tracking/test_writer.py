@@ -17,8 +17,8 @@ from PIL import Image, ImageSequence
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
-from core.events import EpochEnded
-from core.tracking.writer import RunWriter
+from torchdeck.core.events import EpochEnded
+from torchdeck.core.usercode.writer import RunWriter
 
 CODE = """\
 import matplotlib

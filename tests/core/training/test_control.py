@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from conftest import Train
 
-from core import toml
-from core.control import Control
-from core.errors import UserError
-from core.events import CheckpointWritten, EpochEnded, Evaluated, Finished, StateChanged, StepSummary
-from core.runs.directory import read_info
-from core.training.session import Session
+from torchdeck.core import toml
+from torchdeck.core.control import Control
+from torchdeck.core.errors import UserError
+from torchdeck.core.events import CheckpointWritten, EpochEnded, Evaluated, Finished, StateChanged, StepSummary
+from torchdeck.core.runs.directory import read_info
+from torchdeck.core.training.session import Session
 
 LONG = ("trainer.epochs=100000", "tracking.tensorboard=false")
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from conftest import Train
 
-from core.checkpoints.read import load_checkpoint
-from core.events import EpochEnded, LogLine, Started
-from core.runs.directory import read_info, read_metrics
+from torchdeck.core.checkpoints.read import load_checkpoint
+from torchdeck.core.events import EpochEnded, LogLine, Started
+from torchdeck.core.runs.directory import read_info, read_metrics
 
 # 1,294 training samples: 21 steps an epoch at batch size 64; two epochs and a bit more before the stop.
 CNN = ("model.name=cnn", "model.args.channels=[8,16]", "trainer.epochs=3")

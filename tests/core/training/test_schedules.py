@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.optim import lr_scheduler as theirs
 
-from core.experiment import Schedule
-from core.training.schedules import Scheduler
+from torchdeck.core.experiment import Schedule
+from torchdeck.core.training.schedules import Scheduler
 
 TOTAL, PER_EPOCH, LR = 120, 10, 0.4
 

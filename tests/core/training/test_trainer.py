@@ -9,18 +9,18 @@ import torch
 from conftest import Train, command
 from torch import nn
 
-from core import toml
-from core.checkpoints.read import load_checkpoint
-from core.data.source import DataInfo
-from core.devices import choose, precision
-from core.errors import UserError
-from core.events import CheckpointWritten, EpochEnded, Started, StepSummary
-from core.experiment import Model
-from core.models.build import build
-from core.models.summary import summarize
-from core.runs.directory import read_info
-from core.training.ema import build_ema
-from core.training.memory import fitting_batch_size
+from torchdeck.core import toml
+from torchdeck.core.checkpoints.read import load_checkpoint
+from torchdeck.core.data.source import DataInfo
+from torchdeck.core.devices import choose, precision
+from torchdeck.core.errors import UserError
+from torchdeck.core.events import CheckpointWritten, EpochEnded, Started, StepSummary
+from torchdeck.core.experiment import Model
+from torchdeck.core.models.build import build
+from torchdeck.core.models.summary import summarize
+from torchdeck.core.runs.directory import read_info
+from torchdeck.core.training.ema import build_ema
+from torchdeck.core.training.memory import fitting_batch_size
 
 PLAIN = ("tracking.tensorboard=false", "trainer.epochs=1")
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.runs.history import History
-from core.runs.series import Series
-from tui.drawing import axes, bars, chart
-from tui.drawing.canvas import Window, curve, envelope, points
+from torchdeck.core.runs.history import History
+from torchdeck.core.runs.series import Series
+from torchdeck.tui.drawing import axes, bars, chart
+from torchdeck.tui.drawing.canvas import Window, curve, envelope, points
 
 #: Training in this process has the CPU flush subnormal numbers, which hypothesis notices.
 finite = st.floats(-1e12, 1e12, allow_subnormal=False)

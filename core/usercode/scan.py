@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.errors import UserError
+from torchdeck.core.errors import UserError
 
 _MODELS = ("Module", "LightningModule", "Sequential", "PreTrainedModel")
 _DATA = ("Dataset", "TensorDataset", "VisionDataset", "ImageFolder", "DatasetFolder", "Subset", "ConcatDataset")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from core.experiment import Experiment
+from torchdeck.core.experiment import Experiment
 
 
 def references(experiment: Experiment) -> list[str]:

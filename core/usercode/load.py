@@ -1,0 +1,204 @@
+"""The user's own nn.Module, Dataset, loss, metric or transform: from a file or a module, without glue.
+
+It is loaded as ``python net.py`` would load it: the folder of the file, or of the package that it belongs to, stands in
+front on ``sys.path``. So everything works in it that works in Python, and what is pickled of it can be loaded without us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torchdeck.core.errors import UserError, did_you_mean
+from torchdeck.core.usercode import writer
+from torchdeck.core.usercode.tracebacks import is_users, user_errors
+
+
+def load(reference: str, where: str) -> Any:
+    """The object that ``path/to/file.py:Name`` or ``pkg.module:Name`` points to; ``Name`` may be dotted.
+
+    A module is looked for in the current folder, then among the installed ones.
+
+    Raises UserError when there is no such file, module or name, or when Python has another module of that name,
+    UserCodeError when importing it raises.
+    """
+    place, _, name = reference.rpartition(":")
+    if not place or not name:
+        raise UserError(f"{where} = {reference!r} is not of the form path/to/file.py:Name or pkg.module:Name.")
+    is_file = place.endswith(".py") or "/" in place
+    module = (
+        _load_file(place, f"{where} = {reference!r}") if is_file else _load_module(place, f"{where} = {reference!r}")
+    )
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            names = [n for n in vars(module) if not n.startswith("_")]
+            raise UserError(f"{where} = {reference!r}: {place} has no {name!r}; {did_you_mean(name, names)}")
+        found = getattr(found, part)
+    return found
+
+
+def _load_file(place: str, told: str) -> ModuleType:
+    path = Path(place).expanduser().resolve()
+    if not path.is_file():
+        raise UserError(f"{told}: there is no file {str(path)!r}.")
+    root, parts = path.parent, [path.stem]
+    while (root / "__init__.py").is_file():  # a file in a package: its relative imports must work
+        parts.insert(0, root.name)
+        root = root.parent
+    if path.stem == "__init__":
+        parts.pop()
+    if any("." in part for part in parts):
+        raise UserError(f"{told}: Python can't import a file with a dot in its name; rename {path.name!r}.")
+    _check_names_free(root, told)
+    current = Path.cwd()
+    between = [folder for folder in root.parents if folder.is_relative_to(current)]
+    _join([root, *between], [] if root.is_relative_to(current) else [current])
+    name = ".".join(parts)
+    _check_is_theirs(name, path, told)
+    with user_errors(), own_arguments(str(path)):
+        return importlib.import_module(name)
+
+
+def _load_module(name: str, told: str) -> ModuleType:
+    root = Path.cwd()
+    top = name.partition(".")[0]
+    if _place_of(root, top) is not None:
+        _check_names_free(root, told)
+        _join([root], [])
+    importlib.invalidate_caches()
+    with user_errors(), own_arguments(name):
+        try:
+            known = importlib.util.find_spec(name) is not None
+        except (ModuleNotFoundError, ValueError) as error:
+            if isinstance(error, ModuleNotFoundError) and not name.startswith(str(error.name)):
+                raise  # something that its package imports
+            known = False
+        if known:
+            return importlib.import_module(name)
+    raise UserError(f"{told}: there is no module {name!r} in {str(root)!r} or among the installed packages.")
+
+
+def _join(front: list[Path], back: list[Path]) -> None:
+    """Put folders in front on ``sys.path``, in this order, and others behind, where they are not there already."""
+    first = [str(folder) for folder in front]
+    last = [str(folder) for folder in back if str(folder) not in sys.path]
+    if sys.path[: len(first)] != first:
+        sys.path[:] = [*first, *(folder for folder in sys.path if folder not in first)]
+    sys.path.extend(last)
+    importlib.invalidate_caches()
+
+
+def _place_of(folder: Path, name: str) -> Path | None:
+    """The file of a module or package in a folder; of a package without ``__init__.py`` the folder."""
+    path = folder.joinpath(*name.split("."))
+    places = (path / "__init__.py", path.parent / f"{path.name}.py", path)
+    return next((place for place in places if place.exists()), None)
+
+
+def _check_names_free(root: Path, told: str) -> None:
+    """Refuse a second project that has a module of a name which another one's module bears in this process: Python
+    would give its code the other's.
+
+    Raises UserError.
+    """
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name.startswith("__") or not file or not is_users(file):
+            continue
+        place = _place_of(root, name)
+        if place is not None and place.is_file() and place.resolve() != Path(file).resolve():
+            raise UserError(
+                f"{told}: another module {name!r} is loaded, from {file!r}, and {str(place)!r} can't be loaded beside it; "
+                "give one of them another name, or use them in runs of their own."
+            )
+
+
+def _check_is_theirs(name: str, path: Path, told: str) -> None:
+    """Refuse a file whose name Python has for a module of its own, such as ``random.py``.
+
+    Raises UserError.
+    """
+    known = sys.modules.get(name)
+    if known is not None:
+        origin = getattr(known, "__file__", None)
+    else:
+        with user_errors(), own_arguments(str(path)):  # the packages that the file lies in are imported
+            spec = importlib.util.find_spec(name)
+        origin = spec.origin if spec is not None else None
+    if origin is None or Path(origin).resolve() != path:
+        found = f"is {origin!r}" if origin else "is another"
+        raise UserError(f"{told}: for Python the module {name!r} {found}; rename {path.name!r} or its package.")
+
+
+@contextlib.contextmanager
+def own_arguments(file: str) -> Iterator[None]:
+    """The user's code sees the command line of a script without arguments, not ours."""
+    before = sys.argv
+    sys.argv = [file]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def call(function: Callable[..., Any], args: dict[str, Any], where: str, offered: dict[str, Any] | None = None) -> Any:
+    """Call the user's class or function with ``args``; required parameters among ``offered``, and ``writer``, are filled
+    in.
+
+    Raises UserError when the arguments don't fit its signature, UserCodeError when it raises.
+    """
+    # TOML has no null: the text None stands for Python's.
+    args = {name: None if value == "None" else value for name, value in args.items()}
+    with contextlib.suppress(TypeError, ValueError):
+        signature = inspect.signature(function)
+        parameters = signature.parameters
+        for name, value in {"writer": writer.current(), **(offered or {})}.items():
+            p = parameters.get(name)
+            if p is not None and p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+                args.setdefault(name, value)
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        for name in args:
+            if name not in parameters and not open_ended:
+                raise UserError(
+                    f"{where}.args.{name} is not a parameter of {function.__name__}; {did_you_mean(name, parameters)}"
+                )
+        missing = [
+            n for n, p in parameters.items()
+            if p.default is p.empty and n not in args and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        ]  # fmt: skip
+        if missing:
+            raise UserError(f"{where}.args.{missing[0]} is missing: {function.__name__} requires it.")
+    try:
+        with user_errors(), own_arguments(getattr(inspect.getmodule(function), "__file__", None) or ""):
+            return function(**args)
+    except TypeError as error:  # an abstract class, or a signature that can't be looked at
+        raise UserError(f"{where}.name: {getattr(function, '__name__', function)} can't be called: {error}.") from None
+    except (
+        KeyError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+    ) as error:  # raised by a library, not by a line of the user's
+        given = ", ".join(f"{name}={value!r}" for name, value in args.items())
+        called = f"{getattr(function, '__name__', function)}({given})"
+        raise UserError(f"{where}.name: {called} raised {type(error).__name__}: {error}.") from None
+
+
+def with_writer(function: Any) -> Any:
+    """A function of the user's that takes a ``writer`` with that of the run; others as they are."""
+    try:
+        parameter = inspect.signature(function).parameters.get("writer")
+    except (TypeError, ValueError):
+        return function
+    if not inspect.isroutine(function) or parameter is None or parameter.default is not parameter.empty:
+        return function
+    return functools.partial(function, writer=writer.current())

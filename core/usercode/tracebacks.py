@@ -1,0 +1,77 @@
+"""Errors that the user's code raises, told from the user's own line on."""
+
+from __future__ import annotations
+
+import contextlib
+import site
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from torchdeck.core.errors import UserCodeError, UserError
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn an exception from the user's code into UserCodeError, told from the user's own line on.
+
+    One that comes from our code alone passes through unchanged.
+    """
+    try:
+        yield
+    except (UserError, KeyboardInterrupt, MemoryError):
+        raise
+    except SystemExit as error:
+        raise UserCodeError(_exits(error)) from error
+    except BaseException as error:
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            raise  # torch's, wherever it came: the advice on it is ours
+        told = told_from_user_line(error)
+        if told is None:
+            raise
+        raise UserCodeError(told) from error
+
+
+def _exits(error: SystemExit) -> str:
+    """One sentence on code that would end the process: most often a parser of the command line, run at import."""
+    place = _user_traceback(error.__traceback__)
+    last = next((f for f in reversed(traceback.extract_tb(place)) if is_users(f.filename)), None) if place else None
+    where = f' in "{last.filename}", line {last.lineno}' if last else ""
+    return (
+        f"The code ends the process (SystemExit: {error.code}){where}; what a script does with its command line belongs "
+        "below if __name__ == '__main__'."
+    )
+
+
+def told_from_user_line(error: BaseException) -> str | None:
+    """The error with its traceback from the first line of the user's on; None when no line of it is the user's."""
+    place = _user_traceback(error.__traceback__)
+    if isinstance(error, SyntaxError) and error.filename and is_users(error.filename):
+        return f'{error.msg} in "{error.filename}", line {error.lineno}'
+    if place is None:
+        return None
+    frames = traceback.extract_tb(place)
+    last = next(f for f in reversed(frames) if is_users(f.filename))
+    head = f'{type(error).__name__}: {error} in "{last.filename}", line {last.lineno}'
+    return f"{head}\n{''.join(traceback.format_list(frames)).rstrip()}"
+
+
+def _user_traceback(tb: TracebackType | None) -> TracebackType | None:
+    while tb is not None and not is_users(tb.tb_frame.f_code.co_filename):
+        tb = tb.tb_next
+    return tb
+
+
+_INSTALLED = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+_OURS = [Path(__file__).resolve().parents[1], Path(__file__).resolve().parents[2] / "tui"]
+_NOT_THE_USERS = tuple(str(Path(str(p)).resolve()) for p in (*_INSTALLED, *site.getsitepackages(), *_OURS))
+
+
+def is_users(filename: str) -> bool:
+    """Whether a file is the user's: none of Python's, of the installed packages' or of ours."""
+    if filename.startswith(("<", *_NOT_THE_USERS)):
+        return False
+    path = str(Path(filename).resolve())
+    return not path.startswith(_NOT_THE_USERS) and not path.endswith("/bin/torchdeck")
