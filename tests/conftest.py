@@ -49,11 +49,15 @@ def _projects_of_their_own(tmp_path: Path) -> Iterator[None]:
     """Each test's project is the first that this process meets: Python keeps one module of a name."""
     before = list(sys.path)
     yield
-    sys.path[:] = before
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "")
-        if Path(file).is_relative_to(tmp_path.parent) or Path(file).is_relative_to(ROOT / "examples"):
+    projects = (tmp_path.parent, ROOT / "examples")
+    files = {
+        name: getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "")
+        for name, module in sys.modules.items()
+    }
+    for name, file in files.items():
+        if any(Path(file).is_relative_to(project) for project in projects):
             del sys.modules[name]
+    sys.path[:] = before
 
 
 class StopAt(Control):

@@ -143,7 +143,7 @@ def test_imports_from_the_current_folder_and_from_folders_without_init(
         assert usercode.load(f"{reference}:TOTAL", "x") == 9, reference
         assert usercode.load(f"{reference}:WHOLE", "x") is True, reference
     elsewhere = write(
-        tmp_path.parent / f"{tmp_path.name}-elsewhere" / "net.py", "from base import B\nimport tomllib, rich\n"
+        tmp_path.parent / f"{tmp_path.name}-elsewhere" / "apart.py", "from base import B\nimport tomllib, rich\n"
     )
     write(tmp_path / "rich.py", "raise RuntimeError('of another project')\n")
     assert usercode.load(f"{elsewhere}:B", "x") == 1
