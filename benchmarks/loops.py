@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from torchdeck.core import toml
 from torchdeck.core.data.vision import load_idx
 from torchdeck.core.events import StepSummary
-from torchdeck.core.experiment import Experiment
+from torchdeck.core.experiment import toml
+from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.models.build import wants_channels_last
-from torchdeck.core.training.session import Session
+from torchdeck.core.session.session import Session
 
 
 def apart(function: Callable[..., Any], *args: Any) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from torchdeck.core import toml
 from torchdeck.core.events import StepSummary
-from torchdeck.core.training.session import Session
+from torchdeck.core.experiment import toml
+from torchdeck.core.session.session import Session
 
 
 def growth(steps: int = 20_000) -> bool:

@@ -96,8 +96,8 @@ def by_hand(minutes: float, seed: int, root: Path) -> list[tuple[float, float, i
     from torchvision import datasets
     from torchvision.transforms import ToTensor
 
-    from torchdeck.core import toml
     from torchdeck.core.data.source import DataInfo
+    from torchdeck.core.experiment import toml
     from torchdeck.core.models.build import build
 
     draw = random.Random(seed)

@@ -15,10 +15,10 @@ import psutil
 
 from benchmarks.terminal import WORKBENCH, Terminal, terminal
 from torchdeck.core.events import StepSummary
-from torchdeck.core.runs.door import RemoteControl
 from torchdeck.core.runs.follow import Follower
 from torchdeck.core.runs.listing import list_runs
 from torchdeck.core.runs.process import identity
+from torchdeck.core.session.control_server import RemoteControl
 
 #: The least that a Textual app can be.
 _BARE = """

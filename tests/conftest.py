@@ -24,10 +24,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import psutil
 import pytest
 
-from torchdeck.core import toml
 from torchdeck.core.control import Command, Control
 from torchdeck.core.events import Event
-from torchdeck.core.training.session import Session
+from torchdeck.core.experiment import toml
+from torchdeck.core.session.session import Session
 
 ROOT = Path(__file__).resolve().parent.parent
 

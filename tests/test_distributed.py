@@ -44,8 +44,8 @@ def test_two_processes_train_one_run(tmp_path: Path) -> None:
     assert read_info(run).status == "done"
 
     # The same by hand: a step sees two neighbouring batches of the order, and batches left over are left out.
-    from torchdeck.core import toml
     from torchdeck.core.control import Control
+    from torchdeck.core.experiment import toml
     from torchdeck.core.training.build import build
 
     experiment = toml.build(toml.override(toml.read(run / "experiment.toml"), []))

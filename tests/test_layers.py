@@ -26,11 +26,11 @@ def loaded_after(code: str) -> set[str]:
 @pytest.mark.parametrize(
     "code",
     [
-        "import torchdeck.core.catalog, torchdeck.core.experiment, torchdeck.core.toml, torchdeck.core.events, torchdeck.core.control, torchdeck.core.usercode, torchdeck.core.files",
-        "import torchdeck.core.toml; torchdeck.core.toml.load('digits')",
-        "import torchdeck.core.batch, torchdeck.core.reporters, torchdeck.core.training.session",
-        "import torchdeck.core.runs.directory, torchdeck.core.runs.listing, torchdeck.core.runs.recorder, torchdeck.core.data.roots",
-        "import torchdeck.core.search.dimension, torchdeck.core.search.space, torchdeck.core.search.objectives, torchdeck.core.catalog.search",
+        "import torchdeck.core.catalog, torchdeck.core.experiment.schema, torchdeck.core.experiment.toml, torchdeck.core.events, torchdeck.core.control, torchdeck.core.usercode, torchdeck.core.files",
+        "import torchdeck.core.experiment.toml; torchdeck.core.experiment.toml.load('digits')",
+        "import torchdeck.core.session.batch, torchdeck.core.session.reporters, torchdeck.core.session.session",
+        "import torchdeck.core.runs.directory, torchdeck.core.runs.listing, torchdeck.core.session.recorder, torchdeck.core.data.roots",
+        "import torchdeck.core.experiment.dimension, torchdeck.core.experiment.space, torchdeck.core.search.objectives, torchdeck.core.catalog.search",
         "from torchdeck.tui.__main__ import main; main(['catalog'])",
         "from torchdeck.tui.__main__ import main; main(['runs'])",
     ],
@@ -60,8 +60,8 @@ def test_a_study_is_looked_at_without_torch() -> None:
 
 def test_the_engine_trains_without_the_screen() -> None:
     code = (
-        "import torchdeck.core.training.build, torchdeck.core.training.trainer, torchdeck.core.tracking.tensorboard, torchdeck.core.checkpoints.export,"
-        "torchdeck.core.checkpoints.write, torchdeck.core.models.summary, torchdeck.core.doctor, torchdeck.core.training.memory"
+        "import torchdeck.core.training.build, torchdeck.core.training.trainer, torchdeck.core.session.tensorboard, torchdeck.core.evaluation.export,"
+        "torchdeck.core.checkpoints.write, torchdeck.core.models.summary, torchdeck.core.machine.doctor, torchdeck.core.training.memory"
     )
     loaded = loaded_after(code)
     assert "torch" in loaded

@@ -20,7 +20,7 @@ import pytest
 from conftest import SPACE, kill_below, start, wait_for
 from optuna.trial import TrialState
 
-from torchdeck.core import toml
+from torchdeck.core.experiment import toml
 from torchdeck.core.search import opening as studies
 from torchdeck.core.search.study import Study
 from torchdeck.tui.__main__ import main

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from torchdeck import __version__
 from torchdeck.core.errors import UserError
-from torchdeck.core.text import printable_lines
+from torchdeck.core.machine import launch
 from torchdeck.tui.commands import search
 from torchdeck.tui.commands.shared import add_runs, with_roots_apart
 from torchdeck.tui.commands.shared import roots as roots_of
@@ -81,7 +80,7 @@ def _train(words: list[str]) -> int:
     roots = roots_of(options)
     root = roots[0]
     if options.queue:
-        from torchdeck.core.runs.queue import serve
+        from torchdeck.core.session.queue import serve
 
         return serve(root)
     if search.wanted(options):
@@ -92,7 +91,7 @@ def _train(words: list[str]) -> int:
         return search.search(options, root)
     if not (options.batch or options.dry_run):
         return _open_workbench(options, roots)
-    from torchdeck.core import toml
+    from torchdeck.core.experiment import toml
 
     resume: Path | None = None
     if options.resume:
@@ -114,8 +113,8 @@ def _train(words: list[str]) -> int:
         from torchdeck.tui.dry_run import show
 
         return show(experiment, base)
-    from torchdeck.core import batch, reporters
-    from torchdeck.core.training.session import Session
+    from torchdeck.core.session import batch, reporters
+    from torchdeck.core.session.session import Session
 
     if experiment.search.space and resume is None and not options.quiet:
         print("note: [search.space] is left alone; search it with --trials N", file=sys.stderr)
@@ -132,7 +131,7 @@ def _open_workbench(options: argparse.Namespace, roots: list[Path]) -> int:
     if options.resume:
         raise UserError("--resume needs --batch; in the workbench open the run with A and resume it with r.")
     if options.experiment or options.overrides:
-        from torchdeck.core import toml
+        from torchdeck.core.experiment import toml
 
         source = toml.base_of(options.experiment, options.overrides)
         toml.load(source, options.overrides)  # raises for what is wrong
@@ -150,28 +149,18 @@ def _verb(name: str, words: list[str]) -> int:
 
 def main(words: list[str] | None = None) -> int:
     """Run the command with these words (default: those of the process) and return its exit code."""
-    own_process = words is None
-    words = sys.argv[1:] if words is None else words
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is replaced, and ends nothing
-            stream.reconfigure(errors="replace")
-    try:
-        if words and words[0] in VERBS:
+    given = sys.argv[1:] if words is None else words
+
+    def work() -> int:
+        if given and given[0] in VERBS:
             # Where a verb takes directories as its own arguments, a second folder after --runs is one of those.
-            rest = with_roots_apart(words[1:]) if words[0] in ("runs", "tensorboard") else words[1:]
-            return _verb(words[0], rest)
-        code = _train(with_roots_apart(words))
-        if own_process and code in (130, 143):  # ended by a signal, which the user's own processes may have had, too
-            children = importlib.import_module("torchdeck.core.children")
-            children.exit_within(5, code)
-        return code
-    except UserError as error:
-        print(f"torchdeck: {printable_lines(str(error))}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        return 0  # the reader, such as head, had enough
-    except KeyboardInterrupt:
-        return 130
+            rest = with_roots_apart(given[1:]) if given[0] in ("runs", "tensorboard") else given[1:]
+            return _verb(given[0], rest)
+        return _train(with_roots_apart(given))
+
+    if words is None:
+        launch.run(work)
+    return launch.exit_code(work)
 
 
 if __name__ == "__main__":

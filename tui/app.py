@@ -113,7 +113,7 @@ class Workbench(App[int]):
         self.link = Link(self._root)
         raw = self._raw if self._raw is not None else self.memory.experiment
         if raw is None:
-            from torchdeck.core import toml
+            from torchdeck.core.experiment import toml
 
             raw = toml.read(toml.presets()["digits"])
         screen = TrainScreen(self.link, self.memory, raw)

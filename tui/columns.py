@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from torchdeck.core.errors import UserError, did_you_mean
-from torchdeck.core.reporters import duration, number
-from torchdeck.core.runs.names import metric
+from torchdeck.core.experiment.metric_names import metric
 from torchdeck.core.runs.rows import FIELDS, Row
-from torchdeck.core.text import printable
+from torchdeck.core.text import duration, number, printable
 from torchdeck.tui.drawing.bars import sparkline
 
 #: A sign for each status: it tells it without colour.

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from torchdeck.core import toml
-from torchdeck.core.experiment import Experiment
+from torchdeck.core.experiment import toml
+from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.text import printable, printable_lines
 from torchdeck.tui.columns import size
 

@@ -16,12 +16,12 @@ from torchdeck.core.checkpoints.names import LAST, generations
 from torchdeck.core.control import Control
 from torchdeck.core.errors import UserError
 from torchdeck.core.runs.directory import RunInfo, read_info
-from torchdeck.core.runs.door import RemoteControl
 from torchdeck.core.runs.follow import Follower, Output
 from torchdeck.core.runs.history import History
 from torchdeck.core.runs.live import live_runs
 from torchdeck.core.runs.opened import Opened
-from torchdeck.core.runs.queue import Item, Queue
+from torchdeck.core.session.control_server import RemoteControl
+from torchdeck.core.session.queue import Item, Queue
 from torchdeck.core.tracking.files import parts_of
 
 #: Seconds between two looks at whether the run's process still lives.

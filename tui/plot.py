@@ -16,8 +16,8 @@ from textual.strip import Strip
 
 from torchdeck.core import files
 from torchdeck.core.errors import UserError, did_you_mean
+from torchdeck.core.experiment.metric_names import metric
 from torchdeck.core.runs.labels import read as labels_of
-from torchdeck.core.runs.names import metric
 from torchdeck.core.runs.opened import histories
 from torchdeck.core.text import printable
 from torchdeck.tui.drawing.chart import Painter, Scalar, Source, View, curves_of, overlaid, scalars, titled

@@ -1,17 +1,16 @@
-"""Talks with the process that looks at data and model (torchdeck.core.preview), so that the screen never waits for torch."""
+"""Talks with the process that looks at data and model (torchdeck.core.session.preview), so that the screen never waits for torch."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-from torchdeck.core.preview import STALE
-from torchdeck.core.runs.queue import environment
+from torchdeck.core.machine.launch import command, environment
+from torchdeck.core.session.preview import STALE
 
 #: Seconds without a request after which the process is ended: torch takes hundreds of megabytes.
 _IDLE = 60.0
@@ -118,7 +117,7 @@ class Preview:
     async def _start(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "torchdeck.core.preview", stdin=asyncio.subprocess.PIPE,
+                *command("torchdeck.core.session.preview"), stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, env=environment(), limit=_LIMIT,
             )  # fmt: skip
         return self._process

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from torchdeck.core import files
 from torchdeck.core.checkpoints.archive import look
 from torchdeck.core.checkpoints.stored import Stored
 from torchdeck.core.checkpoints.tensors import StoredTensor
@@ -92,27 +91,3 @@ def average(paths: list[Path]) -> dict[str, Tensor]:
         else:
             result[name] = last
     return result
-
-
-def save(state: dict[str, Tensor], output: Path, safetensors: bool | None = None,
-         metadata: Mapping[str, str] | None = None) -> None:  # fmt: skip
-    """Write a state_dict: as safetensors (None: by the suffix), else as torch.save does; whole or not at all.
-
-    ``metadata`` is for the header of safetensors; torch's files have no such place.
-
-    Raises UserError when it can't be written.
-    """
-    try:
-        with files.replacing(output) as file:
-            if output.suffix == ".safetensors" if safetensors is None else safetensors:
-                from safetensors.torch import save as to_safetensors
-
-                # Names that share their memory (tied weights) are told apart only as copies.
-                file.write(to_safetensors({n: t.contiguous().clone() for n, t in state.items()},
-                                          {"format": "pt", **(metadata or {})}))  # fmt: skip
-            else:
-                from torchdeck.core.checkpoints.write import save as to_torch
-
-                to_torch(state, file)
-    except OSError as error:
-        raise UserError(f"{str(output)!r} can't be written: {error.strerror or error}.") from None

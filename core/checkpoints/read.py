@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from torchdeck.core.checkpoints import load
 from torchdeck.core.checkpoints.archive import look
+from torchdeck.core.checkpoints.names import LAST, generations, step_of
 from torchdeck.core.checkpoints.stored import PREFIXES
 from torchdeck.core.errors import UserError
 
@@ -122,3 +125,38 @@ def strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
                 state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
                 stripping = True
     return state
+
+
+def newest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
+    """The newest checkpoint that is whole, or None when there is none at all.
+
+    A damaged one is told of and set aside (``*.damaged``), and the generation before is taken.
+
+    Raises UserError when there are some and none is whole.
+    """
+    # A kill may have fallen between the newest generation and its second name; a copied run may have last.pt alone.
+    candidates = [*generations(folder), folder / LAST]
+    errors: list[str] = []
+    for path in candidates:
+        if not path.exists():
+            continue
+        try:
+            state = load_checkpoint(path, "--resume")
+        except UserError as error:
+            errors.append(str(error))
+            continue
+        _set_aside_after(folder, state["step"])
+        if errors:
+            warn(f"{errors[0]} Going on from {path.name}, step {state['step']}.")
+        return state
+    if errors:
+        raise UserError(errors[0])
+    return None
+
+
+def _set_aside_after(folder: Path, step: int) -> None:
+    """Later generations than the one that is gone on from are damaged; they must not count as the newest ones."""
+    for path in generations(folder):
+        if step_of(path) > step:
+            with contextlib.suppress(OSError):
+                path.rename(path.with_name(f"{path.name}.damaged"))

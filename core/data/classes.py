@@ -8,7 +8,7 @@ from torch import Tensor
 from torchdeck.core.data.source import Arrays, DataInfo, Part, Source
 from torchdeck.core.data.tables import label_of
 from torchdeck.core.errors import UserError, count
-from torchdeck.core.experiment import Data
+from torchdeck.core.experiment.schema import Data
 
 
 def class_names(source: Source, data: Data) -> tuple[str, ...]:

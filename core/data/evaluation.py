@@ -20,7 +20,7 @@ from torchdeck.core.data.source import DataInfo, Part, Source
 from torchdeck.core.data.split import split
 from torchdeck.core.data.statistics import measure
 from torchdeck.core.errors import UserCodeError, UserError
-from torchdeck.core.experiment import Data, Experiment, Transform
+from torchdeck.core.experiment.schema import Data, Experiment, Transform
 
 #: Parameters of data sets that are paths.
 _PATHS = ("path", "test_path")

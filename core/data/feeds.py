@@ -10,14 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchdeck.core import devices, usercode
+from torchdeck.core import usercode
 from torchdeck.core.data import samples, transforms
 from torchdeck.core.data.batches import Batch, Feed, FeedOptions, ResidentFeed, evaluation_batch_size, resident_device
 from torchdeck.core.data.loader import LoaderFeed, Reader, default_workers
 from torchdeck.core.data.source import Arrays, Part
-from torchdeck.core.distributed import world
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment import Experiment, Transform
+from torchdeck.core.experiment.schema import Experiment, Transform
+from torchdeck.core.machine import devices
+from torchdeck.core.machine.distributed import world
 
 
 @dataclass(frozen=True)

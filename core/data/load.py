@@ -21,9 +21,9 @@ from torchdeck.core.data.probe import is_random, seeded
 from torchdeck.core.data.source import Arrays, DataInfo, Source
 from torchdeck.core.data.split import split
 from torchdeck.core.data.statistics import measure, moments, tell_collapsed
-from torchdeck.core.distributed import world
 from torchdeck.core.errors import UserError, count
-from torchdeck.core.experiment import Data, Experiment, Transform
+from torchdeck.core.experiment.schema import Data, Experiment, Transform
+from torchdeck.core.machine.distributed import world
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from torchdeck.core import children, usercode
+from torchdeck.core import usercode
 from torchdeck.core.data.batches import Batch, Feed, FeedOptions, moved
 from torchdeck.core.data.probe import seeded
 from torchdeck.core.data.samples import pair
@@ -28,6 +28,7 @@ from torchdeck.core.data.seeds import derive
 from torchdeck.core.data.source import Samples
 from torchdeck.core.data.transforms import as_tensor, to_unit
 from torchdeck.core.errors import TrainingError, UserCodeError, UserError
+from torchdeck.core.machine import children
 
 
 @dataclass(frozen=True)

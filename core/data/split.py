@@ -7,7 +7,7 @@ from torch import Tensor
 
 from torchdeck.core.data.seeds import derive
 from torchdeck.core.data.source import Part, Source
-from torchdeck.core.experiment import Data, Trainer
+from torchdeck.core.experiment.schema import Data, Trainer
 
 
 def split(source: Source, data: Data, trainer: Trainer) -> dict[str, tuple[Part, Tensor]]:

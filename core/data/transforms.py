@@ -20,7 +20,7 @@ from torch import Tensor
 
 from torchdeck.core import catalog, usercode
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment import Transform
+from torchdeck.core.experiment.schema import Transform
 
 BatchOp = Callable[[Tensor, torch.Generator], Tensor]
 

@@ -9,11 +9,11 @@ from typing import cast
 
 import torch
 
-from torchdeck.core import devices
 from torchdeck.core.data.evaluation import evaluation_feed
 from torchdeck.core.errors import UserError
 from torchdeck.core.evaluation.trained import Trained
-from torchdeck.core.experiment import Data, Experiment
+from torchdeck.core.experiment.schema import Data, Experiment
+from torchdeck.core.machine import devices
 from torchdeck.core.training.evaluation import Evaluator, Report
 from torchdeck.core.training.losses import Kind, Loss, build_loss
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from torchdeck.core import toml
 from torchdeck.core.checkpoints.archive import look
 from torchdeck.core.checkpoints.load import refuse_dangerous
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment import Experiment
+from torchdeck.core.experiment import toml
+from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.runs.folder import folder_of, located
 
 #: What the last layers learn at is the optimizer's lr; the body, which knows something already, learns more slowly.

@@ -12,13 +12,14 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from torchdeck.core import devices, usercode
+from torchdeck.core import usercode
 from torchdeck.core.data import arrays, table_files
 from torchdeck.core.data.evaluation import prediction_feed
 from torchdeck.core.data.source import Arrays, Part, Samples
 from torchdeck.core.data.tables import rows_for
 from torchdeck.core.errors import UserError
 from torchdeck.core.evaluation.trained import Trained
+from torchdeck.core.machine import devices
 from torchdeck.core.training.evaluation import evaluating, forward
 
 #: Images that are read ahead of their predictions.

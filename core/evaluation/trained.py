@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from torchdeck.core import toml
 from torchdeck.core.checkpoints.read import load_checkpoint, strip_prefixes, weights_in
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
-from torchdeck.core.evaluation.consent import refuse_code
-from torchdeck.core.experiment import Experiment, Transform
+from torchdeck.core.experiment import toml
+from torchdeck.core.experiment.schema import Experiment, Transform
 from torchdeck.core.models.build import build, channels_last_of
+from torchdeck.core.runs.consent import refuse_code
 from torchdeck.core.runs.folder import folder_of, located
 
 

@@ -14,7 +14,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torchdeck.core import catalog, usercode
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserCodeError, UserError, count, first_line
-from torchdeck.core.experiment import Model
+from torchdeck.core.experiment.schema import Model
 from torchdeck.core.models import weights
 from torchdeck.core.models.nets import NETS
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torchdeck.core import toml
 from torchdeck.core.errors import UserError
-from torchdeck.core.hyperparameters import flat
+from torchdeck.core.experiment import toml
+from torchdeck.core.experiment.hyperparameters import flat
 from torchdeck.core.runs.rows import Row
 
 #: Keys that say nothing of the training itself.

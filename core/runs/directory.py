@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torchdeck import __version__
 from torchdeck.core import files
 from torchdeck.core.errors import UserError, did_you_mean
+from torchdeck.core.machine.versions import versions
 from torchdeck.core.runs import process
 from torchdeck.core.runs.trust import new_id
 
@@ -271,18 +271,6 @@ def locked(path: Path) -> Iterator[bool]:
         yield True
     finally:
         os.close(descriptor)
-
-
-def versions() -> dict[str, str]:
-    """Versions of what matters for reproducing a run, without importing any of it."""
-    import platform
-    from importlib import metadata
-
-    found = {"torchdeck": __version__, "python": platform.python_version()}
-    for package in ("torch", "torchvision", "pytorch-ignite", "numpy", "scikit-learn"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
 
 
 def git_state(folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torchdeck.core import catalog
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment import Experiment
+from torchdeck.core.experiment.schema import Experiment
 
 #: Names by which arguments are files or folders, also as the end of a longer name (``test_path``).
 _PATHS = ("path", "root", "dir", "file", "folder")

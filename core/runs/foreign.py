@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from torchdeck.core.experiment.metric_names import canonical, higher_is_better
 from torchdeck.core.runs import labels as labels_of
-from torchdeck.core.runs.names import canonical, higher_is_better
 from torchdeck.core.runs.rows import Row, size_of
-from torchdeck.core.runs.series import Series
+from torchdeck.core.series import Series
 from torchdeck.core.tracking.files import parts_of
 from torchdeck.core.tracking.reader import EventReader
 

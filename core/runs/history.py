@@ -25,8 +25,9 @@ from torchdeck.core.events import (
     StepSummary,
     kept_status,
 )
-from torchdeck.core.reporters import Progress, brief, words
-from torchdeck.core.runs.series import Series
+from torchdeck.core.progress import Progress
+from torchdeck.core.series import Series
+from torchdeck.core.text import metrics_line, metrics_short
 
 #: Lines of the log that are kept.
 _LINES = 2000
@@ -130,7 +131,7 @@ class History:
         elif isinstance(event, Evaluated):
             self._add_all("val", event.step, event.val)
             val = self.started.val_name if self.started else "val"
-            self._say(event, "info", f"evaluated at step {event.step:,}: {val} {words(event.val)}")
+            self._say(event, "info", f"evaluated at step {event.step:,}: {val} {metrics_line(event.val)}")
         elif isinstance(event, CheckpointWritten):
             self.checkpoint = event
             self._say(event, "debug", f"checkpoint at step {event.step:,}{', the best so far' if event.best else ''}")
@@ -181,8 +182,8 @@ class History:
             self.best = event
         self._add_all("val", event.step, event.val)
         val = self.started.val_name if self.started else "val"
-        text = f"epoch {event.epoch:,}  train {brief(event.train)}" + (
-            f"  {val} {brief(event.val)}" if event.val else ""
+        text = f"epoch {event.epoch:,}  train {metrics_short(event.train)}" + (
+            f"  {val} {metrics_short(event.val)}" if event.val else ""
         )
         self._say(event, "info", text + ("  best" if event.best else ""))
 
@@ -190,7 +191,9 @@ class History:
         self.finished, self.state = event, kept_status(event.status)
         part, metrics = ("test", event.test) if event.test else ("val", event.val)
         self._say(
-            event, "info", f"{event.status} at step {event.step:,}" + (f": {part} {words(metrics)}" if metrics else "")
+            event,
+            "info",
+            f"{event.status} at step {event.step:,}" + (f": {part} {metrics_line(metrics)}" if metrics else ""),
         )
 
     def _add_all(self, part: str, step: int, metrics: Metrics) -> None:

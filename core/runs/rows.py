@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from torchdeck.core.experiment.metric_names import metric
 from torchdeck.core.runs import labels as labels_of
 from torchdeck.core.runs.directory import RunInfo
-from torchdeck.core.runs.names import metric
 
 Metrics = Mapping[str, float]
 

@@ -13,18 +13,19 @@ from typing import Any, ClassVar
 import optuna
 from optuna.trial import TrialState
 
-from torchdeck.core import batch, usercode
-from torchdeck.core.batch import Signals
+from torchdeck.core import usercode
 from torchdeck.core.errors import UserError
 from torchdeck.core.events import Event, Failed, LogLine
-from torchdeck.core.experiment import Experiment
-from torchdeck.core.reporters import Reporter
+from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.runs import process
 from torchdeck.core.search import keep
 from torchdeck.core.search.study import Study
 from torchdeck.core.search.values import values_of
 from torchdeck.core.search.watch import Watch
-from torchdeck.core.training.session import Session, TrialOf
+from torchdeck.core.session import batch
+from torchdeck.core.session.batch import Signals
+from torchdeck.core.session.reporters import Reporter
+from torchdeck.core.session.session import Session, TrialOf
 
 
 class Interrupted(Exception):

@@ -12,8 +12,8 @@ from optuna.samplers import BaseSampler
 from torchdeck.core import catalog
 from torchdeck.core.data.seeds import derive
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment import Experiment
-from torchdeck.core.search.space import Space
+from torchdeck.core.experiment.schema import Experiment
+from torchdeck.core.experiment.space import Space
 
 # What is experimental in Optuna is said in its documentation; warnings would land in the middle of a screen.
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torchdeck.core import toml
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment import Experiment
-from torchdeck.core.hyperparameters import flat
+from torchdeck.core.experiment import toml
+from torchdeck.core.experiment.hyperparameters import flat
+from torchdeck.core.experiment.schema import Experiment
+from torchdeck.core.experiment.space import Space
 from torchdeck.core.search.build import check_sampler
 from torchdeck.core.search.objectives import objectives
-from torchdeck.core.search.space import Space
 from torchdeck.core.search.study import EXHAUSTED, EXPERIMENT, Study
 
 #: Fields that may differ from one start to the next: they don't change what a trial's value means.

@@ -8,7 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torchdeck.core.training.session import Session
+    from torchdeck.core.session.session import Session
 
 #: Calls before the latency is measured, and for how many seconds and calls it is, at least.
 _WARM, _SECONDS, _CALLS = 5, 0.2, 20

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState, create_trial
 
-from torchdeck.core import toml
 from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import toml
 from torchdeck.core.runs.listing import RunList
 from torchdeck.core.runs.rows import Row
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
-from torchdeck.core.search.dimension import Dimension
+from torchdeck.core.experiment.dimension import Dimension
 from torchdeck.core.search.objectives import Objective
 from torchdeck.core.search.rows import TrialRow, row_of
 from torchdeck.core.search.study import Limits, Study

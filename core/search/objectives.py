@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment import Experiment
-from torchdeck.core.runs import names
+from torchdeck.core.experiment import metric_names as names
+from torchdeck.core.experiment.schema import Experiment
 
 #: Measured on the trained model, not on data; of all less is better.
 COSTS = ("parameters", "latency", "seconds")

@@ -12,16 +12,17 @@ from typing import Any
 import optuna
 from optuna.study import StudyDirection
 
-from torchdeck.core import files, toml
+from torchdeck.core import files
 from torchdeck.core.errors import UserError, did_you_mean
-from torchdeck.core.experiment import Experiment
+from torchdeck.core.experiment import toml
+from torchdeck.core.experiment.schema import Experiment
+from torchdeck.core.experiment.space import Space
 from torchdeck.core.runs.directory import check_root, folder_name
 from torchdeck.core.runs.trust import new_id
 from torchdeck.core.search import storage as storages
 from torchdeck.core.search.build import build_pruner, check_sampler
 from torchdeck.core.search.change import refuse_another
 from torchdeck.core.search.objectives import Objective, objectives
-from torchdeck.core.search.space import Space
 from torchdeck.core.search.study import EXPERIMENT, ID, Study
 
 FILE = "study.json"

@@ -9,9 +9,10 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from torchdeck.core import jsons
-from torchdeck.core.reporters import duration, say
 from torchdeck.core.search.rows import TrialRow, number, row_of, settings
 from torchdeck.core.search.study import Study
+from torchdeck.core.session.reporters import say
+from torchdeck.core.text import duration
 
 
 class TrialReporter:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 from torchdeck.core.errors import UserError
-from torchdeck.core.runs.queue import environment
+from torchdeck.core.machine.launch import command, environment
 
 #: What its workers and their keeper say.
 OUTPUT = "output.log"
@@ -18,17 +17,7 @@ def start(folder: Path, workers: int, trust: bool = False) -> subprocess.Popen[b
 
     Raises UserError when it can't be started.
     """
-    words = [
-        sys.executable,
-        "-P",
-        "-m",
-        "torchdeck",
-        "--batch",
-        "--study",
-        str(folder.absolute()),
-        "--workers",
-        str(workers),
-    ]
+    words = command("torchdeck.core.search.serve", str(folder.absolute()), "--workers", str(workers))
     words += ["--trust-code"] if trust else []
     try:
         with (folder / OUTPUT).open("wb") as output:

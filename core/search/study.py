@@ -18,16 +18,16 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from torchdeck.core import toml
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment import Experiment
-from torchdeck.core.runs import names
+from torchdeck.core.experiment import metric_names as names
+from torchdeck.core.experiment import toml
+from torchdeck.core.experiment.schema import Experiment
+from torchdeck.core.experiment.space import Space
 from torchdeck.core.runs.directory import folder_name
 from torchdeck.core.runs.trust import known
 from torchdeck.core.search import storage as storages
 from torchdeck.core.search.build import build_pruner, build_sampler, pruner_name
 from torchdeck.core.search.objectives import Objective, objectives
-from torchdeck.core.search.space import Space
 
 #: System attributes: of the study, and of trials that don't count (learned from former runs).
 EXPERIMENT, ID, STOP, LIMITS = "torchdeck:experiment", "torchdeck:id", "torchdeck:stop", "torchdeck:limits"
@@ -164,7 +164,7 @@ class Study:
 
     def unvouched(self) -> str | None:
         """The code that working on this study would run though nobody here vouched for it; None where there is none."""
-        from torchdeck.core.evaluation.consent import code_in
+        from torchdeck.core.runs.consent import code_in
 
         if known(self.attribute(ID)):
             return None

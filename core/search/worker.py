@@ -17,9 +17,8 @@ from typing import Any, TypeVar
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from torchdeck.core import batch, children
-from torchdeck.core.batch import Signals
 from torchdeck.core.errors import UserError
+from torchdeck.core.machine import children
 from torchdeck.core.runs import process
 from torchdeck.core.search import keep
 from torchdeck.core.search import storage as storages
@@ -27,6 +26,8 @@ from torchdeck.core.search.attempt import Attempt, Interrupted
 from torchdeck.core.search.storage import StorageError
 from torchdeck.core.search.study import Study
 from torchdeck.core.search.watch import PROCESS, Owners
+from torchdeck.core.session import batch
+from torchdeck.core.session.batch import Signals
 
 #: That a trial was begun; how often its process died without having come further, and how often that may be.
 BEGUN, DEATHS, _MOST_DEATHS = "torchdeck:begun", "torchdeck:deaths", 6
@@ -62,7 +63,7 @@ class Worker:
             children.end_with_parent()
             if self.study.experiment.search.function is None:
                 # Before a trial is asked for, which a death in these seconds would else be counted against.
-                import torchdeck.core.tracking.tensorboard
+                import torchdeck.core.session.tensorboard
                 import torchdeck.core.training.build  # noqa: F401
                 from torchdeck.core.data.load import keeping_source
 

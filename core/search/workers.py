@@ -9,21 +9,20 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
-from torchdeck.core import batch
-from torchdeck.core.batch import Signals
-from torchdeck.core.children import PARENT
-from torchdeck.core.devices import cores
 from torchdeck.core.errors import UserError
-from torchdeck.core.nvidia import assignable
-from torchdeck.core.runs.queue import environment
+from torchdeck.core.machine.children import PARENT
+from torchdeck.core.machine.devices import cores
+from torchdeck.core.machine.launch import command, environment
+from torchdeck.core.machine.nvidia import assignable
 from torchdeck.core.search.study import Study
+from torchdeck.core.session import batch
+from torchdeck.core.session.batch import Signals
 
 #: Seconds between two looks, and how many workers may die in a row without a trial that was finished meanwhile.
 _PACE, _DEATHS = 0.5, 8
@@ -80,8 +79,8 @@ class Workers:
         return code
 
     def _start(self, place: int) -> None:
-        words = [sys.executable, "-P", "-m", "torchdeck", "--batch", "--quiet", "--worker", str(self._began), "--study",
-                 str(self._study.folder), *(["--trust-code"] if self._trust else [])]  # fmt: skip
+        words = command("torchdeck.core.search.serve", str(self._study.folder), "--worker", str(self._began))
+        words += ["--trust-code"] if self._trust else []
         try:
             with self._log(place).open("wb") as log:
                 self._processes[place] = subprocess.Popen(

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from torchdeck.core.runs.series import Series
+from torchdeck.core.series import Series
 from torchdeck.core.tracking.files import event_files
 from torchdeck.core.tracking.records import Bytes, Group, RecordFile
 

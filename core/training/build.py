@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 
-from torchdeck.core import devices, distributed
 from torchdeck.core.control import Control
 from torchdeck.core.data.load import LoadedData, load
 from torchdeck.core.data.seeds import derive
 from torchdeck.core.errors import UserError, count, did_you_mean, first_line
 from torchdeck.core.events import Event
-from torchdeck.core.experiment import Experiment
+from torchdeck.core.experiment.metric_names import MEASURED, metric, watched
+from torchdeck.core.experiment.schema import Experiment
+from torchdeck.core.machine import devices, distributed
 from torchdeck.core.models.build import build as build_model
 from torchdeck.core.models.build import channels_last_of
-from torchdeck.core.runs.names import MEASURED, metric, watched
 from torchdeck.core.training import losses
 from torchdeck.core.training.evaluation import Tried, evaluating
 from torchdeck.core.training.layout import takes_channels_last

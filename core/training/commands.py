@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from torchdeck.core import distributed
 from torchdeck.core.control import Command
 from torchdeck.core.errors import TrainingError
 from torchdeck.core.events import Evaluated, LogLine, StateChanged
+from torchdeck.core.machine import distributed
 
 if TYPE_CHECKING:
     from torchdeck.core.training.trainer import Trainer

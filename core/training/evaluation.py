@@ -14,8 +14,8 @@ from torchdeck.core import usercode
 from torchdeck.core.data.batches import Feed
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError, count, first_line
+from torchdeck.core.experiment.metric_names import whole_of
 from torchdeck.core.models.build import logits_of
-from torchdeck.core.runs.names import whole_of
 from torchdeck.core.training.losses import Loss
 from torchdeck.core.training.metrics import (
     Classification,

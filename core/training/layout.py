@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from torchdeck.core.errors import UserError, first_line
-from torchdeck.core.experiment import Model
+from torchdeck.core.experiment.schema import Model
 from torchdeck.core.models.build import logits_of
 from torchdeck.core.training.random import unchanged_random_states
 

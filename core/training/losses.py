@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchdeck.core import usercode
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment import Experiment
+from torchdeck.core.experiment.schema import Experiment
 
 Function = Callable[[Tensor, Tensor], Tensor]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from torchdeck.core import devices
-from torchdeck.core.experiment import Experiment
+from torchdeck.core.experiment.schema import Experiment
+from torchdeck.core.machine import devices
 
 if TYPE_CHECKING:
     from torchdeck.core.training.build import Built

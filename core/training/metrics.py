@@ -11,12 +11,13 @@ import torch
 from ignite.metrics import Metric as IgniteMetric
 from torch import Tensor, nn
 
-from torchdeck.core import devices, usercode
+from torchdeck.core import usercode
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.data.statistics import Moments
-from torchdeck.core.distributed import world
 from torchdeck.core.errors import UserError, count
-from torchdeck.core.runs.names import short_name
+from torchdeck.core.experiment.metric_names import short_name
+from torchdeck.core.machine import devices
+from torchdeck.core.machine.distributed import world
 from torchdeck.core.training.losses import Loss, classes_of, predicted
 
 #: Numbers of a metric that gives several.

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment import Optimizer
+from torchdeck.core.experiment.schema import Optimizer
 
 
 def build_optimizer(options: Optimizer, net: nn.Module, device: torch.device,

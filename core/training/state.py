@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from torchdeck.core import toml
 from torchdeck.core.checkpoints.read import VERSION
 from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import toml
 from torchdeck.core.training.random import get_states, set_states
 
 if TYPE_CHECKING:

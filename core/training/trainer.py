@@ -19,16 +19,17 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
-from torchdeck.core import devices, distributed, usercode
+from torchdeck.core import usercode
 from torchdeck.core.control import Control
 from torchdeck.core.data.batches import Batch
 from torchdeck.core.data.load import LoadedData
 from torchdeck.core.data.transforms import resize
 from torchdeck.core.errors import Diverged, TrainingError, UserError
 from torchdeck.core.events import EpochEnded, Evaluated, Event, LogLine, StateChanged, StepSummary
-from torchdeck.core.experiment import Experiment
+from torchdeck.core.experiment.metric_names import watched
+from torchdeck.core.experiment.schema import Experiment
+from torchdeck.core.machine import devices, distributed
 from torchdeck.core.models.build import logits_of
-from torchdeck.core.runs.names import watched
 from torchdeck.core.training import commands
 from torchdeck.core.training.ema import build_ema
 from torchdeck.core.training.evaluation import Evaluator, Report

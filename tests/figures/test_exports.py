@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from torchdeck.core.checkpoints.export import FORMATS, export
 from torchdeck.core.checkpoints.unit import in_own_unit
 from torchdeck.core.evaluation import trained as trained_models
+from torchdeck.core.evaluation.export import FORMATS, export
 from torchdeck.core.evaluation.predict import predict
 from torchdeck.tui.__main__ import main
 

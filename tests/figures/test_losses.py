@@ -19,13 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from torchdeck.core import toml
 from torchdeck.core.data.batches import Feed
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
 from torchdeck.core.evaluation import trained as trained_models
 from torchdeck.core.evaluation.evaluate import evaluate
-from torchdeck.core.experiment import Model
+from torchdeck.core.experiment import toml
+from torchdeck.core.experiment.schema import Model
 from torchdeck.core.training.evaluation import Evaluator
 from torchdeck.core.training.layout import takes_channels_last
 from torchdeck.core.training.losses import build_loss, find_kind

@@ -20,12 +20,12 @@ from ignite.metrics import Precision
 from sklearn import metrics as sk
 from torch import Tensor, nn
 
-from torchdeck.core import toml
 from torchdeck.core.control import Control
 from torchdeck.core.data.batches import Feed
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
-from torchdeck.core.runs.names import known_direction, watched
+from torchdeck.core.experiment import toml
+from torchdeck.core.experiment.metric_names import known_direction, watched
 from torchdeck.core.search import opening as studies
 from torchdeck.core.search.attempt import Attempt
 from torchdeck.core.search.objectives import objectives, with_directions

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 
-from torchdeck.core import toml
 from torchdeck.core.data import transforms as T
 from torchdeck.core.data.batches import moved, resident_device
 from torchdeck.core.data.load import load
@@ -22,7 +21,8 @@ from torchdeck.core.data.statistics import Moments, measure, moments
 from torchdeck.core.evaluation import trained as trained_models
 from torchdeck.core.evaluation.evaluate import evaluate
 from torchdeck.core.evaluation.predict import predict
-from torchdeck.core.experiment import Data, Transform
+from torchdeck.core.experiment import toml
+from torchdeck.core.experiment.schema import Data, Transform
 
 CPU = torch.device("cpu")
 

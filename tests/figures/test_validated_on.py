@@ -9,9 +9,9 @@ from conftest import Train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from torchdeck.core.events import Started
-from torchdeck.core.reporters import PlainReporter
 from torchdeck.core.runs.directory import read_info
 from torchdeck.core.runs.history import History
+from torchdeck.core.session.reporters import PlainReporter
 from torchdeck.tui.__main__ import main
 from torchdeck.tui.drawing.chart import Source, View, curves_of, scalars
 from torchdeck.tui.widgets.header import figures

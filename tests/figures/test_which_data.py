@@ -18,7 +18,6 @@ from conftest import QUICK, Train
 from PIL import Image
 from sklearn.metrics import confusion_matrix, r2_score
 
-from torchdeck.core import toml
 from torchdeck.core.checkpoints.read import load_checkpoint
 from torchdeck.core.data.fingerprint import fingerprint
 from torchdeck.core.data.load import load
@@ -28,8 +27,9 @@ from torchdeck.core.evaluation import trained as trained_models
 from torchdeck.core.evaluation.evaluate import Evaluated, evaluate
 from torchdeck.core.evaluation.predict import predict
 from torchdeck.core.evaluation.trained import Trained
-from torchdeck.core.experiment import Data
-from torchdeck.core.training.session import Session
+from torchdeck.core.experiment import toml
+from torchdeck.core.experiment.schema import Data
+from torchdeck.core.session.session import Session
 from torchdeck.tui.__main__ import main
 
 FEATURES = ["a", "b", "c"]

@@ -30,7 +30,7 @@ def workbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]
             await until(pilot, lambda: app.is_screen_installed("train") and app.train.snapshot is not None)
             yield pilot
         living = [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
-        assert not [p for p in living if "torchdeck.core.preview" in p.cmdline()]
+        assert not [p for p in living if "torchdeck.core.session.preview" in p.cmdline()]
 
     yield opened
     kill_below(tmp_path)

@@ -14,7 +14,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input, RichLog
 from workbench import QUICK, Open, notices, train_of, until
 
-from torchdeck.core import toml
+from torchdeck.core.experiment import toml
 from torchdeck.tui.screens.checkpoints import CheckpointsScreen
 from torchdeck.tui.screens.console import Console
 from torchdeck.tui.screens.dialogs import Line, Pick, Question

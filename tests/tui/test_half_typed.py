@@ -9,11 +9,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from torchdeck.core import fields, toml
 from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import fields, toml
+from torchdeck.core.experiment.dimension import read
+from torchdeck.core.experiment.space import Space
 from torchdeck.core.runs.filter import Filter
-from torchdeck.core.search.dimension import read
-from torchdeck.core.search.space import Space
 from torchdeck.tui.keyboard import lenient
 from torchdeck.tui.screens import checkpoint_actions, experiment_keys, run_keys, search_actions
 from torchdeck.tui.screens.dialogs import more_than

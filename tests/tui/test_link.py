@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from torchdeck.core.runs.queue import Item, Queue
+from torchdeck.core.session.queue import Item, Queue
 from torchdeck.tui.link import Link
 
 

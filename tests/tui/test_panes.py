@@ -15,8 +15,8 @@ from rich.text import Text
 from textual.strip import Strip
 
 from torchdeck.core.events import EpochEnded, Failed, Started, StepSummary
-from torchdeck.core.nvidia import Nvidia
-from torchdeck.core.readings import Meter
+from torchdeck.core.machine.nvidia import Nvidia
+from torchdeck.core.machine.readings import Meter
 from torchdeck.core.runs.history import History
 from torchdeck.tui.link import Snapshot
 from torchdeck.tui.widgets.data_preview import picture

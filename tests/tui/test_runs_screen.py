@@ -13,7 +13,7 @@ from textual.widgets import Input
 from torch.utils.tensorboard import SummaryWriter
 from workbench import QUICK, Open, notices, train_of, until
 
-from torchdeck.core import toml
+from torchdeck.core.experiment import toml
 from torchdeck.tui.screens.dialogs import Line, Question
 from torchdeck.tui.screens.runs import RunsScreen
 from torchdeck.tui.widgets.charts import Charts

@@ -14,7 +14,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 from workbench import Open, notices, train_of, until
 
-from torchdeck.core import toml
+from torchdeck.core.experiment import toml
 from torchdeck.core.search import opening as studies
 from torchdeck.core.search.study import Study
 from torchdeck.core.search.watch import COMMAND

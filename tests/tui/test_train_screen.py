@@ -11,12 +11,12 @@ from conftest import ROOT
 from textual.widgets import Input, OptionList
 from workbench import LONG, QUICK, Open, notices, train_of, until
 
-from torchdeck.core import toml
+from torchdeck.core.experiment import toml
 from torchdeck.core.home import state_folder
 from torchdeck.core.runs.directory import read_info
-from torchdeck.core.runs.door import RemoteControl
 from torchdeck.core.runs.listing import list_runs
 from torchdeck.core.runs.live import live_runs
+from torchdeck.core.session.control_server import RemoteControl
 from torchdeck.tui.screens.dialogs import Line, Pick, Question
 from torchdeck.tui.screens.files import FilePick
 from torchdeck.tui.screens.help import Help
@@ -303,7 +303,7 @@ async def test_what_was_last_used_is_remembered(workbench: Open) -> None:
         assert screen.form.raw["data"]["name"] == "digits"  # the first visit
         item = next(
             f
-            for f in __import__("torchdeck.core.fields", fromlist=["x"]).fields(screen.form.raw)
+            for f in __import__("torchdeck.core.experiment.fields", fromlist=["x"]).fields(screen.form.raw)
             if f.key == "trainer.epochs"
         )
         screen.form.set_value(item, "123")

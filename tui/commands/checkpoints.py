@@ -243,9 +243,9 @@ def _matches(stored: Stored, options: argparse.Namespace) -> Matches:
 def _model_shapes(options: argparse.Namespace) -> tuple[dict[str, tuple[int, ...]], dict[str, Hashable]]:
     """Names and shapes of a model, and where its tensors lie in memory (tied ones in one place): of a run from its
     checkpoint, else built for the experiment's data."""
-    from torchdeck.core import toml
     from torchdeck.core.checkpoints.archive import look
     from torchdeck.core.checkpoints.names import choose
+    from torchdeck.core.experiment import toml
     from torchdeck.tui.commands.runs import find_any
 
     if options.fits not in toml.presets() and not options.fits.endswith(".toml") and not options.overrides:
@@ -329,12 +329,12 @@ def average(options: argparse.Namespace) -> int:
     """Write the mean of several checkpoints' weights."""
     from torchdeck.core.checkpoints.archive import look
     from torchdeck.core.checkpoints.load import average as mean
-    from torchdeck.core.checkpoints.load import save
+    from torchdeck.core.checkpoints.save import save_weights
     from torchdeck.tui.columns import size
 
     paths = [file_of(text, options) for text in options.file]
     output = Path(options.output).expanduser()
-    save(mean(paths), output)
+    save_weights(mean(paths), output)
     tell_wrapped(*(look(path) for path in paths))
     say(f"{output} ({size(output.stat().st_size)}): the mean of {count(len(paths), 'file')}")
     return 0
@@ -359,8 +359,8 @@ def prune_arguments(parser: argparse.ArgumentParser) -> None:
 
 def prune(options: argparse.Namespace) -> int:
     """Show which checkpoints could go and what that would free; delete them with --yes."""
-    from torchdeck.core.checkpoints.prune import carry_out, plan
     from torchdeck.core.runs.listing import RunList
+    from torchdeck.core.runs.prune import carry_out, plan
     from torchdeck.tui.columns import size
     from torchdeck.tui.commands.runs import find_any
 

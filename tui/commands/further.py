@@ -18,10 +18,10 @@ from torchdeck.tui.tables import print_table
 if TYPE_CHECKING:
     import torch
 
-    from torchdeck.core.checkpoints.export import Compared
     from torchdeck.core.evaluation.evaluate import Evaluated
+    from torchdeck.core.evaluation.export import Compared
     from torchdeck.core.evaluation.trained import Trained
-    from torchdeck.core.experiment import Data
+    from torchdeck.core.experiment.schema import Data
 
 
 def _add_trained(parser: argparse.ArgumentParser) -> None:
@@ -74,10 +74,10 @@ def export(options: argparse.Namespace) -> int:
     path = _locate(options)
     if options.format in ("state_dict", "safetensors"):
         return _export_weights(path, options)
-    from torchdeck.core.checkpoints.export import FORMATS
-    from torchdeck.core.checkpoints.export import export as write
     from torchdeck.core.checkpoints.unit import in_own_unit
     from torchdeck.core.evaluation.evaluate import evaluate
+    from torchdeck.core.evaluation.export import FORMATS
+    from torchdeck.core.evaluation.export import export as write
     from torchdeck.core.evaluation.trained import load
 
     trained = load(path, options.trust_code, _warn)
@@ -88,7 +88,7 @@ def export(options: argparse.Namespace) -> int:
     compared = write(net, options.format, output, samples, classes=info.task == "classification")
     accuracy: dict[str, Any] = {}
     if options.format == "int8":
-        from torchdeck.core.checkpoints.export import quantised
+        from torchdeck.core.evaluation.export import quantised
 
         accuracy = {"before": _main(evaluate(trained, device="cpu", warn=_warn)),
                     "after": _main(evaluate(trained, device="cpu", warn=_warn, net=quantised(trained.net)))}  # fmt: skip
@@ -101,8 +101,9 @@ def _export_weights(path: Path, options: argparse.Namespace) -> int:
     import torch
 
     from torchdeck.core.checkpoints.archive import look
-    from torchdeck.core.checkpoints.load import save, weights
+    from torchdeck.core.checkpoints.load import weights
     from torchdeck.core.checkpoints.read import load_weights
+    from torchdeck.core.checkpoints.save import save_weights
     from torchdeck.core.checkpoints.unit import in_words
     from torchdeck.tui.columns import size
     from torchdeck.tui.commands.checkpoints import tell_wrapped
@@ -114,7 +115,7 @@ def _export_weights(path: Path, options: argparse.Namespace) -> int:
     scale = {"target_mean": list(mean), "target_std": list(std)} if mean else {}
     suffix = ".safetensors" if options.format == "safetensors" else ".pth"
     output = Path(options.output or f"{_stem(path)}{suffix}").expanduser()
-    save(state, output, options.format == "safetensors", {k: json.dumps(v) for k, v in scale.items()})
+    save_weights(state, output, options.format == "safetensors", {k: json.dumps(v) for k, v in scale.items()})
     again = weights(output, "export")
     same = (
         list(again)
@@ -236,7 +237,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def _data(trained: Trained, options: argparse.Namespace) -> Any:
     """The data to evaluate on; None for those of the training."""
-    from torchdeck.core import toml
+    from torchdeck.core.experiment import toml
 
     if not options.data and not options.overrides:
         return None
@@ -352,9 +353,10 @@ def finetune_arguments(parser: argparse.ArgumentParser) -> None:
 
 def finetune(options: argparse.Namespace) -> int:
     """Train a model further on other data: its weights, a new head where the classes differ."""
-    from torchdeck.core import files, toml
-    from torchdeck.core.evaluation.consent import refuse_code
+    from torchdeck.core import files
     from torchdeck.core.evaluation.finetune import experiment_from, fitted_to
+    from torchdeck.core.experiment import toml
+    from torchdeck.core.runs.consent import refuse_code
 
     path = _locate(options)
     table = data_table(options.data) if options.data else None
@@ -371,7 +373,7 @@ def finetune(options: argparse.Namespace) -> int:
             raise UserError(f"{str(output)!r} can't be written: {error.strerror}.") from None
         say(f"{output}; train it with: torchdeck --batch {output}")
         return 0
-    from torchdeck.core import batch, reporters
-    from torchdeck.core.training.session import Session
+    from torchdeck.core.session import batch, reporters
+    from torchdeck.core.session.session import Session
 
     return batch.run(Session(experiment, roots(options)[0], None), reporters.choose(options.json, False, False))

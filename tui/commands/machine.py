@@ -26,7 +26,7 @@ def catalog_arguments(parser: argparse.ArgumentParser) -> None:
 def catalog(options: argparse.Namespace) -> int:
     """Print what can be picked."""
     from torchdeck.core import catalog as shelves
-    from torchdeck.core import toml
+    from torchdeck.core.experiment import toml
 
     if options.kind == "preset":
         return _presets(options, toml.presets())
@@ -89,10 +89,12 @@ def doctor_arguments(parser: argparse.ArgumentParser) -> None:
 
 def doctor(options: argparse.Namespace) -> int:
     """Tell what this machine has, and what is missing."""
-    from torchdeck.core.doctor import examine
+    from torchdeck.core.data.roots import DEBIAN_FASHION
+    from torchdeck.core.data.roots import roots as data_roots
+    from torchdeck.core.machine.doctor import examine
     from torchdeck.tui.columns import size
 
-    report = examine(roots(options)[0])
+    report = examine((*data_roots(None), DEBIAN_FASHION), roots(options)[0])
     if options.json:
         print_json(report)
         return 0

@@ -22,8 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--study", metavar="STUDY", help="the study to make or go on with: its name, directory, or URL#NAME"
     )
     parser.add_argument("--trust-code", action="store_true", help="run code that a study of somebody else names")
-    # One of those that --workers starts, and since when.
-    parser.add_argument("--worker", type=float, metavar="BEGAN", help=argparse.SUPPRESS)
 
 
 def wanted(options: argparse.Namespace) -> bool:
@@ -33,8 +31,8 @@ def wanted(options: argparse.Namespace) -> bool:
 
 def search(options: argparse.Namespace, root: Path) -> int:
     """Search until the study is over; returns the exit code."""
-    from torchdeck.core.distributed import world
-    from torchdeck.core.search.report import TrialReporter
+    from torchdeck.core.machine.distributed import world
+    from torchdeck.core.search.serve import work
 
     for name in ("trials", "workers"):
         value = getattr(options, name)
@@ -45,32 +43,18 @@ def search(options: argparse.Namespace, root: Path) -> int:
             "A search does not run under torchrun; start workers with --workers, or one torchdeck for each GPU."
         )
     study = _study(options, root)
-    with study.errors():
-        if options.trials is not None:
+    if options.trials is not None:
+        with study.errors():
             study.set_limits(trials=options.trials)
-        if options.worker is None:  # one that takes a dead one's place must not undo a stop
-            study.allow()
-    reporter = TrialReporter(study, "json" if options.json else "quiet" if options.quiet else "plain")
-    reporter.begin()
-    if (options.workers or 1) > 1:
-        from torchdeck.core.search.workers import Workers
-
-        workers = Workers(study, options.workers, reporter.told, reporter.note, study.unvouched() is not None)
-        code, failure = workers.work(), workers.failure
-    else:
-        from torchdeck.core.search.worker import Worker
-
-        worker = Worker(study, reporter.told, reporter.note, options.worker)
-        code, failure = worker.work(), worker.failure
-    with study.errors():
-        reporter.end(failure)
-    return code
+    how = "json" if options.json else "quiet" if options.quiet else "plain"
+    return work(study, how, options.workers or 1)
 
 
 def _study(options: argparse.Namespace, root: Path) -> Study:
-    from torchdeck.core import toml
+    from torchdeck.core.experiment import toml
     from torchdeck.core.search import opening as studies
     from torchdeck.core.search.objectives import with_directions
+    from torchdeck.core.search.serve import vouch
     from torchdeck.core.search.storage import in_memory
 
     if not options.experiment and options.study is not None and options.overrides:
@@ -87,10 +71,10 @@ def _study(options: argparse.Namespace, root: Path) -> Study:
             )
         study = studies.create(with_directions(experiment), root, url, name)
         # The code that the experiment names is the user's word; what lies in the storage is not.
-        _vouch(study, study.unvouched_pickle(), options.trust_code)
+        vouch(study, study.unvouched_pickle(), options.trust_code)
         return study
     study = studies.open_study(options.study, root)
-    _vouch(study, study.unvouched(), options.trust_code)
+    vouch(study, study.unvouched(), options.trust_code)
     return study
 
 
@@ -102,11 +86,3 @@ def _place(given: str | None) -> tuple[str | None, str | None]:
         return None, given
     url, _, name = given.partition("#")
     return url, name or None
-
-
-def _vouch(study: Study, code: str | None, trusted: bool) -> None:
-    """Raises UserError when the study would run code that nobody vouched for."""
-    if code is not None and not trusted:
-        raise UserError(
-            f"The study {study.name!r} was not made here and would run the code {code!r}; if you trust it, say --trust-code."
-        )

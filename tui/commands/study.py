@@ -125,9 +125,9 @@ def _summary(look: Look) -> dict[str, Any]:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from torchdeck.core.reporters import duration
     from torchdeck.core.search.report import as_json
     from torchdeck.core.search.rows import number, short, shown
+    from torchdeck.core.text import duration
     from torchdeck.tui.drawing.bars import sparkline
 
     opened, look = look_at_study(options)
@@ -159,7 +159,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _best(options: argparse.Namespace) -> int:
-    from torchdeck.core import toml
+    from torchdeck.core.experiment import toml
     from torchdeck.core.search.rows import number, row_of, settings
 
     opened, look = look_at_study(options)
@@ -283,7 +283,7 @@ def settings_of(opened: Study, words: list[str]) -> dict[str, Any]:
 
     Raises UserError for anything else.
     """
-    from torchdeck.core import toml
+    from torchdeck.core.experiment import toml
     from torchdeck.core.search.rows import short
 
     values = {}

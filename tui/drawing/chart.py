@@ -13,9 +13,9 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
+from torchdeck.core.experiment.metric_names import higher_is_better
 from torchdeck.core.runs.history import History
-from torchdeck.core.runs.names import higher_is_better
-from torchdeck.core.runs.series import Floats, Series
+from torchdeck.core.series import Floats, Series
 from torchdeck.tui.drawing.axes import Tick, log_ticks, reading, step_for, ticks
 from torchdeck.tui.drawing.canvas import Window, curve, points
 from torchdeck.tui.drawing.colours import colour

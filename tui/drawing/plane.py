@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.text import Text
 
-from torchdeck.core.runs.series import Floats
+from torchdeck.core.series import Floats
 from torchdeck.tui.drawing.axes import Tick, log_ticks, ticks
 from torchdeck.tui.drawing.canvas import Window, curve, points
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from rich.text import Text
 
-from torchdeck.core.search.dimension import Dimension, label
+from torchdeck.core.experiment.dimension import Dimension, label
 from torchdeck.core.search.look import Look
 from torchdeck.core.search.rows import TrialRow, number, short, shown
 from torchdeck.tui.drawing.bars import bar

@@ -12,12 +12,12 @@ from textual import work
 from textual.binding import Binding
 from textual.screen import Screen
 
-from torchdeck.core import toml
 from torchdeck.core.checkpoints.archive import SUFFIXES, look
 from torchdeck.core.checkpoints.find import Found
 from torchdeck.core.checkpoints.stored import Stored
 from torchdeck.core.errors import UserError
-from torchdeck.core.evaluation.consent import code_named
+from torchdeck.core.experiment import toml
+from torchdeck.core.runs.consent import code_named
 from torchdeck.tui.link import Link
 from torchdeck.tui.memory import Memory
 from torchdeck.tui.screens.consent import agreed

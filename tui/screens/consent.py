@@ -7,8 +7,8 @@ from typing import Any
 
 from textual.app import App
 
-from torchdeck.core import toml
-from torchdeck.core.evaluation.consent import code_named
+from torchdeck.core.experiment import toml
+from torchdeck.core.runs.consent import code_named
 from torchdeck.tui.screens.dialogs import Answer, Question
 
 

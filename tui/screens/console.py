@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shlex
-import sys
 from collections.abc import Sequence
 
 from rich.text import Text
@@ -15,7 +14,7 @@ from textual.binding import Binding
 from textual.containers import Vertical
 from textual.widgets import RichLog
 
-from torchdeck.core.runs.queue import environment
+from torchdeck.core.machine.launch import command, environment
 from torchdeck.core.text import printable
 from torchdeck.tui.screens.dialogs import Dialog
 from torchdeck.tui.widgets.words import Words
@@ -65,7 +64,7 @@ class Console(Dialog):
         width = max(20, log.scrollable_content_region.width)
         try:
             self._process = process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "torchdeck", *self.words, stdin=asyncio.subprocess.DEVNULL,
+                *command("torchdeck", *self.words), stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, limit=1 << 20,
                 env={**environment(), "COLUMNS": str(width), "PYTHONUNBUFFERED": "1"},
             )  # fmt: skip

@@ -8,8 +8,9 @@ from pathlib import Path
 from textual import work
 from textual.binding import Binding
 
-from torchdeck.core import catalog, fields, files, toml
+from torchdeck.core import catalog, files
 from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import fields, toml
 from torchdeck.core.usercode.scan import Found, scan
 from torchdeck.tui.screens.base import Workplace
 from torchdeck.tui.screens.dialogs import Choice, Line, Pick

@@ -9,8 +9,8 @@ from typing import Any
 from textual import work
 from textual.binding import Binding
 
-from torchdeck.core import toml
 from torchdeck.core.errors import UserError, count
+from torchdeck.core.experiment import toml
 from torchdeck.core.runs import labels, trash
 from torchdeck.core.runs.rows import Row
 from torchdeck.tui.columns import size

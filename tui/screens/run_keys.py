@@ -7,9 +7,9 @@ from collections.abc import Callable
 from textual import work
 from textual.binding import Binding
 
-from torchdeck.core import fields, toml
 from torchdeck.core.control import Control
 from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import fields, toml
 from torchdeck.core.runs.listing import list_runs
 from torchdeck.tui.link import OVER, going_on
 from torchdeck.tui.screens.base import Workplace

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -19,9 +18,8 @@ from textual.containers import Vertical
 from textual.widget import Widget
 
 from torchdeck.core.errors import UserError
-from torchdeck.core.reporters import duration
-from torchdeck.core.runs.queue import environment
-from torchdeck.core.text import printable
+from torchdeck.core.machine.launch import command, environment
+from torchdeck.core.text import duration, printable
 from torchdeck.tui.link import Link
 from torchdeck.tui.memory import Memory
 from torchdeck.tui.screens.halves import pane_bindings
@@ -290,7 +288,7 @@ class SearchScreen(TrialActions):
         """In a process of its own: forests over hundreds of trials would hold up the keys."""
         evaluator = self._evaluator
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "torchdeck", "study", "importance", str(folder), "--by", evaluator, "--json",
+            *command("torchdeck", "study", "importance", str(folder), "--by", evaluator, "--json"),
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment(),
         )  # fmt: skip
         out, wrong = await process.communicate()

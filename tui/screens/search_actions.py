@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 from textual import work
 from textual.binding import Binding
 
-from torchdeck.core import toml
 from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import toml
 from torchdeck.tui.link import Link
 from torchdeck.tui.memory import Memory
 from torchdeck.tui.screens.dialogs import Answer, Choice, Line, Pick, Question, whole_number
 from torchdeck.tui.screens.halves import Halves
 
 if TYPE_CHECKING:
-    from torchdeck.core.experiment import Experiment
+    from torchdeck.core.experiment.schema import Experiment
     from torchdeck.core.search.look import Look, Looker
     from torchdeck.core.search.study import Study
 
@@ -270,8 +270,8 @@ class SearchActions(Halves):
             key = await self.app.push_screen_wait(Line("Which field?", "Such as trainer.batch_size.", "", _key))
             if not key:
                 return
+        from torchdeck.core.experiment.dimension import read
         from torchdeck.core.search.change import edit
-        from torchdeck.core.search.dimension import read
 
         before = study.space.dimensions[key].text if key in study.space.dimensions else ""
         text = await self.app.push_screen_wait(

@@ -16,11 +16,12 @@ from textual.message import Message
 from textual.timer import Timer
 from textual.widget import Widget
 
-from torchdeck.core import toml
 from torchdeck.core.errors import UserError
-from torchdeck.core.readings import Meter, Reading
+from torchdeck.core.experiment import toml
+from torchdeck.core.experiment.references import files_named
+from torchdeck.core.machine.readings import Meter, Reading
 from torchdeck.core.runs.history import History
-from torchdeck.core.usercode.files import changed_at, files_named
+from torchdeck.core.usercode.files import changed_at
 from torchdeck.tui.drawing.chart import View
 from torchdeck.tui.link import Link, Snapshot
 from torchdeck.tui.memory import Memory

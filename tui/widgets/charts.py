@@ -14,7 +14,7 @@ from textual.message import Message
 from textual.widgets import Static
 
 from torchdeck.core.runs.history import History
-from torchdeck.core.runs.series import Series
+from torchdeck.core.series import Series
 from torchdeck.tui.drawing.chart import Scalar, Source, View, overlaid, scalars, zoomed
 from torchdeck.tui.widgets.chart import Chart
 

@@ -43,7 +43,7 @@ class DataPreview(VerticalScroll):
         self.query_one(Words).update(text)
 
     def show(self, facts: dict[str, Any]) -> None:
-        """Show what torchdeck.core.preview tells of the data."""
+        """Show what torchdeck.core.session.preview tells of the data."""
         self._facts = facts
         self._draw()
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.text import Text
 
-from torchdeck.core.nvidia import Gpu
-from torchdeck.core.readings import Reading
+from torchdeck.core.machine.nvidia import Gpu
+from torchdeck.core.machine.readings import Reading
 from torchdeck.tui.drawing.axes import reading as read_value
 from torchdeck.tui.drawing.bars import bar, sparkline
 from torchdeck.tui.widgets.lines import Lines

@@ -13,7 +13,7 @@ from textual.suggester import SuggestFromList
 from textual.widgets import Input
 
 from torchdeck.core.errors import UserError
-from torchdeck.core.fields import Field, show
+from torchdeck.core.experiment.fields import Field, show
 from torchdeck.tui.widgets.text_input import TextInput
 from torchdeck.tui.widgets.words import Words
 

@@ -14,9 +14,9 @@ from textual.message import Message
 from textual.widgets import Tree
 from textual.widgets.tree import TreeNode
 
-from torchdeck.core import fields, toml
 from torchdeck.core.errors import UserError
-from torchdeck.core.fields import Field
+from torchdeck.core.experiment import fields, toml
+from torchdeck.core.experiment.fields import Field
 from torchdeck.core.text import printable
 from torchdeck.tui.widgets.field_editor import FieldEditor
 from torchdeck.tui.widgets.vim import VimTree, walk

@@ -7,8 +7,8 @@ import time
 
 from rich.text import Text
 
-from torchdeck.core.reporters import duration, number
 from torchdeck.core.runs.history import History
+from torchdeck.core.text import duration, number
 from torchdeck.tui.drawing.axes import amount
 from torchdeck.tui.drawing.bars import bar, sparkline
 from torchdeck.tui.drawing.colours import colour, on

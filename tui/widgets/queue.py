@@ -7,7 +7,7 @@ from textual.message import Message
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
-from torchdeck.core.runs.queue import Item
+from torchdeck.core.session.queue import Item
 from torchdeck.core.text import printable
 from torchdeck.tui.widgets.vim import LIST_KEYS
 

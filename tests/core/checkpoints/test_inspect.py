@@ -26,11 +26,12 @@ from torchdeck.core.checkpoints import load
 from torchdeck.core.checkpoints.archive import look
 from torchdeck.core.checkpoints.compare import diff, match
 from torchdeck.core.checkpoints.find import caches, find
-from torchdeck.core.checkpoints.prune import carry_out, plan
 from torchdeck.core.checkpoints.read import load_checkpoint
+from torchdeck.core.checkpoints.save import save_weights
 from torchdeck.core.checkpoints.stored import Stored
 from torchdeck.core.checkpoints.tensors import figures
 from torchdeck.core.errors import UserError
+from torchdeck.core.runs.prune import carry_out, plan
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8,
           torch.bool, torch.complex64, torch.float8_e4m3fn, torch.float8_e5m2, torch.uint16]  # fmt: skip
@@ -316,7 +317,7 @@ def test_damaged_is_said_of_what_is_damaged_alone(train: Train, tmp_path: Path) 
 
     checkpoint = train("trainer.epochs=1").path / "checkpoints" / "last.pt"
     made = net()
-    load.save(made.state_dict(), tmp_path / "w.safetensors")
+    save_weights(made.state_dict(), tmp_path / "w.safetensors")
     np.savez(tmp_path / "w.npz", a=np.ones(3))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

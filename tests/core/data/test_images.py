@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import Train
-from torchdeck.core import toml
 from torchdeck.core.data import images
 from torchdeck.core.data.load import load
 from torchdeck.core.data.transforms import as_tensor
 from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import toml
 
 #: What EXIF's orientations mean, for a picture as rows and columns (EXIF 2.3, tag 0x0112).
 UPRIGHT = {

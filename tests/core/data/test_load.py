@@ -16,13 +16,13 @@ import torch
 from conftest import Train
 from PIL import Image
 
-from torchdeck.core import toml
 from torchdeck.core.data import vision
 from torchdeck.core.data.batches import ResidentFeed, batch_bounds, order
 from torchdeck.core.data.load import load
 from torchdeck.core.data.loader import LoaderFeed
 from torchdeck.core.errors import TrainingError, UserError
 from torchdeck.core.events import EpochEnded, LogLine
+from torchdeck.core.experiment import toml
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ import torch
 
 from torchdeck.core.data.load import load
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment import Experiment
+from torchdeck.core.experiment.schema import Experiment
 
 CODE = """
 import torch

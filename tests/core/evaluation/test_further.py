@@ -16,14 +16,14 @@ from conftest import Train, command
 from PIL import Image
 from sklearn.datasets import load_digits, load_iris
 
-from torchdeck.core import toml
-from torchdeck.core.checkpoints.export import FORMATS, export, quantised
 from torchdeck.core.errors import UserError
 from torchdeck.core.evaluation.evaluate import evaluate
+from torchdeck.core.evaluation.export import FORMATS, export, quantised
 from torchdeck.core.evaluation.finetune import experiment_from, fitted_to
 from torchdeck.core.evaluation.predict import predict
 from torchdeck.core.evaluation.trained import Trained, load
-from torchdeck.core.experiment import Data
+from torchdeck.core.experiment import toml
+from torchdeck.core.experiment.schema import Data
 
 MODEL = """
 import torch

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
-from torchdeck.core import toml
 from torchdeck.core.catalog.transforms import TRANSFORMS
 from torchdeck.core.errors import UserError
 from torchdeck.core.evaluation.evaluate import evaluate
 from torchdeck.core.evaluation.predict import predict
 from torchdeck.core.evaluation.trained import Trained, load
-from torchdeck.core.experiment import Data, Transform
-from torchdeck.core.preview import Previewer
-from torchdeck.core.training.session import Session
+from torchdeck.core.experiment import toml
+from torchdeck.core.experiment.schema import Data, Transform
+from torchdeck.core.session.preview import Previewer
+from torchdeck.core.session.session import Session
 
 HEIGHT, WIDTH = 9, 11
 

@@ -12,9 +12,10 @@ from torch import nn
 
 from torchdeck.core.checkpoints import load
 from torchdeck.core.checkpoints.archive import look
+from torchdeck.core.checkpoints.save import save_weights
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment import Model
+from torchdeck.core.experiment.schema import Model
 from torchdeck.core.models import build as built
 from torchdeck.core.models import weights
 
@@ -58,7 +59,7 @@ def test_tied_weights_load_as_safetensors_and_torch_load_them(tmp_path: Path, se
     # Hugging Face leaves the doubles out without a word about it.
     distinct = {id(p): name for name, p in net.named_parameters(remove_duplicate=False)}
     kept = {name: t for name, t in net.state_dict().items() if name in distinct.values() or name == "scale"}
-    load.save(kept, tmp_path / "kept.safetensors")
+    save_weights(kept, tmp_path / "kept.safetensors")
     other = Tied(seed)
     assert loaded(other, tmp_path / "kept.safetensors") == []
     assert all(torch.equal(other.state_dict()[name], value) for name, value in net.state_dict().items())

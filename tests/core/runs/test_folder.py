@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import Train
 
-from torchdeck.core import toml
 from torchdeck.core.errors import UserError
 from torchdeck.core.events import LogLine
+from torchdeck.core.experiment import toml
 from torchdeck.core.runs.directory import read_info
 from torchdeck.core.runs.folder import folder_of, located
 from torchdeck.tui.__main__ import main

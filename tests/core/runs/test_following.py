@@ -14,7 +14,7 @@ from conftest import QUICK, Train
 from torchdeck.core.events import EpochEnded, Event, Failed, Finished, Started, StepSummary, parse
 from torchdeck.core.runs.follow import Follower
 from torchdeck.core.runs.history import History
-from torchdeck.core.runs.recorder import to_json
+from torchdeck.core.session.recorder import to_json
 
 
 def follow(path: Path) -> History:

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from torch.utils.tensorboard import SummaryWriter
 
 from torchdeck.core.errors import UserError
+from torchdeck.core.experiment.metric_names import canonical, metric
 from torchdeck.core.runs import labels, trash
 from torchdeck.core.runs.compare import differences
 from torchdeck.core.runs.filter import Filter, number_of, sort
 from torchdeck.core.runs.listing import INDEX, RunList
-from torchdeck.core.runs.names import canonical, metric
 from torchdeck.core.runs.opened import histories
 from torchdeck.core.runs.process import identity
 from torchdeck.core.runs.rows import Row

@@ -20,7 +20,7 @@ from torchdeck.core.events import EpochEnded, StepSummary
 from torchdeck.core.runs import process
 from torchdeck.core.runs.directory import RunDirectory, find, read_info, read_metrics
 from torchdeck.core.runs.listing import list_runs
-from torchdeck.core.runs.recorder import to_json
+from torchdeck.core.session.recorder import to_json
 
 
 def test_metrics_jsonl_holds_every_event(train: Train) -> None:

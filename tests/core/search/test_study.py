@@ -16,8 +16,8 @@ import pytest
 from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import FrozenTrial, TrialState
 
-from torchdeck.core import toml
 from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import toml
 from torchdeck.core.runs.directory import read_info, read_metrics
 from torchdeck.core.runs.listing import RunList
 from torchdeck.core.runs.opened import Opened

@@ -20,8 +20,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from torchdeck.core import toml, usercode
+from torchdeck.core import usercode
 from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import toml
 from torchdeck.core.search import opening as studies
 from torchdeck.core.search.storage import in_memory
 from torchdeck.core.search.study import Study

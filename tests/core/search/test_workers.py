@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from fake_nvml import FakeNvml
 
-from torchdeck.core import toml
-from torchdeck.core.nvidia import Nvidia, assignable
+from torchdeck.core.experiment import toml
+from torchdeck.core.machine.nvidia import Nvidia, assignable
 from torchdeck.core.search import opening as studies
 from torchdeck.core.search import storage as storages
 from torchdeck.core.search import workers

@@ -9,13 +9,13 @@ import torch
 from conftest import Train, command
 from torch import nn
 
-from torchdeck.core import toml
 from torchdeck.core.checkpoints.read import load_checkpoint
 from torchdeck.core.data.source import DataInfo
-from torchdeck.core.devices import choose, precision
 from torchdeck.core.errors import UserError
 from torchdeck.core.events import CheckpointWritten, EpochEnded, Started, StepSummary
-from torchdeck.core.experiment import Model
+from torchdeck.core.experiment import toml
+from torchdeck.core.experiment.schema import Model
+from torchdeck.core.machine.devices import choose, precision
 from torchdeck.core.models.build import build
 from torchdeck.core.models.summary import summarize
 from torchdeck.core.runs.directory import read_info

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchdeck.core.runs.history import History
-from torchdeck.core.runs.series import Series
+from torchdeck.core.series import Series
 from torchdeck.tui.drawing import axes, bars, chart
 from torchdeck.tui.drawing.canvas import Window, curve, envelope, points
 

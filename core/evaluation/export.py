@@ -1,0 +1,217 @@
+"""Exports of a trained model: weights, the whole module, or a program for other runtimes; each tried on real samples."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import os
+import pickle
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchdeck.core import files
+from torchdeck.core.checkpoints.save import to_torch
+from torchdeck.core.errors import UserError, first_line
+from torchdeck.core.models.build import logits_of
+
+#: Formats and the suffix of their files.
+FORMATS = {"model": "pth", "torchscript": "ts.pt", "onnx": "onnx",
+           "torch_export": "pt2", "int8": "int8.pt2"}  # fmt: skip
+
+Run = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The exported model beside the original, on the same samples."""
+
+    samples: int
+    #: Greatest absolute difference of a logit, and that over the greatest absolute logit (where all are 0: itself).
+    difference: float
+    relative: float
+    #: Share of samples with the same largest logit; None where outputs are no logits of classes.
+    agreement: float | None
+
+
+def export(net: nn.Module, format: str, output: Path, samples: Tensor, classes: bool = True) -> Compared:
+    """Write the model to ``output``, whole or not at all, load it again and compare it on ``samples`` [N, ...].
+
+    ``model`` is a pickle: whoever loads it runs what is in it. ``classes``: whether outputs are logits of classes.
+
+    Raises UserError when the format can't hold the model, or ``output`` can't be written.
+    """
+    net = net.eval().cpu()
+    data, run = _WRITERS[format](net, samples)
+    try:
+        with files.replacing(output) as file:
+            file.write(data)
+    except OSError as error:
+        raise UserError(f"{str(output)!r} can't be written: {error.strerror or error}.") from None
+    return compare(net, run, samples, classes)
+
+
+def compare(net: nn.Module, run: Run, samples: Tensor, classes: bool = True) -> Compared:
+    """The outputs of two models on the same samples."""
+    with torch.inference_mode():
+        expected, got = logits_of(net(samples)).double(), logits_of(run(samples)).double()
+    difference = float((expected - got).abs().max())
+    scale = float(expected.abs().max())
+    relative = difference / (scale or 1.0)
+    agreement = None
+    if classes:
+        flat, flat_got = (t.reshape(len(samples), -1).argmax(1) for t in (expected, got))
+        agreement = float((flat == flat_got).float().mean())
+    return Compared(len(samples), difference, relative, agreement)
+
+
+def _model(net: nn.Module, samples: Tensor) -> tuple[bytes, Run]:
+    buffer = io.BytesIO()
+    try:
+        to_torch(net, buffer)
+        # It is our own pickle of a moment ago, and nobody else's.
+        return buffer.getvalue(), torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise UserError(f"The model can't be pickled ({first_line(error)}); export its state_dict.") from None
+
+
+def _torchscript(net: nn.Module, samples: Tensor) -> tuple[bytes, Run]:
+    buffer = io.BytesIO()
+    with _quiet(), _told("TorchScript"):
+        traced = torch.jit.trace(net, samples[:2], check_trace=False)
+        torch.jit.save(traced, buffer)
+        return buffer.getvalue(), torch.jit.load(io.BytesIO(buffer.getvalue()))
+
+
+def _exported(net: nn.Module, samples: Tensor) -> torch.export.ExportedProgram:
+    with _quiet(), _told("torch.export"):
+        # Two samples: a batch of one would be taken for a constant.
+        return torch.export.export(net, (samples[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
+
+
+def _torch_export(net: nn.Module, samples: Tensor) -> tuple[bytes, Run]:
+    buffer = io.BytesIO()
+    program = _exported(net, samples)
+    with _quiet(), _told("torch.export"):
+        torch.export.save(program, buffer)
+        buffer.seek(0)
+        return buffer.getvalue(), torch.export.load(buffer).module()
+
+
+def _onnx(net: nn.Module, samples: Tensor) -> tuple[bytes, Run]:
+    try:
+        import onnx
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise UserError("ONNX needs onnx and onnxscript: pip install 'torchdeck[onnx]'.") from None
+    with _quiet(), _told("ONNX"), tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        torch.onnx.export(net, (samples[:2],), path, dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},),
+                          input_names=["input"], output_names=["output"], external_data=False, verbose=False)  # fmt: skip
+        data = path.read_bytes()
+    with _told("ONNX"):
+        onnx.checker.check_model(onnx.load_from_string(data))
+    return data, _onnx_runner(data)
+
+
+def _onnx_runner(data: bytes) -> Run:
+    try:
+        import onnxruntime
+    except ImportError:
+        from onnx import load_from_string
+        from onnx.reference import ReferenceEvaluator
+
+        reference: Any = ReferenceEvaluator(load_from_string(data))
+        return lambda x: torch.from_numpy(reference.run(None, {"input": x.numpy()})[0])
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
+
+
+def _int8(net: nn.Module, samples: Tensor) -> tuple[bytes, Run]:
+    return _torch_export(quantised(net), samples)
+
+
+_WRITERS: dict[str, Callable[[nn.Module, Tensor], tuple[bytes, Run]]] = {
+    "model": _model, "torchscript": _torchscript, "torch_export": _torch_export, "onnx": _onnx, "int8": _int8,
+}  # fmt: skip
+
+
+class Int8Linear(nn.Module):
+    """A linear layer with weights of 8 bits, one scale a row, and inputs that are quantised as they come.
+
+    Dynamic quantisation as torch.ao.quantization.quantize_dynamic does it (which is deprecated, and whose modules
+    torch.export refuses): weights symmetric per output channel, inputs with one scale a sample (Jacob et al. 2018).
+    """
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        with torch.no_grad():
+            scale = linear.weight.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127
+            self.register_buffer("weight", (linear.weight / scale).round().clamp(-127, 127).to(torch.int8))
+            self.register_buffer("scale", scale[:, 0].float())
+            self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] to [..., out]: integers are multiplied and added up, then scaled back."""
+        flat = x.reshape(-1, x.shape[-1])
+        size = flat.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127
+        whole = (flat / size).round().clamp(-127, 127).to(torch.int8)
+        y = torch._int_mm(whole, self.weight.t()).float() * (size * self.scale)
+        y = y if self.bias is None else y + self.bias
+        return y.reshape(*x.shape[:-1], -1)
+
+
+def quantised(net: nn.Module) -> nn.Module:
+    """A copy whose linear layers compute with 8 bit integers.
+
+    Raises UserError when it has none.
+    """
+    made = copy.deepcopy(net).cpu().eval()
+    names = [name for name, module in made.named_modules() if type(module) is nn.Linear]
+    if not names:
+        raise UserError("The model has no linear layer, and dynamic quantisation is for those.")
+    for name in names:
+        linear: Any = made.get_submodule(name)
+        if not name:
+            return Int8Linear(linear)
+        made.set_submodule(name, Int8Linear(linear))
+    return made
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """What a tracer raises is of many kinds, and long: its first line is told."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"The model can't be exported to {what}: {type(error).__name__}: {first_line(error)}."
+        ) from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Tracers print, log and warn."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    with warnings.catch_warnings(), open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), \
+            contextlib.redirect_stderr(nowhere):  # noqa: PTH123  # fmt: skip
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.disable(level)

@@ -1,0 +1,22 @@
+"""What an experiment names of the user's code, without running any of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torchdeck.core.experiment.schema import Experiment
+
+
+def references(experiment: Experiment) -> list[str]:
+    """Everything in an experiment that may name code of the user's: ``path/to/file.py:Name`` or ``pkg.module:Name``."""
+    transforms = (*(experiment.data.transforms or ()), *experiment.data.target_transforms)
+    named = [experiment.search.function, experiment.model.name, experiment.loss.name, experiment.data.name,
+             *experiment.tracking.metrics, *(t.name for t in transforms),
+             *(str(t.args().get("function", "")) for t in transforms)]  # fmt: skip
+    return [name for name in named if name]
+
+
+def files_named(experiment: Experiment) -> list[Path]:
+    """The Python files among them."""
+    places = (name.rpartition(":")[0] for name in references(experiment))
+    return [Path(place).expanduser() for place in places if place.endswith(".py")]

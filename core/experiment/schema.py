@@ -1,0 +1,483 @@
+"""The Experiment: the complete, validated description of one training.
+
+One frozen pydantic model feeds the TOML file, ``--set key.path=value`` and the form on the screen. Everything in it
+has a default. The text under each field is its help.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from torchdeck.core import catalog
+from torchdeck.core.errors import UserError, did_you_mean
+from torchdeck.core.experiment.dimension import Dimension, space_of
+from torchdeck.core.experiment.metric_names import MEASURED, TAKEN, metric, short_name, watched
+
+Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Section(BaseModel):
+    """A table of the experiment: frozen, closed to unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True, protected_namespaces=()
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_is_a_value(cls, raw: Any) -> Any:
+        """TOML has no null: the text "none" clears a field that may be empty."""
+        if not isinstance(raw, dict):
+            return raw
+        empty = {n for n, f in cls.model_fields.items() if types.NoneType in typing.get_args(f.annotation)}
+        return {k: None if k in empty and v in ("none", "None", "") else v for k, v in raw.items()}
+
+
+class Picked(Section):
+    """A table that picks something from the catalog by name, with arguments for it."""
+
+    def entry(self) -> catalog.Entry | None:
+        """The catalog's entry, or None when the name points to the user's own code."""
+        name: str | None = self.name  # type: ignore[attr-defined]
+        return None if name is None or catalog.is_user_code(name) else catalog.find(self.kind(), name)
+
+    @classmethod
+    def kind(cls) -> str:
+        """The kind of catalog entry that is picked here."""
+        return cls.__name__.lower()
+
+    def resolved(self) -> dict[str, Any]:
+        """The arguments, with the catalog's defaults filled in."""
+        entry = self.entry()
+        args: dict[str, Any] = self.args  # type: ignore[attr-defined]
+        return entry.resolve(args) if entry else dict(args)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_against_catalog(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict):
+            return raw
+        name = raw.get("name", cls.model_fields["name"].default)
+        args = raw.get("args", {})
+        if name is None and args:
+            raise UserError(f"{cls.kind()}.args is given without {cls.kind()}.name; say what the arguments are for.")
+        if not isinstance(name, str) or catalog.is_user_code(name) or not isinstance(args, dict):
+            return raw
+        entry = catalog.find(cls.kind(), name, where=f"{cls.kind()}.name")
+        return raw | {"name": entry.name, "args": entry.check(args, f"{cls.kind()}.args")}
+
+
+P = TypeVar("P", bound=Picked)
+
+
+def _not_own(picked: P) -> P:
+    name: str | None = picked.name  # type: ignore[attr-defined]
+    if name is not None and catalog.is_user_code(name):
+        kind = picked.kind()
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise UserError(f"{kind}.name = {name!r}: {article} {kind} of your own is not supported.")
+    return picked
+
+
+class Transform(Section):
+    """One transform: its name, and its parameters beside it."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str
+    """Name in the catalog, or path/to/file.py:Name."""
+    train_only: bool | None = None
+    """Of a transform of your own: run it on training samples only; default: where it draws random numbers."""
+
+    def args(self) -> dict[str, Any]:
+        """The parameters as written."""
+        return dict(self.model_extra or {})
+
+    def record(self) -> dict[str, Any]:
+        """All of it as a plain table."""
+        return {
+            "name": self.name,
+            **self.args(),
+            **({} if self.train_only is None else {"train_only": self.train_only}),
+        }
+
+
+def _check_transforms(kind: str, raw: Any, where: str) -> Any:
+    if not isinstance(raw, list | tuple):
+        return raw
+    checked = []
+    for i, item in enumerate(raw):
+        item = {"name": item} if isinstance(item, str) else item
+        if isinstance(item, Transform):
+            item = item.record()
+        if not isinstance(item, dict) or not isinstance(item.get("name"), str):
+            raise UserError(f"{where}[{i}] = {item!r} is not a transform; write it like {{name = 'ToTensor'}}.")
+        args = {k: v for k, v in item.items() if k != "name"}
+        if not catalog.is_user_code(item["name"]):
+            entry = catalog.find(kind, item["name"], where=f"{where}[{i}].name")
+            own = {"train_only": args.pop("train_only")} if entry.name == "Lambda" and "train_only" in args else {}
+            item = {"name": entry.name, **entry.check(args, f"{where}[{i}]"), **own}
+        checked.append(item)
+    return checked
+
+
+class Data(Picked):
+    """What is trained on."""
+
+    name: str = "digits"
+    """Data set from the catalog, or your own: path/to/file.py:MyDataset, pkg.module:MyDataset."""
+    args: dict[str, Any] = {}
+    """Parameters of the data set."""
+    root: str | None = None
+    """Folder with data sets; default: $TORCHDECK_DATA, ./data, then ~/.cache/torchdeck/data."""
+    download: bool = True
+    """Whether a missing torchvision data set may be downloaded."""
+    shuffle: bool = True
+    """Whether training samples come in another order in each epoch; false: always as they lie."""
+    test_share: Share = 0.2
+    """Share that becomes the test set, where the data come without one."""
+    transforms: tuple[Transform, ...] | None = None
+    """Applied in this order; default: ToTensor and Normalize for images, Normalize for tables."""
+    target_transforms: tuple[Transform, ...] = ()
+    """Applied to the target in this order."""
+    scale_target: bool | None = None
+    """Regression: train on the standardised target; metrics are told in the target's own unit. Default: with the losses of
+    the catalog, but for targets of 0 and 1."""
+    num_classes: Annotated[int, Field(ge=1)] | None = None
+    """How many classes; default: counted."""
+    workers: Annotated[int, Field(ge=0, le=256)] | None = None
+    """DataLoader processes for data that do not live on the device; default: chosen from the cores."""
+    timeout: Annotated[float, Field(gt=0, le=86400)] = 300
+    """Seconds after which a DataLoader worker that has not delivered counts as hung."""
+
+    @field_validator("transforms", mode="before")
+    @classmethod
+    def _transforms(cls, raw: Any) -> Any:
+        return _check_transforms("transform", raw, "data.transforms")
+
+    @field_validator("target_transforms", mode="before")
+    @classmethod
+    def _target_transforms(cls, raw: Any) -> Any:
+        return _check_transforms("target_transform", raw, "data.target_transforms")
+
+
+class Model(Picked):
+    """What is trained."""
+
+    name: str = "mlp"
+    """Model from the catalog, or your own: path/to/file.py:MyNet, pkg.module:MyNet."""
+    args: dict[str, Any] = {}
+    """Parameters of the model."""
+    weights: str | None = None
+    """Weights to start from: torchvision's by name (DEFAULT, IMAGENET1K_V2), or a .pt, .pth, .ckpt or .safetensors file."""
+    partial: bool = False
+    """Load the weights that fit, though others don't; the rest keeps its fresh values."""
+    freeze: tuple[str, ...] = ()
+    """Parameters that are not trained, as name patterns: 'features.*'."""
+    channels_last: bool | None = None
+    """Memory layout NHWC, faster for convolutions; default: on for models with convolutions."""
+
+
+class Optimizer(Picked):
+    """How weights are changed."""
+
+    name: str = "AdamW"
+    """Optimizer from torch.optim."""
+    args: dict[str, Any] = {}
+    """Parameters of the optimizer."""
+    lr: Annotated[float, Field(gt=0, le=1e3, allow_inf_nan=False)] | None = None
+    """Learning rate, at its peak; default: the catalog's for that optimizer."""
+    weight_decay: Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False)] | None = None
+    """Weight decay; default: the catalog's for that optimizer."""
+    body_lr: Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False)] = 1.0
+    """Learning rate of all layers but the last one, as a factor on lr: 0.1 is usual in fine-tuning."""
+    decay_norms_and_biases: bool = False
+    """Whether norms' parameters and biases decay too."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Optimizer:
+        return _not_own(self)
+
+    def learning_rate(self) -> float:
+        """The learning rate: given, or the catalog's."""
+        return self.lr if self.lr is not None else catalog.find("optimizer", self.name).fact("lr")
+
+    def decay(self) -> float:
+        """The weight decay: given, or the catalog's."""
+        given = self.weight_decay
+        return given if given is not None else catalog.find("optimizer", self.name).fact("weight_decay")
+
+
+class Schedule(Picked):
+    """How the learning rate moves."""
+
+    name: str = "constant"
+    """Schedule from the catalog."""
+    args: dict[str, Any] = {}
+    """Parameters of the schedule."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Schedule:
+        return _not_own(self)
+
+
+class Loss(Picked):
+    """What is minimised."""
+
+    name: str | None = None
+    """Loss from the catalog, or your own: path/to/file.py:my_loss; default: cross_entropy, or mse for regression."""
+    args: dict[str, Any] = {}
+    """Parameters of the loss."""
+
+
+class ImageSize(Section):
+    """Train on images of this size until that share of all steps is done."""
+
+    until: Annotated[float, Field(gt=0, lt=1)]
+    """Share of all steps."""
+    size: Annotated[int, Field(ge=4, le=4096)]
+    """Side of the images in pixels."""
+
+
+class Trainer(Section):
+    """How training runs."""
+
+    epochs: Annotated[int, Field(ge=1, le=10**7)] = 10
+    """Passes over the training set."""
+    steps: Annotated[int, Field(ge=1, le=10**12)] | None = None
+    """End after that many optimizer steps instead."""
+    batch_size: Annotated[int, Field(ge=1, le=10**7)] = 64
+    """Samples in a batch."""
+    accumulate: Annotated[int, Field(ge=1, le=10**5)] = 1
+    """Batches whose gradients are added up for one step."""
+    eval_batch_size: Annotated[int, Field(ge=1, le=10**7)] | None = None
+    """Samples in a batch of validation and test; default: at least 512."""
+    validation_share: Share = 0.1
+    """Share of the training set held back for validation, where the data have no validation set of their own."""
+    validate_on: Literal["validation", "test"] = "validation"
+    """test: evaluate on the test set after every epoch, as tutorials do; nothing is held back, and what the test set
+    tells is not of unseen data any more."""
+    device: str = "auto"
+    """auto (cuda, then mps, then cpu), cuda, cuda:N, mps or cpu."""
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    """auto: bf16 on GPUs that have it, else fp16 with a gradient scaler; fp32 on CPU."""
+    clip_norm: Positive | None = None
+    """Gradients are scaled down to this norm."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of an exponential moving average of the weights, which is then what is evaluated and exported; 0: off."""
+    flip_test: bool = False
+    """Test-time augmentation: average the logits of each image and its mirror image."""
+    image_sizes: tuple[ImageSize, ...] = ()
+    """Progressive resizing: smaller, faster images first; the rest of the steps use the full size."""
+    early_stopping: Annotated[int, Field(ge=0)] = 0
+    """End when the watched metric has not improved for this many epochs; 0: never."""
+    best: str = "auto"
+    """Metric of the best checkpoint: accuracy, loss, f1, rmse, maximize my_metric, ...; auto: accuracy, or loss for
+    regression."""
+    eval_steps: Annotated[int, Field(ge=0)] = 0
+    """Evaluate on the validation set every so many steps, too; 0: only at the end of epochs."""
+    checkpoint_steps: Annotated[int, Field(ge=0)] = 0
+    """A checkpoint every so many steps; 0: only by time and at the end of epochs."""
+    checkpoint_minutes: Annotated[float, Field(gt=0, le=1e5)] = 5.0
+    """A checkpoint at least so often; the most that a crash can lose."""
+    keep: Annotated[int, Field(ge=1, le=10**5)] = 2
+    """Generations of checkpoints that are kept beside the best."""
+    seed: Seed = 0
+    """One seed for weights, split, order of samples, augmentation and dropout."""
+    deterministic: bool = False
+    """Only deterministic algorithms (slower on GPUs; CPU runs are reproducible anyway)."""
+    compile: bool = False
+    """torch.compile the model."""
+    profile: bool = False
+    """Write a profiler trace of a few steps into the run directory."""
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        name, _, number = value.partition(":")
+        if name not in ("auto", "cuda", "mps", "cpu") or (number and not (name == "cuda" and number.isdigit())):
+            raise UserError(f"trainer.device = {value!r} is not known; choose from auto, cuda, cuda:N, mps, cpu.")
+        return value
+
+    @model_validator(mode="after")
+    def _sizes_in_order(self) -> Trainer:
+        untils = [s.until for s in self.image_sizes]
+        if untils != sorted(set(untils)):
+            raise UserError(f"trainer.image_sizes: 'until' must rise from one entry to the next, but is {untils}.")
+        return self
+
+
+class Tracking(Section):
+    """What is written down."""
+
+    name: str | None = None
+    """Name of the run; default: made from the data set and the model."""
+    tags: tuple[str, ...] = ()
+    """Words to find the run by."""
+    note: str = ""
+    """Anything worth remembering."""
+    every_steps: Annotated[int, Field(ge=1)] = 20
+    """A summary of training every so many steps (and at least once a second)."""
+    metrics: tuple[str, ...] = ()
+    """Metrics of your own: path/to/file.py:my_metric, called with (logits, targets)."""
+    tensorboard: bool = True
+    """Write TensorBoard events."""
+    graph: bool = True
+    """The model's graph in TensorBoard."""
+    images: bool = True
+    """A grid of training images and the confusion matrix in TensorBoard."""
+    histograms: bool = False
+    """Histograms of all parameters in TensorBoard, once an epoch."""
+
+    @property
+    def metric_names(self) -> list[str]:
+        """What the metrics of your own are called."""
+        return [short_name(reference) for reference in self.metrics]
+
+
+class Search(Section):
+    """What is searched, and for how long: `torchdeck --batch EXPERIMENT --trials N`."""
+
+    name: str | None = None
+    """Name of the study; default: made from the data set and the model."""
+    space: dict[str, Dimension] = {}
+    """The fields that are searched: '1e-4 .. 0.1 log', '32 .. 512 step 32', 'SGD | AdamW', with 'when KEY = VALUE'."""
+    objectives: tuple[str, ...] = ("auto",)
+    """What is sought, best epoch's validation: accuracy, loss, maximize my_metric, ..., parameters, latency (ms),
+    seconds; several: a Pareto front; auto: accuracy, or loss."""
+    function: str | None = None
+    """An objective of your own: path/to/file.py:objective, called with an Optuna trial and, where it takes it, train."""
+    trials: Annotated[int, Field(ge=1, le=10**6)] = 50
+    """Trials in all, also over several workers and starts."""
+    minutes: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """End after that many minutes; what then runs goes on the next time."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """End when the last so many trials were no better; 0: never."""
+    failures: Annotated[int, Field(ge=1)] = 5
+    """End when so many trials in a row have failed."""
+    keep: Annotated[int, Field(ge=0)] = 20
+    """Trials whose checkpoints stay on the disk, the best ones; 0: all."""
+    enqueue: tuple[dict[str, Any], ...] = ()
+    """Settings that are tried first, as tables of the searched fields."""
+    warm_start: tuple[str, ...] = ()
+    """Former runs and studies (directories) that the sampler learns from; they don't count as trials."""
+    storage: str = "auto"
+    """sqlite, journal (for network disks), or a URL such as postgresql://user@host/db; auto: sqlite, on network disks
+    journal."""
+    seed: Seed = 0
+    """Seed of the sampler."""
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _space(cls, raw: Any) -> Any:
+        return space_of(raw)
+
+    @field_validator("storage")
+    @classmethod
+    def _storage(cls, value: str) -> str:
+        if value not in ("auto", "sqlite", "journal") and "://" not in value:
+            raise UserError(f"search.storage = {value!r} is not known; choose from auto, sqlite, journal, or give a URL such as "
+                            "postgresql://user@host/db.")  # fmt: skip
+        return value
+
+
+class Sampler(Picked):
+    """How a search chooses the next trial."""
+
+    name: str = "TPE"
+    """Sampler of Optuna."""
+    args: dict[str, Any] = {}
+    """Parameters of the sampler."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Sampler:
+        return _not_own(self)
+
+
+class Pruner(Picked):
+    """How a search gives up trials early."""
+
+    name: str = "auto"
+    """Pruner of Optuna; auto: median after a fifth of the epochs, none with several objectives."""
+    args: dict[str, Any] = {}
+    """Parameters of the pruner."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Pruner:
+        return _not_own(self)
+
+
+class Experiment(Section):
+    """The complete description of one training, and of a search over its fields."""
+
+    data: Data = Data()
+    model: Model = Model()
+    loss: Loss = Loss()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    trainer: Trainer = Trainer()
+    tracking: Tracking = Tracking()
+    search: Search = Search()
+    sampler: Sampler = Sampler()
+    pruner: Pruner = Pruner()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Experiment:
+        entry = self.data.entry()
+        task = entry.fact("task") if entry else None
+        loss = self.loss.entry() if self.loss.name else None
+        if task and loss and task not in loss.fact("tasks"):
+            fitting = [e.name for e in catalog.entries("loss") if task in e.fact("tasks")]
+            raise UserError(
+                f"loss.name = {self.loss.name!r} does not fit data.name = {self.data.name!r}, which is {task}; "
+                f"choose from {', '.join(fitting)}."
+            )
+        self._check_metrics()
+        if entry and entry.fact("family") in ("idx", "torchvision") and self.data.root:
+            root = Path(self.data.root).expanduser()
+            if root.exists() and not root.is_dir():
+                raise UserError(f"data.root = {self.data.root!r} is not a folder.")
+        return self
+
+    def _check_metrics(self) -> None:
+        """Names of metrics: of the user's own each once and none that is taken; what decides must be measured."""
+        entry = self.data.entry()
+        task = entry.fact("task") if entry else None
+        built_in = tuple(dict.fromkeys(n for t, names in MEASURED.items() for n in names if task in (None, t)))
+        own = self.tracking.metric_names
+        for name in own:
+            if name in {"loss", *TAKEN, *(MEASURED[task] if task else ())}:
+                raise UserError(f"tracking.metrics: the name {name!r} is taken; call the metric something else.")
+            if own.count(name) > 1:
+                raise UserError(f"tracking.metrics has two metrics named {name!r}; call one of them something else.")
+        sought = [("trainer.best", self.trainer.best)]
+        if self.search.function is None:
+            sought += [("search.objectives", text) for text in self.search.objectives]
+        for key, text in sought:
+            self._check_sought(key, text, built_in, own)
+
+    def _check_sought(self, key: str, text: str, built_in: Sequence[str], own: Sequence[str]) -> None:
+        direction, _, _ = text.strip().rpartition(" ")
+        if direction.strip() not in ("", "maximize", "minimize"):
+            raise UserError(f"{key} = {text!r} is not of the form 'maximize METRIC' or 'minimize METRIC'.")
+        name = watched(text)[0]
+        name = metric(name)[1] if key == "search.objectives" else name
+        parts = tuple(f"{n}_" for n in (*own, "mae", "rmse", "r2"))  # of each class, or of each target
+        costs = ("parameters", "latency", "seconds") if key == "search.objectives" else ()
+        if name in ("auto", *built_in, *own, *costs) or name.startswith(parts):
+            return
+        raise UserError(f"{key} = {text!r} is not measured; {did_you_mean(name, [*built_in, *own, *costs])}")
+
+    def to_share(self) -> Experiment:
+        """What may stand in runs, checkpoints and databases: without the URL of a storage, which may hold a password, and
+        to which each machine knows its own way."""
+        if "://" not in self.search.storage:
+            return self
+        return self.model_copy(update={"search": self.search.model_copy(update={"storage": "auto"})})

@@ -1,0 +1,272 @@
+"""Experiments as TOML: read, overridden with ``--set key.path=value``, written; every error one plain sentence."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args
+
+import tomli_w
+from pydantic import BaseModel, ValidationError
+
+from torchdeck.core import catalog
+from torchdeck.core.errors import UserError, did_you_mean
+from torchdeck.core.experiment.schema import Experiment, Picked
+
+#: The sections that describe a search, and nothing of a single training.
+SEARCHING = ("search", "sampler", "pruner")
+
+
+def presets() -> dict[str, Path]:
+    """The experiments that ship with torchdeck, by name."""
+    folder = Path(str(resources.files("torchdeck.core") / "presets"))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem)}
+
+
+def load(source: str | None = None, overrides: Iterable[str] = ()) -> Experiment:
+    """An experiment from a preset's name or a TOML file, with overrides on top; None: the defaults.
+
+    Raises UserError in one sentence (or one line per wrong value).
+    """
+    return build(tables(source, overrides), "the experiment" if source is None else source)
+
+
+def tables(source: str | None = None, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """The raw tables of ``load``, not yet validated."""
+    if source is None:
+        return override({}, overrides)
+    path = presets().get(source)
+    if path is None:
+        path = Path(source).expanduser()
+        if not path.suffix and not path.exists():
+            raise UserError(f"There is no preset or file {source!r}; {did_you_mean(source, presets())}")
+    return override(read(path), overrides)
+
+
+#: What is trained where nothing is said.
+DEFAULT_PRESET = "digits"
+
+
+def base_of(source: str | None, overrides: Sequence[str]) -> str | None:
+    """What an experiment begins with where none is named: the defaults (None), as in a TOML file of the same lines, as
+    soon as data or a model are chosen; else the preset for those who only try."""
+    chosen = {text.partition("=")[0].strip() for text in overrides}
+    return source or (None if chosen & {"data.name", "model.name"} else DEFAULT_PRESET)
+
+
+def said_base(source: str | None, overrides: Sequence[str]) -> str:
+    """The same in words, such as ``preset digits and 2 --set``."""
+    kind = "preset" if source in presets() else "file"
+    base = f"{kind} {source}" if source else "the defaults"
+    return f"{base} and {len(overrides)} --set" if overrides else base
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The raw tables of a TOML file.
+
+    Raises UserError when it can't be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"There is no file {str(path)!r}.") from None
+    except OSError as error:
+        raise UserError(f"{str(path)!r} can't be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{str(path)!r} is not a TOML file: it is not UTF-8 text.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{str(path)!r} is not valid TOML: {error}.") from None
+
+
+def loads(text: str, where: str) -> Experiment:
+    """An experiment from TOML text.
+
+    Raises UserError, naming ``where``.
+    """
+    try:
+        return build(tomllib.loads(text), where)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{where} is not valid TOML: {error}.") from None
+
+
+def dumps(experiment: Experiment) -> str:
+    """The experiment as TOML, every field written out (of a search only where there is one); ``loads`` gives the same
+    experiment back."""
+    unused = {name for name in SEARCHING if getattr(experiment, name) == Experiment.model_fields[name].default}
+    exclude = unused if unused == set(SEARCHING) else set()
+    return tomli_w.dumps(_without_none(experiment.model_dump(mode="json", exclude=exclude)))
+
+
+def build(raw: Mapping[str, Any], where: str = "the experiment") -> Experiment:
+    """Validate raw tables.
+
+    Raises UserError with a sentence for each wrong key or value.
+    """
+    try:
+        return Experiment.model_validate(raw)
+    except ValidationError as error:
+        lines = [_sentence(e) for e in error.errors()]
+        head = "" if len(lines) == 1 else f"{where} has {len(lines)} wrong values:\n"
+        raise UserError(head + "\n".join(lines)) from None
+
+
+def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Raw tables with ``key.path=value`` texts on top.
+
+    A new ``name`` in a table that picks from the catalog brings that table back to its defaults first: the arguments
+    of another model mean nothing. Names go first, so the order of the overrides does not matter.
+
+    Raises UserError for a text that isn't ``key.path=value`` and for a key that does not exist.
+    """
+    result = {k: dict(v) if isinstance(v, Mapping) else v for k, v in raw.items()}
+    pairs = []
+    for text in overrides:
+        key, sign, value = text.partition("=")
+        if not sign or not key.strip():
+            raise UserError(f"--set {text!r} is not of the form key.path=value.")
+        path = path_of(key.strip())
+        check_path(path)
+        pairs.append((path, parse_value(value.strip())))
+    for path, value in sorted(pairs, key=lambda pair: pair[0][1:] != ["name"]):
+        result = put(result, path, value)
+    return result
+
+
+def path_of(key: str) -> list[str]:
+    """The steps of a key: ``search.space.optimizer.lr`` is the key optimizer.lr of the table search.space."""
+    space = "search.space."
+    return ["search", "space", key.removeprefix(space)] if key.startswith(space) else key.split(".")
+
+
+def put(raw: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """Raw tables with one value changed; None takes it out, so that the default holds again.
+
+    A new ``name`` in a table that picks from the catalog brings that table back to its defaults first.
+    """
+    result = {k: dict(v) if isinstance(v, Mapping) else v for k, v in raw.items()}
+    if list(path[1:]) == ["name"] and path[0] in _PICKS:
+        default = Experiment.model_fields[path[0]].default.name
+        old = result.get(path[0], {}).get("name", default)
+        if str(default if value is None else value).lower() != str(old).lower():
+            result[path[0]] = {}
+    table = result
+    for step in path[:-1]:
+        inner = table.setdefault(step, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"--set {'.'.join(path)}: {step!r} is not a table.")
+        table[step] = dict(inner)
+        table = table[step]
+    if value is None:
+        table.pop(path[-1], None)
+    else:
+        table[path[-1]] = value
+    return result
+
+
+_PICKS = {n for n, f in Experiment.model_fields.items() if issubclass(f.annotation, Picked)}  # type: ignore[arg-type]
+
+
+def parse_value(text: str) -> Any:
+    """A value as TOML has it; what is not TOML is a plain text, so that names need no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):  # numbers of thousands of digits and deep brackets, too
+        return text
+
+
+def keys() -> list[str]:
+    """Every key path that ``--set`` takes, such as ``trainer.epochs``."""
+    return [
+        f"{section}.{key}"
+        for section, field in Experiment.model_fields.items()
+        for key in field.annotation.model_fields  # type: ignore[union-attr]
+    ]
+
+
+def check_key(key: str) -> None:
+    """Raises UserError, with the nearest names, for a key that an experiment does not have."""
+    check_path(path_of(key))
+
+
+def check_path(path: list[str]) -> None:
+    """Raises UserError, with the nearest names, for a key that an experiment does not have."""
+    key = ".".join(path)
+    if len(path) == 1:
+        if path[0] in Experiment.model_fields:
+            raise UserError(f"--set {key}: {key!r} is a table; name one of its fields, such as {key}.name=...")
+        raise UserError(f"There is no key {key!r} in an experiment; {did_you_mean(key, keys())}")
+    if ".".join(path[:2]) not in keys() or (len(path) > 2 and path[1] not in ("args", "space")):
+        raise UserError(f"There is no key {key!r} in an experiment; {_nearest(path)}")
+
+
+def _nearest(path: list[str]) -> str:
+    section = Experiment.model_fields.get(path[0])
+    if section is None:
+        return did_you_mean(".".join(path[:2]), keys())
+    fields = list(section.annotation.model_fields)  # type: ignore[union-attr]
+    inside = did_you_mean(path[1], fields)
+    if not inside.startswith("did you mean") and issubclass(section.annotation, Picked):  # type: ignore[arg-type]
+        entry = section.default.entry()
+        names = [p.name for kind in [section.annotation.kind()] for e in catalog.entries(kind) for p in e.params]  # type: ignore[union-attr]
+        if entry and path[1] in names:
+            return f"did you mean '{path[0]}.args.{path[1]}'?"
+    return inside
+
+
+def _sentence(error: Any) -> str:
+    loc = [str(part) for part in error["loc"]]
+    key = ".".join(loc).replace(".function-before", "")
+    kind, value = error["type"], error["input"]
+    context = error.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"There is no key {key!r} in an experiment; {_unknown(loc)}"
+    if kind == "missing":
+        return f"{key} is missing."
+    if kind == "literal_error":
+        return f"{key} = {value!r} is not known; {did_you_mean(str(value), _literals(loc))}"
+    limits = {"greater_than": "more than", "greater_than_equal": "at least", "less_than": "less than",
+              "less_than_equal": "at most"}  # fmt: skip
+    if kind in limits:
+        return f"{key} = {value!r} is out of range; it must be {limits[kind]} {next(iter(context.values()))}."
+    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "a text",
+             "tuple": "a list", "dict": "a table", "model": "a table", "finite": "a finite number"}  # fmt: skip
+    for prefix, word in words.items():
+        if kind.startswith(prefix):
+            return f"{key} = {value!r} is not {word}."
+    return f"{key} = {value!r} is wrong: {error['msg'].removeprefix('Value error, ')}."
+
+
+def _model_at(loc: list[str]) -> type[BaseModel] | None:
+    model: Any = Experiment
+    for part in loc:
+        if part.isdigit():
+            continue
+        field = model.model_fields.get(part)
+        if field is None:
+            return None
+        options = [field.annotation, *get_args(field.annotation)]
+        options += [inner for option in options for inner in get_args(option)]
+        model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+        if model is None:
+            return None
+    return model
+
+
+def _unknown(loc: list[str]) -> str:
+    parent = _model_at(loc[:-1])
+    return did_you_mean(loc[-1], parent.model_fields if parent else [])
+
+
+def _literals(loc: list[str]) -> list[str]:
+    parent = _model_at(loc[:-1])
+    return [str(v) for v in get_args(parent.model_fields[loc[-1]].annotation)] if parent else []
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(v) for v in value]
+    return value

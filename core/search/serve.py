@@ -1,0 +1,65 @@
+"""A process of a search that goes on: ``python -m torchdeck.core.search.serve FOLDER``, its keeper or one of its workers."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from torchdeck.core.errors import UserError
+from torchdeck.core.machine import launch
+from torchdeck.core.search.opening import open_folder
+from torchdeck.core.search.report import TrialReporter
+from torchdeck.core.search.study import Study
+
+
+def work(study: Study, how: str, workers: int = 1, began: float | None = None) -> int:
+    """Search until the study is over; returns the exit code.
+
+    ``how``: what is told, as ``plain``, ``json`` or ``quiet``; ``workers``: so many processes; ``began``: when the search
+    was started (Unix time), where another process did that.
+    """
+    if began is None:  # a worker that takes a dead one's place must not undo a stop
+        with study.errors():
+            study.allow()
+    reporter = TrialReporter(study, how)
+    reporter.begin()
+    if workers > 1:
+        from torchdeck.core.search.workers import Workers
+
+        several = Workers(study, workers, reporter.told, reporter.note, study.unvouched() is not None)
+        code, failure = several.work(), several.failure
+    else:
+        from torchdeck.core.search.worker import Worker
+
+        one = Worker(study, reporter.told, reporter.note, began)
+        code, failure = one.work(), one.failure
+    with study.errors():
+        reporter.end(failure)
+    return code
+
+
+def vouch(study: Study, code: str | None, trusted: bool) -> None:
+    """Let a study run the code that it names where the user trusts it.
+
+    Raises UserError when it would run code that nobody vouched for.
+    """
+    if code is not None and not trusted:
+        raise UserError(
+            f"The study {study.name!r} was not made here and would run the code {code!r}; if you trust it, say --trust-code."
+        )
+
+
+def _main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m torchdeck.core.search.serve", allow_abbrev=False)
+    parser.add_argument("folder", help="the directory of the study")
+    parser.add_argument("--workers", type=int, default=1, help="so many processes")
+    parser.add_argument("--worker", type=float, metavar="BEGAN", help="this is one of them, and the search began then")
+    parser.add_argument("--trust-code", action="store_true", help="run code that a study of somebody else names")
+    options = parser.parse_args()
+    study = open_folder(Path(options.folder))
+    vouch(study, study.unvouched(), options.trust_code)
+    return work(study, "plain" if options.worker is None else "quiet", options.workers, options.worker)
+
+
+if __name__ == "__main__":
+    launch.run(_main)

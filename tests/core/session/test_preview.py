@@ -1,0 +1,131 @@
+"""The process that looks at data and model."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from torchdeck.core.experiment import toml
+from torchdeck.core.session.preview import STALE
+from torchdeck.core.session.queue import environment
+
+
+class Looker:
+    """Asks the process, and collects the parts of its answer."""
+
+    def __init__(self, folder: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "torchdeck.core.session.preview"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env=environment(), cwd=folder,
+        )  # fmt: skip
+        self._number = 0
+
+    def send(self, source: str | None, *overrides: str) -> None:
+        assert self.process.stdin is not None
+        self._number += 1
+        text = toml.dumps(toml.load(source, overrides))
+        self.process.stdin.write(json.dumps({"id": self._number, "experiment": text}).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def ask(self, source: str | None, *overrides: str) -> dict[str, Any]:
+        self.send(source, *overrides)
+        assert self.process.stdout is not None
+        parts: dict[str, Any] = {}
+        while "done" not in parts:
+            line = self.process.stdout.readline()
+            assert line, "the process ended"
+            message = json.loads(line)
+            if message.pop("id") == self._number:
+                parts.update(message)
+        return parts
+
+
+@pytest.fixture
+def looker(tmp_path: Path) -> Iterator[Looker]:
+    looker = Looker(tmp_path)
+    yield looker
+    looker.process.kill()
+    looker.process.wait()
+
+
+def test_data_and_model(looker: Looker) -> None:
+    found = looker.ask("digits")
+    data, root = found["data"], found["model"]["root"]
+    assert data["input_shape"] == [1, 8, 8]
+    assert sum(data["counts"]) == data["samples"]["train"]
+    pictures = data["pictures"]
+    size = pictures["count"] * pictures["height"] * pictures["width"] * 3
+    assert len(base64.b64decode(pictures["rgb"])) == size
+    assert len(data["labels"]) == pictures["count"]
+    assert root["parameters"] == root["trainable"] == 50_826
+    assert found["device"]["device"] in ("cpu", "mps") or found["device"]["device"].startswith("cuda")
+    assert found["device"]["why"]
+
+    table = looker.ask("iris", "model.freeze=['1.*']")
+    assert table["data"]["pictures"] is None
+    assert len(table["data"]["rows"][0]) == 4
+    assert 0 < table["model"]["root"]["trainable"] < table["model"]["root"]["parameters"]
+
+    regression = looker.ask("diabetes")
+    assert regression["data"]["counts"] is None
+
+
+def test_wrong_experiments_are_one_sentence_and_it_lives_on(looker: Looker, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "import torch\nclass Raises(torch.nn.Module):\n    def __init__(self):\n        raise KeyError('width')\n"
+    )
+    (tmp_path / "x.csv").write_text("")
+    for overrides, words in (
+        (("model.name=gone.py:Net",), "no file"),
+        (("model.name=net.py:Raises",), "width"),
+        (("data.name=table", "data.args.path=x.csv"), "x.csv"),
+        (("model.name=resnet18", "data.name=iris"), "model.name"),
+    ):
+        found = looker.ask(None, *overrides)
+        assert words in found["error"]
+        assert "Traceback" not in found["error"].splitlines()[0]
+    assert "model" in looker.ask("iris")
+
+
+def test_code_that_was_edited_is_read_anew(looker: Looker, tmp_path: Path) -> None:
+    code = tmp_path / "net.py"
+    text = "import torch\nclass Net(torch.nn.Linear):\n    def __init__(self): super().__init__(4, 3, bias={})\n"
+    code.write_text(text.format(True))
+    assert looker.ask("iris", "model.name=net.py:Net")["model"]["root"]["parameters"] == 15
+    time.sleep(0.01)
+    code.write_text(text.format(False))
+    looker.send("iris", "model.name=net.py:Net")
+    assert looker.process.wait(20) == STALE
+    again = Looker(tmp_path)
+    assert again.ask("iris", "model.name=net.py:Net")["model"]["root"]["parameters"] == 12
+    again.process.kill()
+    again.process.wait()
+
+
+def test_what_the_users_code_prints_does_not_get_between_the_answers(looker: Looker, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "import os, torch\nprint('{\"id\": 1}')\nos.system('echo loud')\n"
+        "class Net(torch.nn.Linear):\n    def __init__(self): super().__init__(4, 3)\n"
+    )
+    assert looker.ask("iris", "model.name=net.py:Net")["model"]["root"]["parameters"] == 15
+
+
+def test_of_several_requests_the_newest_is_answered(looker: Looker) -> None:
+    for _ in range(5):
+        looker.send("digits")
+    assert looker.ask("iris")["data"]["name"] == "iris"
+
+
+def test_importing_it_needs_no_torch() -> None:
+    code = "import torchdeck.core.session.preview, sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

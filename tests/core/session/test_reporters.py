@@ -1,0 +1,81 @@
+"""What the headless mode tells: rates and ETA are right after a resume, too, and a lost terminal harms nothing."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from torchdeck.core.events import EpochEnded, Failed, Finished, Started, StateChanged, StepSummary
+from torchdeck.core.progress import Progress
+from torchdeck.core.session.reporters import PlainReporter
+from torchdeck.core.text import duration
+
+
+def started(step: int = 0, time: float = 0.0) -> Started:
+    return Started(epoch=step // 100, step=step, epochs=20, steps=2000, epoch_length=100, device="cpu", precision="fp32",
+                   parameters=10, train_samples=100, val_samples=10, test_samples=10, time=time)  # fmt: skip
+
+
+def summary(step: int, time: float) -> StepSummary:
+    return StepSummary(epoch=step // 100 + 1, step=step, train={"loss": 1.0}, losses=(1.0,), learning_rate=0.1,
+                       gradient_norm=None, samples_per_second=1.0, data_wait=0.0, memory=0, time=time)  # fmt: skip
+
+
+def test_eta_counts_the_steps_done_here() -> None:
+    progress = Progress()
+    assert progress.eta(0.0) is None
+    progress.update(started(step=1000, time=50.0))
+    assert progress.eta(51.0) is None
+    progress.update(summary(1010, 51.0))  # ten steps a second, 990 to go
+    assert progress.eta(51.0) == pytest.approx(99.0)
+
+
+def test_a_pause_says_nothing_of_the_rate() -> None:
+    progress = Progress()
+    progress.update(started())
+    progress.update(summary(10, 1.0))
+    progress.update(StateChanged(epoch=1, step=10, state="paused", time=1.0))
+    progress.update(StateChanged(epoch=1, step=10, state="running", time=1001.0))
+    progress.update(summary(20, 1002.0))
+    assert progress.eta(1002.0) == pytest.approx(198.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "-"), (0.4, "0 s"), (59, "59 s"), (61, "1:01"), (3723, "1:02:03")]
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+class Gone(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(5, "Input/output error")
+
+
+def test_a_terminal_that_is_gone_ends_nothing() -> None:
+    reporter = PlainReporter(Gone())
+    reporter.report(started())
+    reporter.report(EpochEnded(epoch=1, step=100, train={"loss": 1}, val={}, learning_rate=0.1, seconds=1, best=True))
+    assert reporter.progress.step == 100
+
+
+def test_plain_lines() -> None:
+    out = io.StringIO()
+    reporter = PlainReporter(out)
+    reporter.run = "runs/x"
+    reporter.report(started(step=100))
+    reporter.report(EpochEnded(epoch=2, step=200, train={"loss": 0.5, "accuracy": 0.9}, val={"loss": 0.6, "accuracy": 0.8},
+                               learning_rate=0.1, seconds=1, best=True))  # fmt: skip
+    reporter.report(Finished(epoch=2, step=200, status="done", test={"loss": 0.1, "accuracy": 0.99}, seconds=75))
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "run      runs/x"
+    assert lines[1] == "samples  100 train, 10 val, 10 test"
+    assert "from step 100" in lines[2]
+    assert lines[3].startswith("epoch 2/20  train 0.5000 90.00%  val 0.6000 80.00%  best")
+    assert lines[4] == "done in 1:15  test loss 0.1000  accuracy 99.00%"
+
+
+def test_failures_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    PlainReporter(io.StringIO()).report(Failed(epoch=1, step=3, message="It broke."))
+    assert capsys.readouterr().err == "torchdeck: It broke.\n"
