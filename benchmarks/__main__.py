@@ -7,11 +7,24 @@ import sys
 from benchmarks import charts, kill, memory, runs, search, speed, startup, workbench
 
 BENCHMARKS = {
-    "speed": speed.against_others, "observation": speed.observation, "memory": memory.growth, "startup": startup.answers,
-    "charts": charts.million_points, "reader": runs.reader, "listing": runs.listing, "inspection": runs.inspection, "paint": workbench.first_paint, "keys": workbench.keys_and_traffic,
-    "watching": workbench.training_speed, "long": workbench.long_run, "kill": kill.loop, "trial": search.overhead,
-    "digits-search": search.digits, "search": search.against_random, "search-kill": search.killed,
-}  # fmt: skip
+    "speed": speed.against_others,
+    "observation": speed.observation,
+    "memory": memory.growth,
+    "startup": startup.answers,
+    "charts": charts.million_points,
+    "reader": runs.reader,
+    "listing": runs.listing,
+    "inspection": runs.inspection,
+    "paint": workbench.first_paint,
+    "keys": workbench.keys_and_traffic,
+    "watching": workbench.training_speed,
+    "long": workbench.long_run,
+    "kill": kill.loop,
+    "trial": search.overhead,
+    "digits-search": search.digits,
+    "search": search.against_random,
+    "search-kill": search.killed,
+}
 
 #: Those that take more than some minutes.
 LONG = ("kill", "search", "search-kill")

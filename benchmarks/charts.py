@@ -23,13 +23,39 @@ class _Stage(App[None]):
 def _history() -> History:
     losses = (np.exp(-np.arange(_POINTS) / 3e5) + np.random.default_rng(0).random(_POINTS) / 10).tolist()
     made = History()
-    made.take([Started(epoch=0, step=0, epochs=10, steps=_POINTS, epoch_length=_POINTS // 10, device="cpu",
-                       precision="fp32", parameters=1, train_samples=1, val_samples=0, test_samples=0, time=0.0)])  # fmt: skip
     made.take(
-        StepSummary(epoch=1, step=at + 20, train={"loss": losses[at], "accuracy": 0.9}, losses=tuple(losses[at : at + 20]),
-                    learning_rate=0.1, gradient_norm=1.0, samples_per_second=1.0, data_wait=0.0, memory=1, time=at / 100)
+        [
+            Started(
+                epoch=0,
+                step=0,
+                epochs=10,
+                steps=_POINTS,
+                epoch_length=_POINTS // 10,
+                device="cpu",
+                precision="fp32",
+                parameters=1,
+                train_samples=1,
+                val_samples=0,
+                test_samples=0,
+                time=0.0,
+            )
+        ]
+    )
+    made.take(
+        StepSummary(
+            epoch=1,
+            step=at + 20,
+            train={"loss": losses[at], "accuracy": 0.9},
+            losses=tuple(losses[at : at + 20]),
+            learning_rate=0.1,
+            gradient_norm=1.0,
+            samples_per_second=1.0,
+            data_wait=0.0,
+            memory=1,
+            time=at / 100,
+        )
         for at in range(0, _POINTS, 20)
-    )  # fmt: skip
+    )
     return made
 
 
@@ -60,6 +86,9 @@ def million_points() -> bool:
     worst = max(keys.values())
     good = opened < 0.5 and worst < 0.1
     listed = ", ".join(f"{name} {seconds * 1000:.0f}" for name, seconds in keys.items())
-    print(f"{_POINTS:,} points: opened in {opened * 1000:.0f} ms (limit 500), keys in ms: {listed} (limit 100): "
-          f"{'met' if good else 'MISSED'}", flush=True)  # fmt: skip
+    print(
+        f"{_POINTS:,} points: opened in {opened * 1000:.0f} ms (limit 500), keys in ms: {listed} (limit 100): "
+        f"{'met' if good else 'MISSED'}",
+        flush=True,
+    )
     return good

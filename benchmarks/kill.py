@@ -14,8 +14,20 @@ import torch
 from torchdeck.core.checkpoints.read import load_checkpoint
 from torchdeck.core.runs.directory import read_metrics
 
-OPTIONS = ("--set", "trainer.epochs=4000", "--set", "trainer.checkpoint_steps=100", "--set", "model.args.dropout=0.2",
-           "--set", "tracking.graph=false", "--set", "tracking.images=false", "--set", "trainer.ema=0.99")  # fmt: skip
+OPTIONS = (
+    "--set",
+    "trainer.epochs=4000",
+    "--set",
+    "trainer.checkpoint_steps=100",
+    "--set",
+    "model.args.dropout=0.2",
+    "--set",
+    "tracking.graph=false",
+    "--set",
+    "tracking.images=false",
+    "--set",
+    "trainer.ema=0.99",
+)
 
 
 def loop(kills: int = 50) -> bool:
@@ -72,8 +84,10 @@ def loop(kills: int = 50) -> bool:
         same = same and all(torch.equal(t, b["ema"]["model"][n]) for n, t in a["ema"]["model"].items())
         steps = [r["step"] for r in read_metrics(run) if r.get("event") == "step"]
         ordered = steps == sorted(set(steps))
-    print(f"{done} kills over {a['step']:,} steps: {corrupt} damaged files, exit code {code}, final weights "
-          f"{'identical' if same else 'DIFFERENT'}, points {'in order, none twice' if ordered else 'OUT OF ORDER'}")  # fmt: skip
+    print(
+        f"{done} kills over {a['step']:,} steps: {corrupt} damaged files, exit code {code}, final weights "
+        f"{'identical' if same else 'DIFFERENT'}, points {'in order, none twice' if ordered else 'OUT OF ORDER'}"
+    )
     return corrupt == 0 and code == 0 and same and ordered and done == kills
 
 

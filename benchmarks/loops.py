@@ -37,9 +37,17 @@ def experiment(model: str, batch_size: int, steps: int, *more: str) -> Experimen
     args = {"mlp": "model.args.widths=[512,512]", "cnn": "model.args.channels=[32,64]"}[model]
     return toml.load(
         None,
-        ["data.name=FashionMNIST", f"model.name={model}", args, f"trainer.batch_size={batch_size}", f"trainer.steps={steps}",
-         "optimizer.name=SGD", "optimizer.lr=0.01", *more],
-    )  # fmt: skip
+        [
+            "data.name=FashionMNIST",
+            f"model.name={model}",
+            args,
+            f"trainer.batch_size={batch_size}",
+            f"trainer.steps={steps}",
+            "optimizer.name=SGD",
+            "optimizer.lr=0.01",
+            *more,
+        ],
+    )
 
 
 def net_for(model: str) -> nn.Module:
@@ -165,9 +173,15 @@ def lightning(model: str, batch_size: int, steps: int, root: Path) -> float | No
 
     module = Module()
     with tempfile.TemporaryDirectory() as folder:
-        loader = DataLoader(datasets.FashionMNIST(root=str(root), train=True, transform=ToTensor()), batch_size=batch_size,
-                            shuffle=True)  # fmt: skip
-        trainer = lightning.Trainer(max_steps=steps + 5, accelerator="cpu", default_root_dir=folder, enable_progress_bar=False,
-                                    enable_model_summary=False)  # fmt: skip
+        loader = DataLoader(
+            datasets.FashionMNIST(root=str(root), train=True, transform=ToTensor()), batch_size=batch_size, shuffle=True
+        )
+        trainer = lightning.Trainer(
+            max_steps=steps + 5,
+            accelerator="cpu",
+            default_root_dir=folder,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
         trainer.fit(module, loader)
     return steps * batch_size / (module.times[-1] - module.times[4])

@@ -19,9 +19,12 @@ from benchmarks.loops import apart, torchvision_folder
 
 #: The space of both searches: low, high (logarithmic) or choices.
 SPACE: dict[str, Any] = {
-    "optimizer.lr": (3e-4, 1e-1), "optimizer.weight_decay": (1e-5, 1e-1), "trainer.batch_size": [64, 128, 256, 512],
-    "model.args.dropout": [0.0, 0.1, 0.2, 0.3, 0.5], "model.args.channels": [[8, 16], [16, 32], [24, 48]],
-}  # fmt: skip
+    "optimizer.lr": (3e-4, 1e-1),
+    "optimizer.weight_decay": (1e-5, 1e-1),
+    "trainer.batch_size": [64, 128, 256, 512],
+    "model.args.dropout": [0.0, 0.1, 0.2, 0.3, 0.5],
+    "model.args.channels": [[8, 16], [16, 32], [24, 48]],
+}
 EPOCHS = 4
 
 
@@ -66,9 +69,16 @@ def ours(minutes: float, seed: int, root: Path) -> list[tuple[float, float, int]
             "--trials",
             "1000",
         ]
-        options = {"search.minutes": minutes, "search.seed": seed, "search.name": "study", "trainer.epochs": EPOCHS,
-                   "sampler.args.n_startup_trials": 5, "pruner.name": "halving",
-                   "pruner.args": "{ min_resource = 1, reduction_factor = 2 }", "trainer.seed": seed}  # fmt: skip
+        options = {
+            "search.minutes": minutes,
+            "search.seed": seed,
+            "search.name": "study",
+            "trainer.epochs": EPOCHS,
+            "sampler.args.n_startup_trials": 5,
+            "pruner.name": "halving",
+            "pruner.args": "{ min_resource = 1, reduction_factor = 2 }",
+            "trainer.seed": seed,
+        }
         for key, values in SPACE.items():
             if isinstance(values, tuple):
                 options[f"search.space.{key}"] = f"{values[0]} .. {values[1]} log"
@@ -138,9 +148,26 @@ def by_hand(minutes: float, seed: int, root: Path) -> list[tuple[float, float, i
 def overhead(trials: int = 8, seconds: float = 10.0) -> bool:
     """What a trial costs beside its training, as a share of a trial of ten seconds on Fashion-MNIST."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [sys.executable, "-m", "torchdeck", "--batch", "--json", "fashion-mlp", "--runs", folder, "--trials", str(trials),
-                 "--set", "search.name=study", "--set", "search.space.optimizer.lr=1e-3 .. 1e-2 log", "--set", "pruner.name=none",
-                 "--set", "trainer.epochs=4"]  # fmt: skip
+        words = [
+            sys.executable,
+            "-m",
+            "torchdeck",
+            "--batch",
+            "--json",
+            "fashion-mlp",
+            "--runs",
+            folder,
+            "--trials",
+            str(trials),
+            "--set",
+            "search.name=study",
+            "--set",
+            "search.space.optimizer.lr=1e-3 .. 1e-2 log",
+            "--set",
+            "pruner.name=none",
+            "--set",
+            "trainer.epochs=4",
+        ]
         done = subprocess.run(words, check=True, capture_output=True, text=True)
         told = [json.loads(line) for line in done.stdout.splitlines()]
         spent = []
@@ -149,8 +176,10 @@ def overhead(trials: int = 8, seconds: float = 10.0) -> bool:
             trained = json.loads((run / "run.json").read_text())["seconds"]
             spent.append((one["ended"] - before["ended"] - trained, trained))
     cost, trained = (median(column) for column in zip(*spent, strict=True))
-    print(f"a trial trains {trained:.1f} s and costs {cost:.2f} s more: its data and model built, its directory and events, "
-          f"asked for and told: {cost / seconds:.1%} of a trial of {seconds:.0f} s")  # fmt: skip
+    print(
+        f"a trial trains {trained:.1f} s and costs {cost:.2f} s more: its data and model built, its directory and events, "
+        f"asked for and told: {cost / seconds:.1%} of a trial of {seconds:.0f} s"
+    )
     return cost / seconds <= 0.05
 
 
@@ -158,8 +187,22 @@ def digits(trials: int = 30) -> bool:
     """Thirty trials on digits, from the command to its end."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
-        words = [sys.executable, "-m", "torchdeck", "--batch", "--json", "digits", "--runs", folder, "--trials", str(trials),
-                 "--set", "search.space.optimizer.lr=1e-4 .. 0.1 log", "--set", "search.space.model.args.widths=16 .. 256 log length 1 .. 3"]  # fmt: skip
+        words = [
+            sys.executable,
+            "-m",
+            "torchdeck",
+            "--batch",
+            "--json",
+            "digits",
+            "--runs",
+            folder,
+            "--trials",
+            str(trials),
+            "--set",
+            "search.space.optimizer.lr=1e-4 .. 0.1 log",
+            "--set",
+            "search.space.model.args.widths=16 .. 256 log length 1 .. 3",
+        ]
         done = subprocess.run(words, check=True, capture_output=True, text=True)
         took = time.monotonic() - began
     states = Counter(json.loads(line)["state"] for line in done.stdout.splitlines())
@@ -172,8 +215,26 @@ def killed(trials: int = 60, kills: int = 25, seed: int = 0) -> bool:
     draw = random.Random(seed)
     dead = 0
     with tempfile.TemporaryDirectory() as folder:
-        words = [sys.executable, "-m", "torchdeck", "--batch", "--quiet", "digits", "--runs", folder, "--trials", str(trials), "--workers", "2",
-                 "--set", "search.name=study", "--set", "trainer.epochs=40", "--set", "search.space.optimizer.lr=1e-4 .. 0.1 log"]  # fmt: skip
+        words = [
+            sys.executable,
+            "-m",
+            "torchdeck",
+            "--batch",
+            "--quiet",
+            "digits",
+            "--runs",
+            folder,
+            "--trials",
+            str(trials),
+            "--workers",
+            "2",
+            "--set",
+            "search.name=study",
+            "--set",
+            "trainer.epochs=40",
+            "--set",
+            "search.space.optimizer.lr=1e-4 .. 0.1 log",
+        ]
         for _ in range(20):
             process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
             while process.poll() is None:
@@ -202,8 +263,10 @@ def killed(trials: int = 60, kills: int = 25, seed: int = 0) -> bool:
         survived = sum("torchdeck:deaths" in t.system_attrs for t in found)
     numbers = [t.number for t in found]
     distinct = len({json.dumps(t.params, sort_keys=True) for t in found})
-    print(f"{dead} workers killed: {len(numbers)} trials ({', '.join(f'{n} {s.lower()}' for s, n in states.items())}), {distinct} distinct, "
-          f"{survived} outlived their process, {wrong} with an epoch twice or missing")  # fmt: skip
+    print(
+        f"{dead} workers killed: {len(numbers)} trials ({', '.join(f'{n} {s.lower()}' for s, n in states.items())}), {distinct} distinct, "
+        f"{survived} outlived their process, {wrong} with an epoch twice or missing"
+    )
     return (
         numbers == list(range(trials)) and distinct == trials and wrong == 0 and states.keys() <= {"COMPLETE", "PRUNED"}
     )

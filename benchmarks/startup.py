@@ -22,8 +22,11 @@ def answers(rounds: int = 7) -> bool:
             times = []
             for _ in range(rounds):
                 began = time.perf_counter()
-                subprocess.run([sys.executable, *words, *(("--runs", folder) if words[-1] == "runs" else ())], check=True,
-                               capture_output=True)  # fmt: skip
+                subprocess.run(
+                    [sys.executable, *words, *(("--runs", folder) if words[-1] == "runs" else ())],
+                    check=True,
+                    capture_output=True,
+                )
                 times.append(time.perf_counter() - began)
             seconds = statistics.median(times)
             good &= seconds < 0.3

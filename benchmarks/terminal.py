@@ -34,8 +34,9 @@ class Terminal:
 
         env = {k: v for k, v in os.environ.items() if k != "COLORTERM"}
         env |= {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT / "src"), "XDG_STATE_HOME": str(folder / "state")}
-        self.process = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, cwd=folder, env=env,
-                                        preexec_fn=own_session)  # fmt: skip
+        self.process = subprocess.Popen(
+            words, stdin=slave, stdout=slave, stderr=slave, cwd=folder, env=env, preexec_fn=own_session
+        )
         os.close(slave)
         self.bytes = 0
 

@@ -53,9 +53,12 @@ def first_paint(rounds: int = 9) -> bool:
                     times[name].append(seconds)
     shutil.rmtree(folder, ignore_errors=True)
     ratio = statistics.median(a / b for a, b in zip(times["workbench"], times["bare"], strict=True))
-    print(f"first paint: {statistics.median(times['workbench']) * 1000:.0f} ms; a bare Textual app "
-          f"{statistics.median(times['bare']) * 1000:.0f} ms; ratio {ratio:.2f} (limit 1.5: {_verdict(ratio <= 1.5)}); "
-          f"the whole screen {statistics.median(times['whole']) * 1000:.0f} ms", flush=True)  # fmt: skip
+    print(
+        f"first paint: {statistics.median(times['workbench']) * 1000:.0f} ms; a bare Textual app "
+        f"{statistics.median(times['bare']) * 1000:.0f} ms; ratio {ratio:.2f} (limit 1.5: {_verdict(ratio <= 1.5)}); "
+        f"the whole screen {statistics.median(times['whole']) * 1000:.0f} ms",
+        flush=True,
+    )
     return ratio <= 1.5
 
 
@@ -92,8 +95,11 @@ def training_speed(windows: int = 7, seconds: float = 8.0) -> bool:
         batch.kill()
         shutil.rmtree(folder, ignore_errors=True)
     ratio = statistics.median(ratios)
-    print(f"training with the workbench open: {ratio:.3f} of --batch (limit 0.95: {_verdict(ratio >= 0.95)}; "
-          f"windows {', '.join(f'{r:.2f}' for r in ratios)})", flush=True)  # fmt: skip
+    print(
+        f"training with the workbench open: {ratio:.3f} of --batch (limit 0.95: {_verdict(ratio >= 0.95)}; "
+        f"windows {', '.join(f'{r:.2f}' for r in ratios)})",
+        flush=True,
+    )
     return ratio >= 0.95
 
 
@@ -141,8 +147,11 @@ def keys_and_traffic(presses: int = 200) -> bool:
     waits.sort()
     p50, p99 = waits[len(waits) // 2] * 1000, waits[int(len(waits) * 0.99) - 1] * 1000
     print(f"key to screen while training: median {p50:.0f} ms, p99 {p99:.0f} ms (limit 50: {_verdict(p99 < 50)})")
-    print(f"sent at 120x35: {steady / 1000:.1f} KB/s in training (limit 10: {_verdict(steady < 10_000)}), "
-          f"{idle} bytes in 10 s when idle (limit 0: {_verdict(idle == 0)})", flush=True)  # fmt: skip
+    print(
+        f"sent at 120x35: {steady / 1000:.1f} KB/s in training (limit 10: {_verdict(steady < 10_000)}), "
+        f"{idle} bytes in 10 s when idle (limit 0: {_verdict(idle == 0)})",
+        flush=True,
+    )
     return p99 < 50 and steady < 10_000 and idle == 0
 
 
@@ -166,9 +175,24 @@ def long_run(hours: float = 8.0) -> bool:
     total = int(hours * 3600 * per_second)
     sizes = []
     with (run / "metrics.jsonl").open("w") as file:
-        _write(file, {"event": "started", "epoch": 0, "step": 0, "epochs": 1000, "steps": total * losses, "epoch_length": 8000,
-                      "device": "cpu", "precision": "fp32", "parameters": 1, "train_samples": 1, "val_samples": 1,
-                      "test_samples": 1, "time": 0.0})  # fmt: skip
+        _write(
+            file,
+            {
+                "event": "started",
+                "epoch": 0,
+                "step": 0,
+                "epochs": 1000,
+                "steps": total * losses,
+                "epoch_length": 8000,
+                "device": "cpu",
+                "precision": "fp32",
+                "parameters": 1,
+                "train_samples": 1,
+                "val_samples": 1,
+                "test_samples": 1,
+                "time": 0.0,
+            },
+        )
         file.flush()
         with terminal([*WORKBENCH, "attach", str(run)], folder) as shown:
             shown.until(b"running")
@@ -183,8 +207,11 @@ def long_run(hours: float = 8.0) -> bool:
                 sizes.append(process.memory_info().rss / 2**20)
     shutil.rmtree(folder, ignore_errors=True)
     growth = sizes[-1] / sizes[2]
-    print(f"{hours:g} h of training ({total * losses:,} steps) replayed: {sizes[0]:.0f} MiB after a tenth, {sizes[2]:.0f} after "
-          f"three, {sizes[-1]:.0f} at the end; ratio {growth:.2f} (limit 1.1: {_verdict(growth <= 1.1)})", flush=True)  # fmt: skip
+    print(
+        f"{hours:g} h of training ({total * losses:,} steps) replayed: {sizes[0]:.0f} MiB after a tenth, {sizes[2]:.0f} after "
+        f"three, {sizes[-1]:.0f} at the end; ratio {growth:.2f} (limit 1.1: {_verdict(growth <= 1.1)})",
+        flush=True,
+    )
     return growth <= 1.1
 
 
@@ -205,12 +232,30 @@ def _write(file, record: dict[str, object]) -> None:  # type: ignore[no-untyped-
 
 def _summary(number: int, losses: int, per_second: int) -> dict[str, object]:
     values = [0.5 + ((number * losses + i) * 7919 % 1000) / 5000 for i in range(losses)]
-    return {"event": "step", "epoch": 1, "step": (number + 1) * losses, "train": {"loss": values[-1], "accuracy": 0.9},
-            "losses": values, "learning_rate": 0.1, "gradient_norm": 1.0, "samples_per_second": 17000.0, "data_wait": 0.0,
-            "memory": 1, "time": number / per_second}  # fmt: skip
+    return {
+        "event": "step",
+        "epoch": 1,
+        "step": (number + 1) * losses,
+        "train": {"loss": values[-1], "accuracy": 0.9},
+        "losses": values,
+        "learning_rate": 0.1,
+        "gradient_norm": 1.0,
+        "samples_per_second": 17000.0,
+        "data_wait": 0.0,
+        "memory": 1,
+        "time": number / per_second,
+    }
 
 
 def _epoch(number: int, losses: int, per_second: int) -> dict[str, object]:
-    return {"event": "epoch", "epoch": number // 400 + 1, "step": (number + 1) * losses, "train": {"loss": 0.5},
-            "val": {"loss": 0.6, "accuracy": 0.88}, "learning_rate": 0.1, "seconds": 1.0, "best": False,
-            "time": number / per_second}  # fmt: skip
+    return {
+        "event": "epoch",
+        "epoch": number // 400 + 1,
+        "step": (number + 1) * losses,
+        "train": {"loss": 0.5},
+        "val": {"loss": 0.6, "accuracy": 0.88},
+        "learning_rate": 0.1,
+        "seconds": 1.0,
+        "best": False,
+        "time": number / per_second,
+    }

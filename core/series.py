@@ -76,8 +76,9 @@ class Series:
         """Greatest value of each bucket."""
         return self._rows[_HIGH, : self._size]
 
-    def extend(self, steps: Sequence[float] | Floats, times: Sequence[float] | Floats,
-               values: Sequence[float] | Floats) -> None:  # fmt: skip
+    def extend(
+        self, steps: Sequence[float] | Floats, times: Sequence[float] | Floats, values: Sequence[float] | Floats
+    ) -> None:
         """Add points, in any order of steps: each finds its place; points of one step stay in the order they came."""
         new = np.array([steps, times, values], dtype=np.float64)
         if not new.shape[1]:
@@ -256,11 +257,17 @@ def _joined(rows: Floats, starts: NDArray[np.int64]) -> Floats:
     ends = np.append(starts[1:], rows.shape[1]) - 1
     total = np.where(rows[_FINITE] > 0, rows[_MEAN] * rows[_FINITE], 0.0)
     finite = np.add.reduceat(rows[_FINITE], starts)
-    return np.vstack([
-        rows[_STEP, ends], rows[_TIME, ends], _divided(np.add.reduceat(total, starts), finite),
-        np.fmin.reduceat(rows[_LOW], starts), np.fmax.reduceat(rows[_HIGH], starts),
-        finite, np.add.reduceat(rows[_POINTS], starts),
-    ])  # fmt: skip
+    return np.vstack(
+        [
+            rows[_STEP, ends],
+            rows[_TIME, ends],
+            _divided(np.add.reduceat(total, starts), finite),
+            np.fmin.reduceat(rows[_LOW], starts),
+            np.fmax.reduceat(rows[_HIGH], starts),
+            finite,
+            np.add.reduceat(rows[_POINTS], starts),
+        ]
+    )
 
 
 def _divided(total: Floats, count: Floats) -> Floats:

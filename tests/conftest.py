@@ -97,8 +97,13 @@ Train = Callable[..., Trained]
 def train(tmp_path: Path) -> Train:
     """Train in this process: ``train(*overrides, source="digits", stop_at=None, resume=None)``."""
 
-    def run(*overrides: str, source: str | None = "digits", stop_at: int | None = None, resume: Path | None = None,
-            command: str = "stop") -> Trained:  # fmt: skip
+    def run(
+        *overrides: str,
+        source: str | None = "digits",
+        stop_at: int | None = None,
+        resume: Path | None = None,
+        command: str = "stop",
+    ) -> Trained:
         if resume is not None:
             experiment = toml.build(toml.override(toml.read(resume / "experiment.toml"), overrides))
         else:
@@ -126,17 +131,28 @@ def kill_below(folder: Path) -> None:
 def command(*words: str, cwd: Path, timeout: float = 240, env: dict[str, str] | None = None) -> Any:
     """``torchdeck WORDS`` as a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "torchdeck", *words], cwd=cwd, capture_output=True, text=True, timeout=timeout,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **(env or {})}, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        [sys.executable, "-m", "torchdeck", *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **(env or {})},
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def start(*words: str, cwd: Path, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
     """``torchdeck WORDS`` started and left running."""
     return subprocess.Popen(
-        [sys.executable, "-m", "torchdeck", *words], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **(env or {})}, stdin=subprocess.DEVNULL, **options,
-    )  # fmt: skip
+        [sys.executable, "-m", "torchdeck", *words],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **(env or {})},
+        stdin=subprocess.DEVNULL,
+        **options,
+    )
 
 
 def json_lines(text: str) -> list[dict[str, Any]]:
@@ -145,8 +161,16 @@ def json_lines(text: str) -> list[dict[str, Any]]:
 
 
 #: A search that takes a second or two a trial.
-SPACE = ("--set", "search.space.optimizer.lr=1e-3 .. 0.1 log", "--set", "model.args.widths=[8]", "--set", "search.name=study",
-         "--set", "pruner.name=none")  # fmt: skip
+SPACE = (
+    "--set",
+    "search.space.optimizer.lr=1e-3 .. 0.1 log",
+    "--set",
+    "model.args.widths=[8]",
+    "--set",
+    "search.name=study",
+    "--set",
+    "pruner.name=none",
+)
 
 
 def wait_for(what: Callable[[], Any], timeout: float = 120) -> Any:

@@ -38,14 +38,19 @@ class FakeNvml:
             if isinstance(index, str):
                 return index  # the UUID of a MIG device
             return {
-                "nvmlInit": None, "nvmlDeviceGetCount": self.count, "nvmlDeviceGetHandleByIndex": index,
-                "nvmlDeviceGetName": "NVIDIA H100", "nvmlDeviceGetUUID": f"GPU-{index:04d}",
+                "nvmlInit": None,
+                "nvmlDeviceGetCount": self.count,
+                "nvmlDeviceGetHandleByIndex": index,
+                "nvmlDeviceGetName": "NVIDIA H100",
+                "nvmlDeviceGetUUID": f"GPU-{index:04d}",
                 "nvmlDeviceGetMigMode": (int(self.mig), 0),
                 "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=self.utilization),
-                "nvmlDeviceGetMemoryInfo": self.memory, "nvmlDeviceGetPowerUsage": 512_300,
-                "nvmlDeviceGetEnforcedPowerLimit": 700_000, "nvmlDeviceGetTemperature": 66,
+                "nvmlDeviceGetMemoryInfo": self.memory,
+                "nvmlDeviceGetPowerUsage": 512_300,
+                "nvmlDeviceGetEnforcedPowerLimit": 700_000,
+                "nvmlDeviceGetTemperature": 66,
                 "nvmlDeviceGetCurrentClocksThrottleReasons": 0x4 | 0x40,
                 "nvmlDeviceGetComputeRunningProcesses": self.processes,
-            }[name]  # fmt: skip
+            }[name]
 
         return function

@@ -43,8 +43,19 @@ class Tmux:
         self._env = env
         # tmux sets TERM itself; what the test wants is set again inside.
         inner = " ".join(f"'{w}'" for w in ["env", f"TERM={env['TERM']}", *words])
-        self._tmux("-f", "/dev/null", "new-session", "-d", "-x", str(width), "-y", str(height), "-c", str(folder),
-                   f"{inner}; echo exit code $?; sleep 1000")  # fmt: skip
+        self._tmux(
+            "-f",
+            "/dev/null",
+            "new-session",
+            "-d",
+            "-x",
+            str(width),
+            "-y",
+            str(height),
+            "-c",
+            str(folder),
+            f"{inner}; echo exit code $?; sleep 1000",
+        )
 
     def _tmux(self, *words: str) -> str:
         done = subprocess.run(["tmux", "-S", str(self._socket), *words], capture_output=True, text=True, env=self._env)

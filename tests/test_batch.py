@@ -135,8 +135,20 @@ def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_usr1_writes_a_checkpoint_and_goes_on(tmp_path: Path) -> None:
-    process = start("--batch", "--plain", *ENDLESS, "--set", "trainer.validation_share=0", "--set", "trainer.keep=1000",
-                    "--set", "trainer.batch_size=8", "--set", "trainer.checkpoint_minutes=1000", cwd=tmp_path)  # fmt: skip
+    process = start(
+        "--batch",
+        "--plain",
+        *ENDLESS,
+        "--set",
+        "trainer.validation_share=0",
+        "--set",
+        "trainer.keep=1000",
+        "--set",
+        "trainer.batch_size=8",
+        "--set",
+        "trainer.checkpoint_minutes=1000",
+        cwd=tmp_path,
+    )
     run = wait_for_steps(tmp_path, 30)
     before = set((run / "checkpoints").glob("step-*.pt"))
     process.send_signal(signal.SIGUSR1)
@@ -176,8 +188,18 @@ def test_kill_9_loses_nothing_that_was_good(tmp_path: Path) -> None:
 
     Thirty kills are in ``python -m benchmarks kill``; these few are for every test run.
     """
-    options = ("--set", "trainer.epochs=400", "--set", "trainer.checkpoint_steps=50", "--set", "model.args.dropout=0.2",
-               "--set", "tracking.graph=false", "--set", "tracking.tensorboard=false")  # fmt: skip
+    options = (
+        "--set",
+        "trainer.epochs=400",
+        "--set",
+        "trainer.checkpoint_steps=50",
+        "--set",
+        "model.args.dropout=0.2",
+        "--set",
+        "tracking.graph=false",
+        "--set",
+        "tracking.tensorboard=false",
+    )
     draw = random.Random(7)
     process = start("--batch", "digits", "--plain", *options, cwd=tmp_path)
     run = wait_for_steps(tmp_path, 60)

@@ -23,13 +23,28 @@ pytestmark = pytest.mark.alone
 def torchrun(folder: Path, *words: str) -> subprocess.Popen[str]:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "torchdeck"]
     return subprocess.Popen(
-        [*launch, "--batch", *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}, start_new_session=True,
-    )  # fmt: skip
+        [*launch, "--batch", *words],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
 
 
-PLAIN = ("--set", "trainer.device=cpu", "--set", "model.args.dropout=0", "--set", "optimizer.name=SGD", "--set",
-         "schedule.name=constant", "--set", "tracking.tensorboard=false")  # fmt: skip
+PLAIN = (
+    "--set",
+    "trainer.device=cpu",
+    "--set",
+    "model.args.dropout=0",
+    "--set",
+    "optimizer.name=SGD",
+    "--set",
+    "schedule.name=constant",
+    "--set",
+    "tracking.tensorboard=false",
+)
 
 
 def test_two_processes_train_one_run(tmp_path: Path) -> None:

@@ -154,7 +154,10 @@ def test_the_verbs_of_a_study(study: Study, capsys: pytest.CaptureFixture[str], 
     [
         (["study", "show", "stdy"], "no study 'stdy' in 'runs'; did you mean 'study'?"),
         (["study", "plot", "study", "histry"], "no picture 'histry' of a study; did you mean 'history'?"),
-        (["study", "plot", "study", "contour", "--params", "optimizer.lr,optimizer.l"], "there is no parameter 'optimizer.l'"),
+        (
+            ["study", "plot", "study", "contour", "--params", "optimizer.lr,optimizer.l"],
+            "there is no parameter 'optimizer.l'",
+        ),
         (["study", "plot", "study", "history", "-o", "a.bmp"], "name a .png, .svg or .pdf file"),
         (["study", "best", "study", "--trial", "9"], "no trial 9 in 'study'"),
         (["study", "prune", "study", "0"], "Trial 0 is over already"),
@@ -167,12 +170,31 @@ def test_the_verbs_of_a_study(study: Study, capsys: pytest.CaptureFixture[str], 
         (["--batch", "digits", "--trials", "0", *SPACE], "--trials 0: it must be at least 1"),
         (["digits", "--trials", "3"], "need --batch"),
         (["--batch", "digits", "--trials", "3", *SPACE, "--set", "trainer.epochs=9"], "searches something else"),
-        (["--batch", "digits", "--trials", "3", *SPACE, "--set", "search.storage=oracle://db", "--set", "search.name=x"], "is no storage of Optuna"),
-        (["--batch", "digits", "--trials", "3", *SPACE, "--set", "search.storage=mongo"], "search.storage = 'mongo' is not known"),
-        (["--batch", "digits", "--trials", "3", *SPACE, "--study", "sqlite:////no/such/folder/x.db"], "unable to open database file"),
+        (
+            [
+                "--batch",
+                "digits",
+                "--trials",
+                "3",
+                *SPACE,
+                "--set",
+                "search.storage=oracle://db",
+                "--set",
+                "search.name=x",
+            ],
+            "is no storage of Optuna",
+        ),
+        (
+            ["--batch", "digits", "--trials", "3", *SPACE, "--set", "search.storage=mongo"],
+            "search.storage = 'mongo' is not known",
+        ),
+        (
+            ["--batch", "digits", "--trials", "3", *SPACE, "--study", "sqlite:////no/such/folder/x.db"],
+            "unable to open database file",
+        ),
         (["--batch", "digits", "--trials", "3", *SPACE, "--set", "sampler.name=tpee"], "did you mean 'TPE'?"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_told(study: Study, words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
     told = capsys.readouterr().err
@@ -218,7 +240,9 @@ def test_a_locked_storage_is_waited_for(study: Study) -> None:
 # --- trust -------------------------------------------------------------------------------------------------------------
 
 
-def test_code_of_a_study_from_elsewhere_is_not_run(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_code_of_a_study_from_elsewhere_is_not_run(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "evil.py").write_text(
         "from pathlib import Path\nPath('run').write_text('')\ndef objective(trial): return 1.0\n"
     )

@@ -229,8 +229,21 @@ def test_a_full_disk_ends_the_search_and_the_trial_goes_on_later(tmp_path: Path)
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", disk], capture_output=True).returncode:
         pytest.skip("only root can mount a small disk")
     try:
-        words = ("--batch", "digits", "--trials", "40", "--runs", str(disk / "runs"), *SPACE, "--set", "trainer.epochs=2",
-                 "--set", "search.keep=0", "--set", "model.args.widths=[64]")  # fmt: skip
+        words = (
+            "--batch",
+            "digits",
+            "--trials",
+            "40",
+            "--runs",
+            str(disk / "runs"),
+            *SPACE,
+            "--set",
+            "trainer.epochs=2",
+            "--set",
+            "search.keep=0",
+            "--set",
+            "model.args.widths=[64]",
+        )
         done = command(*words, cwd=tmp_path)
         assert done.returncode == 1, done.stderr
         assert "Traceback" not in done.stderr
@@ -253,8 +266,19 @@ def test_a_full_disk_ends_the_search_and_the_trial_goes_on_later(tmp_path: Path)
 def test_many_processes_ask_one_new_file(tmp_path: Path, storage: str) -> None:
     """They create the study at the same moment, and each trial is had once."""
     (tmp_path / "mine.py").write_text("def objective(trial):\n    return trial.suggest_float('x', 0, 1)\n")
-    words = ("--batch", "digits", "--quiet", "--trials", "24", "--set", "search.function=mine.py:objective", "--set", "search.name=s",
-             "--set", f"search.storage={storage}")  # fmt: skip
+    words = (
+        "--batch",
+        "digits",
+        "--quiet",
+        "--trials",
+        "24",
+        "--set",
+        "search.function=mine.py:objective",
+        "--set",
+        "search.name=s",
+        "--set",
+        f"search.storage={storage}",
+    )
     processes = [start(*words, cwd=tmp_path) for _ in range(4)]
     said = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, said

@@ -59,8 +59,14 @@ def _main_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("experiment", nargs="?", help="a preset (torchdeck catalog preset) or a TOML file")
     parser.add_argument("--batch", action="store_true", help="train without the workbench")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY.PATH=VALUE",
-                        help="override one value of the experiment; may be given often")  # fmt: skip
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY.PATH=VALUE",
+        help="override one value of the experiment; may be given often",
+    )
     add_runs(parser)
     parser.add_argument("--resume", metavar="RUN", help="go on with a run: its name, or its directory")
     parser.add_argument("--dry-run", action="store_true", help="show what would be trained, and train nothing")

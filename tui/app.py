@@ -61,16 +61,42 @@ class Workbench(App[int]):
         Binding("question_mark", "help", "Keys", key_display="?", id="app.help", tooltip="The keys of where you are"),
         Binding("ctrl+p", "command_palette", "Palette", show=False, id="app.palette", tooltip="Every action by name"),
         Binding("T", "screen('train')", "Train", show=False, id="app.train", tooltip="The Train screen"),
-        Binding("S", "screen('search')", "Search", id="app.search", tooltip="The Search screen: studies, from one key to many workers"),
-        Binding("R", "screen('runs')", "Runs", id="app.runs", tooltip="The Runs screen: every run, found, compared, labelled"),
-        Binding("C", "screen('checkpoints')", "Checkpoints", id="app.checkpoints", tooltip="The Checkpoints screen: files of weights, looked into and taken further"),
+        Binding(
+            "S",
+            "screen('search')",
+            "Search",
+            id="app.search",
+            tooltip="The Search screen: studies, from one key to many workers",
+        ),
+        Binding(
+            "R",
+            "screen('runs')",
+            "Runs",
+            id="app.runs",
+            tooltip="The Runs screen: every run, found, compared, labelled",
+        ),
+        Binding(
+            "C",
+            "screen('checkpoints')",
+            "Checkpoints",
+            id="app.checkpoints",
+            tooltip="The Checkpoints screen: files of weights, looked into and taken further",
+        ),
         Binding("q", "quit", "Quit", id="app.quit", tooltip="Leave the workbench; a run may go on without it"),
-        Binding("ctrl+z", "suspend_process", "Suspend", show=False, id="app.suspend", tooltip="Back to the shell; fg returns. A run goes on"),
+        Binding(
+            "ctrl+z",
+            "suspend_process",
+            "Suspend",
+            show=False,
+            id="app.suspend",
+            tooltip="Back to the shell; fg returns. A run goes on",
+        ),
         Binding("ctrl+q,ctrl+c", "quit", "Quit", show=False, id="app.quit-always", tooltip="Leave the workbench"),
-    ]  # fmt: skip
+    ]
 
-    def __init__(self, root: Path, raw: dict[str, Any] | None = None, attach: Path | None = None,
-                 others: Sequence[Path] = ()) -> None:  # fmt: skip
+    def __init__(
+        self, root: Path, raw: dict[str, Any] | None = None, attach: Path | None = None, others: Sequence[Path] = ()
+    ) -> None:
         """``raw``: the experiment to open with; ``attach``: the run to look at; ``others``: further roots of runs."""
         super().__init__()
         self.memory = Memory.load()
@@ -163,8 +189,15 @@ class Workbench(App[int]):
             gc.collect()
             self._tidied = time.monotonic()
 
-    def notify(self, message: str, *, title: str = "", severity: SeverityLevel = "information", timeout: float | None = None,
-               markup: bool = False) -> None:  # fmt: skip
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = False,
+    ) -> None:
         """Say something in a corner. Names of files and runs may hold brackets, so that nothing is taken for markup."""
         if self.size.height < _SMALL:  # a notice covers all there is to see
             timeout = min(timeout or self.NOTIFICATION_TIMEOUT, 2)
@@ -321,11 +354,14 @@ class Workbench(App[int]):
             return
         if self._asking is not None:
             return
-        self._asking = Question("A run goes on. What shall become of it?", [
-            Answer("s", "stay", "Stay here"),
-            Answer("d", "detach", "Detach: it goes on without the workbench; torchdeck attaches to it again"),
-            Answer("x", "stop", "Stop it after a checkpoint, then quit"),
-        ])  # fmt: skip
+        self._asking = Question(
+            "A run goes on. What shall become of it?",
+            [
+                Answer("s", "stay", "Stay here"),
+                Answer("d", "detach", "Detach: it goes on without the workbench; torchdeck attaches to it again"),
+                Answer("x", "stop", "Stop it after a checkpoint, then quit"),
+            ],
+        )
         answer = await self.push_screen_wait(self._asking)
         self._asking = None
         if answer == "over":
@@ -397,9 +433,19 @@ _ACTING = (
 
 
 def _title(node: Any) -> str:
-    name = {"_Fields": "Experiment", "ModelTree": "Model", "QueueList": "Queue", "DataPreview": "Data",
-            "TrainScreen": "Run and panes", "Table": "List", "RunsScreen": "Runs", "SearchScreen": "Search", "Picture": "Picture", "CheckpointsScreen": "Checkpoints",
-            "Workbench": "Everywhere"}  # fmt: skip
+    name = {
+        "_Fields": "Experiment",
+        "ModelTree": "Model",
+        "QueueList": "Queue",
+        "DataPreview": "Data",
+        "TrainScreen": "Run and panes",
+        "Table": "List",
+        "RunsScreen": "Runs",
+        "SearchScreen": "Search",
+        "Picture": "Picture",
+        "CheckpointsScreen": "Checkpoints",
+        "Workbench": "Everywhere",
+    }
     return name.get(type(node).__name__, type(node).__name__)
 
 

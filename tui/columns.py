@@ -101,8 +101,22 @@ _COLUMNS = {
     "tags": Column("tags", "tags", lambda r: printable(" ".join(r.tags)), width=16),
 }
 
-DEFAULT = ("status", "name", "best", "curve", "data", "model", "lr", "epoch", "duration", "last_accuracy", "test_accuracy",
-           "device", "size", "tags")  # fmt: skip
+DEFAULT = (
+    "status",
+    "name",
+    "best",
+    "curve",
+    "data",
+    "model",
+    "lr",
+    "epoch",
+    "duration",
+    "last_accuracy",
+    "test_accuracy",
+    "device",
+    "size",
+    "tags",
+)
 
 
 def column(name: str) -> Column:

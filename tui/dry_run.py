@@ -46,16 +46,21 @@ def show(experiment: Experiment, base: str) -> int:
     for note in notes:
         console.print(f"note      {printable_lines(note)}", markup=False)
 
-    summary = summarize(built.trainer.net, info.input_shape, experiment.trainer.batch_size, experiment.optimizer.name,
-                        info.integer)  # fmt: skip
+    summary = summarize(
+        built.trainer.net, info.input_shape, experiment.trainer.batch_size, experiment.optimizer.name, info.integer
+    )
     console.print()
     Console(highlight=False, width=max(console.width, 100)).print(tree(summary.root))
     root = summary.root
     console.print(
         f"{root.parameters:,} parameters ({root.trainable:,} trained), {root.multiply_adds:,} multiply-adds a sample"
     )
-    parts = {"weights": summary.weights, "gradients": summary.gradients, "optimizer": summary.optimizer,
-             "activations": summary.activations}  # fmt: skip
+    parts = {
+        "weights": summary.weights,
+        "gradients": summary.gradients,
+        "optimizer": summary.optimizer,
+        "activations": summary.activations,
+    }
     listed = ", ".join(f"{name} {size(count)}" for name, count in parts.items())
     console.print(f"memory    about {size(summary.total)} at batch size {experiment.trainer.batch_size}: {listed}")
     return 0

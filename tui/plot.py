@@ -23,10 +23,20 @@ from torchdeck.core.text import printable
 from torchdeck.tui.drawing.chart import Painter, Scalar, Source, View, curves_of, overlaid, scalars, titled
 
 _COLOURS = {
-    "axis": "bright_black", "raw": "bright_black", "title": "bold", "cursor": "bold", "odd": "bold red",
-    "curve-1": "blue", "curve-2": "bold yellow", "curve-3": "green", "curve-4": "red", "curve-5": "bold magenta",
-    "curve-6": "cyan", "curve-7": "bright_magenta", "curve-8": "white",
-}  # fmt: skip
+    "axis": "bright_black",
+    "raw": "bright_black",
+    "title": "bold",
+    "cursor": "bold",
+    "odd": "bold red",
+    "curve-1": "blue",
+    "curve-2": "bold yellow",
+    "curve-3": "green",
+    "curve-4": "red",
+    "curve-5": "bold magenta",
+    "curve-6": "cyan",
+    "curve-7": "bright_magenta",
+    "curve-8": "white",
+}
 
 
 def draw(paths: Sequence[Path], wanted: Sequence[str], output: str | None, x: str, smoothing: float, log: bool) -> int:
@@ -72,8 +82,13 @@ def _chosen(sources: Sequence[Source], wanted: Sequence[str]) -> list[Scalar]:
     chosen = []
     for name in wanted:
         part, what = metric(name)
-        matching = [s for s in found if name in (s.name, s.name.replace("/", "_")) or s.name == f"{part}/{what}"
-                    or (not part and s.name.rpartition("/")[2] == what)]  # fmt: skip
+        matching = [
+            s
+            for s in found
+            if name in (s.name, s.name.replace("/", "_"))
+            or s.name == f"{part}/{what}"
+            or (not part and s.name.rpartition("/")[2] == what)
+        ]
         if not matching and len(sources) == 1:  # one part of a scalar
             every = [n for s in found for n in s.series]
             matching = [Scalar(n, (n,)) for n in every if n == f"{part}/{what}"]

@@ -87,8 +87,13 @@ class Preview:
                     code = await process.wait()
             except (ConnectionError, TimeoutError) as error:
                 await self._end()
-                self._tell(number, "error", f"A look at the data took longer than {_LONGEST:.0f} s."
-                           if isinstance(error, TimeoutError) else "The process that looks at the data has ended.")  # fmt: skip
+                self._tell(
+                    number,
+                    "error",
+                    f"A look at the data took longer than {_LONGEST:.0f} s."
+                    if isinstance(error, TimeoutError)
+                    else "The process that looks at the data has ended.",
+                )
                 return
             self._process = None
             if number != self._number:
@@ -117,9 +122,13 @@ class Preview:
     async def _start(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
-                *command("torchdeck.core.session.preview"), stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, env=environment(), limit=_LIMIT,
-            )  # fmt: skip
+                *command("torchdeck.core.session.preview"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env=environment(),
+                limit=_LIMIT,
+            )
         return self._process
 
     async def _end(self) -> None:

@@ -72,10 +72,16 @@ class Param:
     def describe(self) -> str:
         """What may be written for this parameter, in words."""
         return {
-            "int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text",
-            "ints": "a list of whole numbers", "floats": "a list of numbers", "strs": "a list of texts",
-            "size": "a whole number or a list of them", "any": "a value",
-        }[self.kind]  # fmt: skip
+            "int": "a whole number",
+            "float": "a number",
+            "bool": "true or false",
+            "str": "a text",
+            "ints": "a list of whole numbers",
+            "floats": "a list of numbers",
+            "strs": "a list of texts",
+            "size": "a whole number or a list of them",
+            "any": "a value",
+        }[self.kind]
 
 
 def _one(kind: str, value: Any) -> Any:

@@ -10,29 +10,62 @@ _ACTIVATION = Param("activation", "str", "relu", "the non-linearity", choices=AC
 _DROPOUT = Param("dropout", "float", 0.0, "share of activations dropped while training", low=0, high=0.99)
 
 _OWN = (
-    Entry("model", "mlp", "fully connected layers on the flattened input",
-          (Param("widths", "ints", (512, 512), "width of each hidden layer", low=1),
-           _ACTIVATION, _DROPOUT,
-           Param("batch_norm", "bool", False, "batch normalisation after each hidden layer"))),
+    Entry(
+        "model",
+        "mlp",
+        "fully connected layers on the flattened input",
+        (
+            Param("widths", "ints", (512, 512), "width of each hidden layer", low=1),
+            _ACTIVATION,
+            _DROPOUT,
+            Param("batch_norm", "bool", False, "batch normalisation after each hidden layer"),
+        ),
+    ),
     Entry("model", "linear", "one linear layer on the flattened input (logistic or linear regression)"),
-    Entry("model", "cnn", "stages of 3x3 convolutions with batch norm, each stage halving the image",
-          (Param("channels", "ints", (32, 64), "channels of each stage", low=1),
-           Param("convs", "int", 1, "convolutions in each stage", low=1, high=20),
-           _ACTIVATION, _DROPOUT,
-           Param("batch_norm", "bool", True, "batch normalisation after each convolution"),
-           Param("hidden", "int", 0, "width of a hidden fully connected layer; 0: none", low=0))),
-    Entry("model", "resnet", "residual network for small images (He et al. 2016, section 4.2: 3x3 stem, no early pooling)",
-          (Param("channels", "ints", (32, 64, 128), "channels of each stage", low=1),
-           Param("blocks", "int", 1, "residual blocks in each stage", low=1, high=50),
-           _ACTIVATION, _DROPOUT)),
-    Entry("model", "fastnet", "residual network that pools early, after David Page's ResNet-9 for DAWNBench: "
-          "most accuracy for a CPU's time",
-          (Param("channels", "ints", (32, 64, 128, 256), "channels of the stem and of each stage", low=1),
-           Param("blocks", "ints", (1, 2, 0), "convolutions in the residual branch of each stage; 0: none",
-                 low=0, high=10),
-           Param("logit_scale", "float", 0.125, "the logits are multiplied by it", low=1e-6, high=100),
-           _ACTIVATION, _DROPOUT)),
-)  # fmt: skip
+    Entry(
+        "model",
+        "cnn",
+        "stages of 3x3 convolutions with batch norm, each stage halving the image",
+        (
+            Param("channels", "ints", (32, 64), "channels of each stage", low=1),
+            Param("convs", "int", 1, "convolutions in each stage", low=1, high=20),
+            _ACTIVATION,
+            _DROPOUT,
+            Param("batch_norm", "bool", True, "batch normalisation after each convolution"),
+            Param("hidden", "int", 0, "width of a hidden fully connected layer; 0: none", low=0),
+        ),
+    ),
+    Entry(
+        "model",
+        "resnet",
+        "residual network for small images (He et al. 2016, section 4.2: 3x3 stem, no early pooling)",
+        (
+            Param("channels", "ints", (32, 64, 128), "channels of each stage", low=1),
+            Param("blocks", "int", 1, "residual blocks in each stage", low=1, high=50),
+            _ACTIVATION,
+            _DROPOUT,
+        ),
+    ),
+    Entry(
+        "model",
+        "fastnet",
+        "residual network that pools early, after David Page's ResNet-9 for DAWNBench: most accuracy for a CPU's time",
+        (
+            Param("channels", "ints", (32, 64, 128, 256), "channels of the stem and of each stage", low=1),
+            Param(
+                "blocks",
+                "ints",
+                (1, 2, 0),
+                "convolutions in the residual branch of each stage; 0: none",
+                low=0,
+                high=10,
+            ),
+            Param("logit_scale", "float", 0.125, "the logits are multiplied by it", low=1e-6, high=100),
+            _ACTIVATION,
+            _DROPOUT,
+        ),
+    ),
+)
 
 #: ``torchvision.models.list_models(module=torchvision.models)``, i.e. every classification model of 0.29.
 TORCHVISION = """
@@ -49,8 +82,11 @@ vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn vit_b_16 vit_b_32 vit_h_14 vit_l_16 vit_l
 
 
 def _torchvision(name: str) -> Entry:
-    params = [Param("dropout", "float", help="share dropped before the head, where the model has such a layer",
-                    low=0, high=0.99)]  # fmt: skip
+    params = [
+        Param(
+            "dropout", "float", help="share dropped before the head, where the model has such a layer", low=0, high=0.99
+        )
+    ]
     if name.startswith("vit_"):
         params.append(Param("image_size", "int", help="side of the square images; default 224", low=16))
     return Entry("model", name, "torchvision", tuple(params), facts={"family": "torchvision"})

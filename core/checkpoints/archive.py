@@ -21,8 +21,21 @@ from torchdeck.core.checkpoints.torch_files import torch_legacy, torch_zip
 from torchdeck.core.errors import UserError
 
 #: File names that may hold weights.
-SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pt2", ".npz", ".npy", ".pkl", ".pickle", ".th", ".tar",
-            ".index.json")  # fmt: skip
+SUFFIXES = (
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".bin",
+    ".safetensors",
+    ".pt2",
+    ".npz",
+    ".npy",
+    ".pkl",
+    ".pickle",
+    ".th",
+    ".tar",
+    ".index.json",
+)
 
 
 def look(path: Path) -> Stored:
@@ -71,10 +84,20 @@ def _look(path: Path, file: BinaryIO, size: int) -> Stored:
         return Stored(path, "npy", size, (tensor,), **npy_calls([tensor]))
     if len(head) >= 9 and head[4:8] == bytes(4) and (path.suffix == ".safetensors" or head[8:9] == b"{"):
         return safetensors(path, file, size)
-    for start, kind in ((b"\x89HDF", "HDF5 file (Keras)"), (b"\x1f\x8b", "gzip file"), (b"\xff\xd8", "JPEG image"),
-                        (b"\x89PNG", "PNG image"), (b"BZh", "bzip2 file"), (b"\xfd7zXZ", "xz file"), (b"%PDF", "PDF"),
-                        (b"version https://git-lfs", "Git LFS pointer; fetch the file itself with git lfs pull"),
-                        (b"GGUF", "GGUF file"), (b"<!", "HTML page"), (b"<html", "HTML page"), (b"\x7fELF", "program")):  # fmt: skip
+    for start, kind in (
+        (b"\x89HDF", "HDF5 file (Keras)"),
+        (b"\x1f\x8b", "gzip file"),
+        (b"\xff\xd8", "JPEG image"),
+        (b"\x89PNG", "PNG image"),
+        (b"BZh", "bzip2 file"),
+        (b"\xfd7zXZ", "xz file"),
+        (b"%PDF", "PDF"),
+        (b"version https://git-lfs", "Git LFS pointer; fetch the file itself with git lfs pull"),
+        (b"GGUF", "GGUF file"),
+        (b"<!", "HTML page"),
+        (b"<html", "HTML page"),
+        (b"\x7fELF", "program"),
+    ):
         if head.startswith(start):
             raise Unreadable(f"it is a {kind}")
     if head[:1] in (b"\x80", b"(", b"}", b"]", b"c", b"I", b"."):
@@ -137,7 +160,12 @@ def _sharded(path: Path, size: int) -> Stored:
     shards = [look(path.parent / name) for name in files]
     wanted = set(names)
     return Stored(
-        path, f"{len(shards)} shards, {shards[0].format if shards else 'none'}", sum(s.size for s in shards),
-        tuple(t for s in shards for t in s.tensors if t.name in wanted), (("shards", ", ".join(files[:20])),), "",
-        tuple(c for s in shards for c in s.calls), tuple(d for s in shards for d in s.dangerous),
-    )  # fmt: skip
+        path,
+        f"{len(shards)} shards, {shards[0].format if shards else 'none'}",
+        sum(s.size for s in shards),
+        tuple(t for s in shards for t in s.tensors if t.name in wanted),
+        (("shards", ", ".join(files[:20])),),
+        "",
+        tuple(c for s in shards for c in s.calls),
+        tuple(d for s in shards for d in s.dangerous),
+    )

@@ -90,8 +90,12 @@ class Matches:
         words = []
         counts = {v: len(self.of(v)) for v in ("loads", "head", "reshaped", "missing", "unused")}
         words.append(f"{counts['loads']} of {len([m for m in self.all if m.name])} tensors load")
-        for verdict, text in (("head", "of another head, which stays fresh"), ("reshaped", "of another shape"),
-                              ("missing", "missing from the file"), ("unused", "not in the model")):  # fmt: skip
+        for verdict, text in (
+            ("head", "of another head, which stays fresh"),
+            ("reshaped", "of another shape"),
+            ("missing", "missing from the file"),
+            ("unused", "not in the model"),
+        ):
             if counts[verdict]:
                 words.append(f"{counts[verdict]} {text}")
         if self.removed:
@@ -137,8 +141,9 @@ def match(
     return Matches(tuple(found), removed, added)
 
 
-def _tied(own: Mapping[str, Shape], renamed: Mapping[str, tuple[str, Shape]],
-          places: Mapping[str, Hashable]) -> dict[str, tuple[str, Shape]]:  # fmt: skip
+def _tied(
+    own: Mapping[str, Shape], renamed: Mapping[str, tuple[str, Shape]], places: Mapping[str, Hashable]
+) -> dict[str, tuple[str, Shape]]:
     """For each of the model's tensors that is tied to another: the stored tensor that fits one of them."""
     by_place = {places[n]: renamed[n] for n in own if n in places and n in renamed and renamed[n][1] == own[n]}
     return {name: by_place[place] for name, place in places.items() if place in by_place}

@@ -24,11 +24,25 @@ HEADER = 100_000_000
 
 
 _SAFE = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
-    "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool", "U16": "uint16", "U32": "uint32", "U64": "uint64",
-    "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+    "U16": "uint16",
+    "U32": "uint32",
+    "U64": "uint64",
+    "C64": "complex64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
     "F8_E5M2FNUZ": "float8_e5m2fnuz",
-}  # fmt: skip
+}
 
 
 def safetensors(path: Path, file: BinaryIO, size: int) -> Stored:
@@ -71,8 +85,11 @@ def _tied(metadata: Any, tensors: list[StoredTensor]) -> list[StoredTensor]:
     name the one that was kept for each."""
     kept = {t.name: t for t in tensors}
     pairs = metadata.items() if isinstance(metadata, dict) else ()
-    return [replace(kept[to], name=word(name)) for name, to in pairs
-            if name != "format" and isinstance(to, str) and to in kept and word(name) not in kept]  # fmt: skip
+    return [
+        replace(kept[to], name=word(name))
+        for name, to in pairs
+        if name != "format" and isinstance(to, str) and to in kept and word(name) not in kept
+    ]
 
 
 def npy_header(file: Any, path: Path, name: str, start: int, room: int) -> StoredTensor:

@@ -19,41 +19,170 @@ _SHOWN, _ARGUMENTS = 60, 4
 
 #: Callables that make tensors and plain containers, and do nothing else: what torch.load(weights_only=True) allows
 #: without being asked (torch/_weights_only_unpickler.py).
-HARMLESS = frozenset({
-    "collections.OrderedDict", "collections.defaultdict", "collections.Counter", "builtins.set", "builtins.frozenset",
-    "builtins.dict", "builtins.list", "builtins.tuple", "builtins.bytearray", "builtins.complex", "builtins.slice",
-    "torch.Size", "torch.device", "torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.Parameter",
-    "torch._tensor._rebuild_from_type_v2", "torch.serialization._get_layout", "_codecs.encode",
-    "torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3",
-    "torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state", "torch._utils._rebuild_qtensor",
-    "torch._utils._rebuild_sparse_tensor", "torch._utils._rebuild_meta_tensor_no_storage",
-    "torch._utils._rebuild_device_tensor_from_numpy", "torch._utils._rebuild_device_tensor_from_cpu_tensor",
-    "torch._utils._rebuild_wrapper_subclass", "torch._utils._rebuild_nested_tensor",
-    "torch.jit._pickle.build_intlist", "torch.jit._pickle.build_doublelist", "torch.jit._pickle.build_boollist",
-    "torch.jit._pickle.build_tensorlist", "torch.jit._pickle.build_tensor_from_id", "torch.jit._pickle.restore_type_tag",
-})  # fmt: skip
+HARMLESS = frozenset(
+    {
+        "collections.OrderedDict",
+        "collections.defaultdict",
+        "collections.Counter",
+        "builtins.set",
+        "builtins.frozenset",
+        "builtins.dict",
+        "builtins.list",
+        "builtins.tuple",
+        "builtins.bytearray",
+        "builtins.complex",
+        "builtins.slice",
+        "torch.Size",
+        "torch.device",
+        "torch.Tensor",
+        "torch.nn.parameter.Parameter",
+        "torch.nn.Parameter",
+        "torch._tensor._rebuild_from_type_v2",
+        "torch.serialization._get_layout",
+        "_codecs.encode",
+        "torch._utils._rebuild_tensor",
+        "torch._utils._rebuild_tensor_v2",
+        "torch._utils._rebuild_tensor_v3",
+        "torch._utils._rebuild_parameter",
+        "torch._utils._rebuild_parameter_with_state",
+        "torch._utils._rebuild_qtensor",
+        "torch._utils._rebuild_sparse_tensor",
+        "torch._utils._rebuild_meta_tensor_no_storage",
+        "torch._utils._rebuild_device_tensor_from_numpy",
+        "torch._utils._rebuild_device_tensor_from_cpu_tensor",
+        "torch._utils._rebuild_wrapper_subclass",
+        "torch._utils._rebuild_nested_tensor",
+        "torch.jit._pickle.build_intlist",
+        "torch.jit._pickle.build_doublelist",
+        "torch.jit._pickle.build_boollist",
+        "torch.jit._pickle.build_tensorlist",
+        "torch.jit._pickle.build_tensor_from_id",
+        "torch.jit._pickle.restore_type_tag",
+    }
+)
 
 
 #: Modules whose functions a pickle of weights has no business with (what scanners such as picklescan look for).
-_DANGEROUS = frozenset({
-    "os", "posix", "nt", "posixpath", "ntpath", "sys", "subprocess", "builtins", "shutil", "socket", "importlib",
-    "runpy", "ctypes", "pty", "webbrowser", "code", "codeop", "commands", "timeit", "pickle", "_pickle", "marshal",
-    "types", "functools", "operator", "_operator", "itertools", "asyncio", "multiprocessing", "concurrent", "threading",
-    "http", "httplib", "urllib", "urllib2", "requests", "aiohttp", "ftplib", "smtplib", "telnetlib", "ssl", "pip",
-    "setuptools", "distutils", "pdb", "bdb", "trace", "cProfile", "profile", "doctest", "idlelib", "lib2to3",
-    "platform", "pkgutil", "zipimport", "imp", "inspect", "linecache", "tempfile", "pathlib", "io", "_io", "mmap",
-    "fileinput", "glob", "signal", "resource", "gc", "atexit", "site", "venv", "ensurepip", "pydoc", "getpass", "cgi",
-    "bz2", "gzip", "lzma", "zipfile", "tarfile", "sqlite3", "dbm", "shelve", "logging", "unittest", "test", "xmlrpc",
-    "socketserver", "wsgiref", "cffi", "joblib", "dill", "cloudpickle", "copyreg", "weakref", "contextlib",
-})  # fmt: skip
+_DANGEROUS = frozenset(
+    {
+        "os",
+        "posix",
+        "nt",
+        "posixpath",
+        "ntpath",
+        "sys",
+        "subprocess",
+        "builtins",
+        "shutil",
+        "socket",
+        "importlib",
+        "runpy",
+        "ctypes",
+        "pty",
+        "webbrowser",
+        "code",
+        "codeop",
+        "commands",
+        "timeit",
+        "pickle",
+        "_pickle",
+        "marshal",
+        "types",
+        "functools",
+        "operator",
+        "_operator",
+        "itertools",
+        "asyncio",
+        "multiprocessing",
+        "concurrent",
+        "threading",
+        "http",
+        "httplib",
+        "urllib",
+        "urllib2",
+        "requests",
+        "aiohttp",
+        "ftplib",
+        "smtplib",
+        "telnetlib",
+        "ssl",
+        "pip",
+        "setuptools",
+        "distutils",
+        "pdb",
+        "bdb",
+        "trace",
+        "cProfile",
+        "profile",
+        "doctest",
+        "idlelib",
+        "lib2to3",
+        "platform",
+        "pkgutil",
+        "zipimport",
+        "imp",
+        "inspect",
+        "linecache",
+        "tempfile",
+        "pathlib",
+        "io",
+        "_io",
+        "mmap",
+        "fileinput",
+        "glob",
+        "signal",
+        "resource",
+        "gc",
+        "atexit",
+        "site",
+        "venv",
+        "ensurepip",
+        "pydoc",
+        "getpass",
+        "cgi",
+        "bz2",
+        "gzip",
+        "lzma",
+        "zipfile",
+        "tarfile",
+        "sqlite3",
+        "dbm",
+        "shelve",
+        "logging",
+        "unittest",
+        "test",
+        "xmlrpc",
+        "socketserver",
+        "wsgiref",
+        "cffi",
+        "joblib",
+        "dill",
+        "cloudpickle",
+        "copyreg",
+        "weakref",
+        "contextlib",
+    }
+)
 #: Functions that load a further pickle, or compile text.
-_LOADERS = frozenset({
-    "torch.load", "torch.hub.load", "torch.storage._load_from_bytes", "torch.jit.load", "torch.package.PackageImporter",
-    "torch.serialization.load", "numpy.load", "pandas.read_pickle",
-    "torch.fx.graph_module.reduce_graph_module", "torch.utils._config_module.load_config", "torch.compile",
-    "torch._dynamo.guards.GuardBuilder.get", "torch.utils.collect_env.run", "numpy.testing._private.utils.runstring",
-    "numpy.f2py.crackfortran.getlincoef",
-})  # fmt: skip
+_LOADERS = frozenset(
+    {
+        "torch.load",
+        "torch.hub.load",
+        "torch.storage._load_from_bytes",
+        "torch.jit.load",
+        "torch.package.PackageImporter",
+        "torch.serialization.load",
+        "numpy.load",
+        "pandas.read_pickle",
+        "torch.fx.graph_module.reduce_graph_module",
+        "torch.utils._config_module.load_config",
+        "torch.compile",
+        "torch._dynamo.guards.GuardBuilder.get",
+        "torch.utils.collect_env.run",
+        "numpy.testing._private.utils.runstring",
+        "numpy.f2py.crackfortran.getlincoef",
+    }
+)
 
 
 class Unreadable(Exception):
@@ -122,18 +251,38 @@ class Pickle:
 
 def _is_type(function: Any) -> bool:
     """torch.float32, torch.FloatStorage: names of types, which are never really called."""
-    return isinstance(function, Global) and function.module in ("torch", "torch.storage") and (
-        function.name.endswith("Storage") or function.name in DTYPES)  # fmt: skip
+    return (
+        isinstance(function, Global)
+        and function.module in ("torch", "torch.storage")
+        and (function.name.endswith("Storage") or function.name in DTYPES)
+    )
 
 
 #: Bytes of each element, and the numpy type that holds it, by torch's name of the dtype.
 DTYPES: dict[str, tuple[int, str]] = {
-    "float32": (4, "<f4"), "float64": (8, "<f8"), "float16": (2, "<f2"), "bfloat16": (2, "<u2"), "int64": (8, "<i8"),
-    "int32": (4, "<i4"), "int16": (2, "<i2"), "int8": (1, "i1"), "uint8": (1, "u1"), "bool": (1, "?"),
-    "complex64": (8, "<c8"), "complex128": (16, "<c16"), "uint16": (2, "<u2"), "uint32": (4, "<u4"),
-    "uint64": (8, "<u8"), "float8_e4m3fn": (1, "u1"), "float8_e5m2": (1, "u1"), "float8_e4m3fnuz": (1, "u1"),
-    "float8_e5m2fnuz": (1, "u1"), "qint8": (1, "i1"), "quint8": (1, "u1"), "qint32": (4, "<i4"),
-}  # fmt: skip
+    "float32": (4, "<f4"),
+    "float64": (8, "<f8"),
+    "float16": (2, "<f2"),
+    "bfloat16": (2, "<u2"),
+    "int64": (8, "<i8"),
+    "int32": (4, "<i4"),
+    "int16": (2, "<i2"),
+    "int8": (1, "i1"),
+    "uint8": (1, "u1"),
+    "bool": (1, "?"),
+    "complex64": (8, "<c8"),
+    "complex128": (16, "<c16"),
+    "uint16": (2, "<u2"),
+    "uint32": (4, "<u4"),
+    "uint64": (8, "<u8"),
+    "float8_e4m3fn": (1, "u1"),
+    "float8_e5m2": (1, "u1"),
+    "float8_e4m3fnuz": (1, "u1"),
+    "float8_e5m2fnuz": (1, "u1"),
+    "qint8": (1, "i1"),
+    "quint8": (1, "u1"),
+    "qint32": (4, "<i4"),
+}
 
 _MARK = object()
 
@@ -332,11 +481,30 @@ class _Machine:
         pass
 
 
-_PUSH_ARGUMENT = frozenset({
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "STRING", "BINSTRING", "SHORT_BINSTRING",
-    "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
-    "FLOAT", "BINFLOAT",
-})  # fmt: skip
+_PUSH_ARGUMENT = frozenset(
+    {
+        "INT",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG",
+        "LONG1",
+        "LONG4",
+        "STRING",
+        "BINSTRING",
+        "SHORT_BINSTRING",
+        "BINBYTES",
+        "SHORT_BINBYTES",
+        "BINBYTES8",
+        "BYTEARRAY8",
+        "UNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE",
+        "BINUNICODE8",
+        "FLOAT",
+        "BINFLOAT",
+    }
+)
 _KEYS = (str, int, float, bool, bytes, type(None), Global)
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _NEW: dict[str, Any] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple, "EMPTY_SET": list}

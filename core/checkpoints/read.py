@@ -74,8 +74,10 @@ def _refuse_other_formats(path: Path, where: str) -> None:
     except UserError:
         return  # torch.load tells what is wrong
     if not kind.startswith(("torch zip", "torch legacy", "pickle")):
-        raise UserError(f"{where}: {str(path)!r} is {kind}, which holds no experiment and so is no torchdeck checkpoint; "
-                        "evaluate, predict and resume need one, as plain weights it can be model.weights.")  # fmt: skip
+        raise UserError(
+            f"{where}: {str(path)!r} is {kind}, which holds no experiment and so is no torchdeck checkpoint; "
+            "evaluate, predict and resume need one, as plain weights it can be model.weights."
+        )
 
 
 def _broken_part(path: Path) -> str | None:

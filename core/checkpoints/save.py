@@ -39,8 +39,9 @@ def to_torch(value: Any, file: IO[bytes]) -> None:
         raise
 
 
-def save_weights(state: dict[str, Tensor], output: Path, safetensors: bool | None = None,
-         metadata: Mapping[str, str] | None = None) -> None:  # fmt: skip
+def save_weights(
+    state: dict[str, Tensor], output: Path, safetensors: bool | None = None, metadata: Mapping[str, str] | None = None
+) -> None:
     """Write a state_dict: as safetensors (None: by the suffix), else as torch.save does; whole or not at all.
 
     ``metadata`` is for the header of safetensors; torch's files have no such place.
@@ -53,8 +54,11 @@ def save_weights(state: dict[str, Tensor], output: Path, safetensors: bool | Non
                 from safetensors.torch import save as to_safetensors
 
                 # Names that share their memory (tied weights) are told apart only as copies.
-                file.write(to_safetensors({n: t.contiguous().clone() for n, t in state.items()},
-                                          {"format": "pt", **(metadata or {})}))  # fmt: skip
+                file.write(
+                    to_safetensors(
+                        {n: t.contiguous().clone() for n, t in state.items()}, {"format": "pt", **(metadata or {})}
+                    )
+                )
             else:
                 to_torch(state, file)
     except OSError as error:

@@ -127,9 +127,11 @@ def _float8(exponent_bits: int, bias: int, finite: bool, unsigned_zero: bool) ->
 
 
 _FLOAT8 = {
-    "float8_e4m3fn": _float8(4, 7, True, False), "float8_e5m2": _float8(5, 15, False, False),
-    "float8_e4m3fnuz": _float8(4, 8, True, True), "float8_e5m2fnuz": _float8(5, 16, True, True),
-}  # fmt: skip
+    "float8_e4m3fn": _float8(4, 7, True, False),
+    "float8_e5m2": _float8(5, 15, False, False),
+    "float8_e4m3fnuz": _float8(4, 8, True, True),
+    "float8_e5m2fnuz": _float8(5, 16, True, True),
+}
 
 
 @dataclass(frozen=True)

@@ -125,11 +125,23 @@ class _Storage:
 
 
 _STORAGES = {
-    "FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8",
-    "BoolStorage": "bool", "ComplexFloatStorage": "complex64", "ComplexDoubleStorage": "complex128",
-    "QInt8Storage": "qint8", "QUInt8Storage": "quint8", "QInt32Storage": "qint32", "UntypedStorage": "uint8",
-}  # fmt: skip
+    "FloatStorage": "float32",
+    "DoubleStorage": "float64",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
+    "QInt8Storage": "qint8",
+    "QUInt8Storage": "quint8",
+    "QInt32Storage": "qint32",
+    "UntypedStorage": "uint8",
+}
 
 
 def _storage(value: Any) -> _Storage | None:
@@ -247,10 +259,17 @@ def _stored(path: Path, format: str, size: int, pickled: Pickle, place: Any, scr
         format = f"{format}, checkpoint of Lightning {word(top['pytorch-lightning_version'])}"
     experiment = top.get("experiment") if ours else ""
     return Stored(
-        path, format, size, tuple(tensors), tuple(_contents(top)), experiment if isinstance(experiment, str) else "",
-        tuple(dict.fromkeys(calls)), tuple(str(g) for g in ([] if script else pickled.dangerous())), _weights_key(top, ours),
+        path,
+        format,
+        size,
+        tuple(tensors),
+        tuple(_contents(top)),
+        experiment if isinstance(experiment, str) else "",
+        tuple(dict.fromkeys(calls)),
+        tuple(str(g) for g in ([] if script else pickled.dangerous())),
+        _weights_key(top, ours),
         _target_scale(top) if ours else ((), ()),
-    )  # fmt: skip
+    )
 
 
 def _target_scale(top: dict[Any, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -74,6 +74,11 @@ class CheckpointWriter:
         for old in generations(self._folder)[self._keep :]:
             old.unlink(missing_ok=True)
         self._publish(
-            CheckpointWritten(epoch=state["epoch"], step=state["step"], path=f"checkpoints/{path.name}",
-                              bytes=path.stat().st_size, best=best)
-        )  # fmt: skip
+            CheckpointWritten(
+                epoch=state["epoch"],
+                step=state["step"],
+                path=f"checkpoints/{path.name}",
+                bytes=path.stat().st_size,
+                best=best,
+            )
+        )

@@ -64,8 +64,15 @@ class Evaluation:
     total: int
 
 
-def evaluation_feed(experiment: Experiment, trained: DataInfo, own: Data, split_name: str | None, device: torch.device,
-                    warn: Callable[[str], None] = lambda text: None, given: bool = False) -> Evaluation:  # fmt: skip
+def evaluation_feed(
+    experiment: Experiment,
+    trained: DataInfo,
+    own: Data,
+    split_name: str | None,
+    device: torch.device,
+    warn: Callable[[str], None] = lambda text: None,
+    given: bool = False,
+) -> Evaluation:
     """One part of a data set, prepared for evaluation by a model that was trained on ``trained`` (the data ``own``).
     ``given``: whether the data of the experiment were asked for, rather than those of the training taken.
 
@@ -100,12 +107,24 @@ def evaluation_feed(experiment: Experiment, trained: DataInfo, own: Data, split_
     maker = FeedMaker(experiment, list(source.parts.values()), prepared, device, warn)
     part, at = next((part, at) for part, at in chosen if len(at))
     x, _ = maker.peek(part, at[:2])
-    info = DataInfo(data.name, source.task, tuple(x.shape[1:]), trained.outputs, trained.class_names,
-                    trained.target_mean, trained.target_std, {"evaluated": count}, source.place,
-                    trained.feature_names, trained.target_names, trained.integer)  # fmt: skip
+    info = DataInfo(
+        data.name,
+        source.task,
+        tuple(x.shape[1:]),
+        trained.outputs,
+        trained.class_names,
+        trained.target_mean,
+        trained.target_std,
+        {"evaluated": count},
+        source.place,
+        trained.feature_names,
+        trained.target_names,
+        trained.integer,
+    )
     feeds = [maker.make(part, at, training=False) for part, at in chosen if len(at)]
-    return Evaluation(info, feeds[0] if len(feeds) == 1 else Chained(feeds), split_name, count,
-                      sum(map(len, source.parts.values())))  # fmt: skip
+    return Evaluation(
+        info, feeds[0] if len(feeds) == 1 else Chained(feeds), split_name, count, sum(map(len, source.parts.values()))
+    )
 
 
 def prediction_feed(experiment: Experiment, trained: DataInfo, part: Part, image: bool, device: torch.device) -> Feed:
@@ -165,16 +184,23 @@ def _place(data: Data) -> tuple[object, ...]:
     return (name, data.root, paths, others)
 
 
-def _preparation(chosen: Sequence[Transform], source: Source, train_at: Tensor, trained: DataInfo, experiment: Experiment,
-                 warn: Callable[[str], None]) -> Preparation:  # fmt: skip
+def _preparation(
+    chosen: Sequence[Transform],
+    source: Source,
+    train_at: Tensor,
+    trained: DataInfo,
+    experiment: Experiment,
+    warn: Callable[[str], None],
+) -> Preparation:
     fitted = _fitted(chosen, source, source.train, trained, warn)
     fitted = measure(fitted, source, train_at, experiment.trainer.seed, warn)
     mean, std = (torch.tensor(values, dtype=torch.float64) for values in (trained.target_mean, trained.target_std))
     return Preparation(fitted, len(trained.class_names), mean, std, trained.integer)
 
 
-def _fitted(chosen: Sequence[Transform], source: Source, part: Part, trained: DataInfo,
-            warn: Callable[[str], None]) -> tuple[Transform, ...]:  # fmt: skip
+def _fitted(
+    chosen: Sequence[Transform], source: Source, part: Part, trained: DataInfo, warn: Callable[[str], None]
+) -> tuple[Transform, ...]:
     """The transforms, with what makes other images like those of the training put first."""
     if not source.image or len(trained.input_shape) != 3:
         return tuple(chosen)

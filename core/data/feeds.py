@@ -42,8 +42,14 @@ class Preparation:
 class FeedMaker:
     """Makes the feeds of an experiment."""
 
-    def __init__(self, experiment: Experiment, parts: Sequence[Part], prepared: Preparation, device: torch.device,
-                 warn: Callable[[str], None]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        experiment: Experiment,
+        parts: Sequence[Part],
+        prepared: Preparation,
+        device: torch.device,
+        warn: Callable[[str], None],
+    ) -> None:
         self._experiment, self._prepared, self._device, self._warn = experiment, prepared, device, warn
         arrays = [p for p in parts if isinstance(p, Arrays)]
         self._home = resident_device(arrays, device, devices.memory_free(device)) if arrays else device
@@ -77,8 +83,16 @@ class FeedMaker:
         """Some samples as a batch, read in this process, before any worker is started."""
         pipeline = transforms.split(self._prepared.transforms, training, streamed=not isinstance(part, Arrays))
         ops = transforms.batch_transform(pipeline.batch, self._device)
-        options = FeedOptions(len(indices), self._device, self._experiment.trainer.seed, ops, self._target_op, False,
-                              training and transforms.draws(pipeline.batch), integer=self._prepared.integer)  # fmt: skip
+        options = FeedOptions(
+            len(indices),
+            self._device,
+            self._experiment.trainer.seed,
+            ops,
+            self._target_op,
+            False,
+            training and transforms.draws(pipeline.batch),
+            integer=self._prepared.integer,
+        )
         return next(iter(self._feed(part, indices, options, pipeline, workers=0).epoch(0)))
 
     def _feed(
@@ -100,10 +114,15 @@ class FeedMaker:
         listed = part if not isinstance(part, Arrays) else samples.Samples(_ArrayItems(part), part.y)
         unit = any(t.name == "ToTensor" or transforms.is_own(t) for t in self._prepared.transforms)
         return Reader(
-            listed, transforms.sample_transform(pipeline.sample), self._target_sample or transforms.Composed(()),
-            self._experiment.trainer.seed, len(self._prepared.names) or self._prepared.classes,
-            self._experiment.data.name, unit, self._unknown(),
-        )  # fmt: skip
+            listed,
+            transforms.sample_transform(pipeline.sample),
+            self._target_sample or transforms.Composed(()),
+            self._experiment.trainer.seed,
+            len(self._prepared.names) or self._prepared.classes,
+            self._experiment.data.name,
+            unit,
+            self._unknown(),
+        )
 
     def _unknown(self) -> dict[int, str]:
         """The names of the classes that the training lacked, by their numbers in the data."""

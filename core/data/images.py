@@ -24,8 +24,16 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 _PIXELS = 200_000_000
 
 #: Folders and files that systems and tools leave everywhere.
-_LEFT_BY_TOOLS = {"__macosx", "__pycache__", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information",
-                  "lost+found", "@eadir"}  # fmt: skip
+_LEFT_BY_TOOLS = {
+    "__macosx",
+    "__pycache__",
+    "thumbs.db",
+    "desktop.ini",
+    "$recycle.bin",
+    "system volume information",
+    "lost+found",
+    "@eadir",
+}
 
 #: Folders that hold the parts of a data set, by what they are called.
 _PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -99,8 +107,12 @@ class _Folder(ImageFolder):
     def __init__(self, root: Path, mode: str, classes: Sequence[str] | None = None) -> None:
         self._wanted = classes
         self._root = root
-        super().__init__(str(root), loader=functools.partial(_load, mode=mode), is_valid_file=self._is_image,
-                         allow_empty=classes is not None)  # fmt: skip
+        super().__init__(
+            str(root),
+            loader=functools.partial(_load, mode=mode),
+            is_valid_file=self._is_image,
+            allow_empty=classes is not None,
+        )
 
     def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
         """The folders that are classes, in the order of the training's, or of their names."""
@@ -142,8 +154,16 @@ def load_folder(path: str, mode: str = "RGB") -> Source:
     except OSError as error:
         reason = str(error.strerror or error).splitlines()[0]
         raise UserError(f"data.args.path = {path!r}: {reason.rstrip('. ')}.") from None
-    return Source(_samples(train), parts["test"], "classification", True, tuple(train.classes), place=str(folder),
-                  val=parts["val"], notes=notes)  # fmt: skip
+    return Source(
+        _samples(train),
+        parts["test"],
+        "classification",
+        True,
+        tuple(train.classes),
+        place=str(folder),
+        val=parts["val"],
+        notes=notes,
+    )
 
 
 def _subfolder(folder: Path, names: Sequence[str]) -> Path | None:
@@ -181,8 +201,12 @@ def _left_out(folder: Path, used: Sequence[Path], parts: dict[str, Part | None])
             notes.append(
                 f"Folders in {str(folder)!r} beside {_listed([u.name for u in used])} are left out: {_listed(others)}."
             )
-        empty = [u.name for u in used for part, names in _PARTS.items()
-                 if u.name.lower() in names and part in parts and parts[part] is None]  # fmt: skip
+        empty = [
+            u.name
+            for u in used
+            for part, names in _PARTS.items()
+            if u.name.lower() in names and part in parts and parts[part] is None
+        ]
         notes += [f"{str(folder / name)!r} holds no image." for name in empty]
     for root in used:
         stray = [f.name for f in root.iterdir() if f.is_file() and _looks_like_image(f.name)]

@@ -170,8 +170,16 @@ def load(experiment: Experiment, device: torch.device, warn: Callable[[str], Non
         fingerprint=fingerprint(source),
     )
     known = train_part.targets if source.task == "classification" else None
-    return LoadedData(info, train, test if on_test else val, test, tuple(chosen),
-                      known[train_at] if known is not None else None, x.cpu(), y.cpu())  # fmt: skip
+    return LoadedData(
+        info,
+        train,
+        test if on_test else val,
+        test,
+        tuple(chosen),
+        known[train_at] if known is not None else None,
+        x.cpu(),
+        y.cpu(),
+    )
 
 
 def _raw_shape(source: Source) -> tuple[int, ...]:
@@ -235,8 +243,9 @@ def default_transforms(source: Source, integer: bool) -> tuple[Transform, ...]:
     return images if source.image else ()
 
 
-def _without_random_in_evaluation(chosen: tuple[Transform, ...], source: Source, train_at: Tensor,
-                                  warn: Callable[[str], None]) -> tuple[Transform, ...]:  # fmt: skip
+def _without_random_in_evaluation(
+    chosen: tuple[Transform, ...], source: Source, train_at: Tensor, warn: Callable[[str], None]
+) -> tuple[Transform, ...]:
     """Transforms of the user's own that draw random numbers are marked as for training only: found out by trying."""
     marked: list[Transform] = []
     some = sorted({int(train_at[0]), int(train_at[len(train_at) // 2]), int(train_at[-1])})
@@ -292,8 +301,9 @@ def _form(x: Tensor) -> str:
     return f"{str(x.dtype).removeprefix('torch.')} of the shape {list(x.shape)}"
 
 
-def _target_scale(source: Source, train_at: Tensor, experiment: Experiment,
-                  warn: Callable[[str], None]) -> tuple[Tensor, Tensor]:  # fmt: skip
+def _target_scale(
+    source: Source, train_at: Tensor, experiment: Experiment, warn: Callable[[str], None]
+) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation that are taken out of the targets: of plain regression with a loss of the catalog, not
     for a loss of the user's, and not of 0 and 1, unless data.scale_target says so.
 

@@ -48,8 +48,17 @@ _NONE: Mapping[int, str] = {}
 class Reader(Dataset):
     """Reads one sample as a pair of tensors and its index, for (epoch, index); random transforms draw by (seed, epoch, index)."""
 
-    def __init__(self, part: Samples, transform: Callable[[Any], Any], target_transform: Callable[[Any], Any],
-                 seed: int, classes: int, name: str, unit: bool = True, unknown: Mapping[int, str] = _NONE) -> None:  # fmt: skip
+    def __init__(
+        self,
+        part: Samples,
+        transform: Callable[[Any], Any],
+        target_transform: Callable[[Any], Any],
+        seed: int,
+        classes: int,
+        name: str,
+        unit: bool = True,
+        unknown: Mapping[int, str] = _NONE,
+    ) -> None:
         """``unit``: whether a transform brings pixels of any depth to 0 to 1; ``unknown``: classes that are refused."""
         self._part = part
         self._unit = unit
@@ -137,8 +146,11 @@ def collate(items: list[Item | Failure], name: str) -> Batch | Failure:
         if len(shapes) > 1:
             (a, at_a), (b, at_b) = sorted(shapes.items())[:2]
             more = "; add a Resize to data.transforms" if values is inputs and len(a) == 3 else ""
-            return Failure(f"The data have {what} of several sizes, such as {list(a)} and {list(b)} (samples {at_a} and "
-                           f"{at_b} of {name!r}){more}.", False)  # fmt: skip
+            return Failure(
+                f"The data have {what} of several sizes, such as {list(a)} and {list(b)} (samples {at_a} and "
+                f"{at_b} of {name!r}){more}.",
+                False,
+            )
     if len({x.dtype for x in inputs}) > 1:  # images of 8 bits among others of 16, which are floats from 0 to 1
         inputs = [to_unit(x) for x in inputs]
     return torch.stack(inputs), torch.stack(targets)
@@ -160,8 +172,15 @@ class _Keys:
 class LoaderFeed(Feed):
     """Samples read one by one through a DataLoader, with a watchdog over its workers."""
 
-    def __init__(self, reader: Reader, indices: Tensor, options: FeedOptions, workers: int, timeout: float,
-                 warn: Callable[[str], None]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        reader: Reader,
+        indices: Tensor,
+        options: FeedOptions,
+        workers: int,
+        timeout: float,
+        warn: Callable[[str], None],
+    ) -> None:
         super().__init__(indices, options)
         self._workers = workers
         self._timeout = timeout

@@ -64,8 +64,16 @@ def load_user(reference: str, args: dict[str, Any], num_classes: int | None) -> 
         notes.append(
             f"The targets of {reference!r} are floats 0 and 1, taken as numbers; give whole numbers for classes."
         )
-    return Source(parts["train"], parts.get("test"), task, image, classes, place=reference, val=parts.get("val"),
-                  notes=tuple(notes))  # fmt: skip
+    return Source(
+        parts["train"],
+        parts.get("test"),
+        task,
+        image,
+        classes,
+        place=reference,
+        val=parts.get("val"),
+        notes=tuple(notes),
+    )
 
 
 def _only_0_and_1(targets: torch.Tensor) -> bool:
@@ -109,8 +117,10 @@ def _splits(target: Any, args: dict[str, Any], reference: str) -> tuple[dict[str
         # A class that knows two splits may give one of them for any other name.
         if "val" in made and other in made and _alike(made["val"], made[other]):
             del made["val"]
-            notes.append(f"{reference!r}: split='val' gives the same samples as {other!r}; validation is cut from the "
-                         "training set instead.")  # fmt: skip
+            notes.append(
+                f"{reference!r}: split='val' gives the same samples as {other!r}; validation is cut from the "
+                "training set instead."
+            )
     return made, notes
 
 

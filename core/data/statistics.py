@@ -78,8 +78,13 @@ def moments(values: Tensor, at: Tensor) -> Moments:
     return found
 
 
-def measure(chosen: Sequence[Transform], source: Source, train_at: Tensor, seed: int,
-            tell: Callable[[str], None] = lambda text: None) -> tuple[Transform, ...]:  # fmt: skip
+def measure(
+    chosen: Sequence[Transform],
+    source: Source,
+    train_at: Tensor,
+    seed: int,
+    tell: Callable[[str], None] = lambda text: None,
+) -> tuple[Transform, ...]:
     """Fill in mean and std of each Normalize that has none, from the training set (a sample of it when streamed, which
     is told)."""
     measured: list[Transform] = []
@@ -91,8 +96,9 @@ def measure(chosen: Sequence[Transform], source: Source, train_at: Tensor, seed:
     return tuple(measured)
 
 
-def _statistics(before: Sequence[Transform], source: Source, train_at: Tensor, seed: int,
-                tell: Callable[[str], None]) -> tuple[list[float], list[float]]:  # fmt: skip
+def _statistics(
+    before: Sequence[Transform], source: Source, train_at: Tensor, seed: int, tell: Callable[[str], None]
+) -> tuple[list[float], list[float]]:
     part = source.train
     pipeline = transforms.split(before, training=False, streamed=not isinstance(part, Arrays))
     unit = any(t.name == "ToTensor" for t in before)

@@ -197,8 +197,11 @@ def _points(records: Sequence[Sequence[str]]) -> list[list[str]]:
 
 def _decimal_points(names: Sequence[str], cells: list[list[str]], name: str) -> tuple[list[list[str]], tuple[str, ...]]:
     """Columns of numbers that are written with a decimal comma, with a point; and what to say of it."""
-    changed = [i for i, column in enumerate(cells) if any("," in c for c in column)
-               and all(_COMMA.fullmatch(c) or not c for c in column)]  # fmt: skip
+    changed = [
+        i
+        for i, column in enumerate(cells)
+        if any("," in c for c in column) and all(_COMMA.fullmatch(c) or not c for c in column)
+    ]
     if not changed:
         return cells, ()
     made = [[c.replace(",", ".") for c in column] if i in changed else column for i, column in enumerate(cells)]

@@ -31,8 +31,9 @@ def load_sklearn(name: str) -> Source:
         # 17 grey levels, 0..16, spread over 0..255 as other images have it.
         x = torch.from_numpy(np.round(bunch.images * (255 / 16)).astype(np.uint8)).unsqueeze(1)
         y = torch.from_numpy(bunch.target).long()
-        return Source(Arrays(x, y), None, "classification", True, tuple(map(str, bunch.target_names)),
-                      place="scikit-learn")  # fmt: skip
+        return Source(
+            Arrays(x, y), None, "classification", True, tuple(map(str, bunch.target_names)), place="scikit-learn"
+        )
     x = narrowed(torch.from_numpy(np.asarray(bunch.data, dtype=np.float64)))
     task, y = targets_of(torch.from_numpy(np.asarray(bunch.target)), f"data.name = {name!r}")
     names = tuple(map(str, bunch.target_names)) if task == "classification" else ()
@@ -173,8 +174,10 @@ def _target_column(
         if value is None or value == "" or (isinstance(value, str) and value.lower() == "nan"):
             raise UserError(f"{path!r} column {name!r} row {row}: the target is missing.")
         if not isinstance(value, str | bytes | bool | int | float | Decimal) or _is_date(value):
-            raise UserError(f"{path!r} column {name!r} row {row}: {_shown(value)} is neither a number nor the name of a "
-                            "class; make a number of it, or name another column in data.args.target.")  # fmt: skip
+            raise UserError(
+                f"{path!r} column {name!r} row {row}: {_shown(value)} is neither a number nor the name of a "
+                "class; make a number of it, or name another column in data.args.target."
+            )
     numbers = [None if isinstance(v, bool) else number(v) for v in values]
     notes: tuple[str, ...] = ()
     if task == "auto":
@@ -212,8 +215,10 @@ def _guessed(
     written_whole = all(_WHOLE.fullmatch(v.decode() if isinstance(v, bytes) else str(v)) for v in values)
     classes = len(set(numbers))
     if written_whole and classes <= _CLASSES:
-        told = (f"{path!r}: the whole numbers in {name!r} are taken for {count(classes, 'class')}; for amounts set "
-                "data.args.task = 'regression'.")  # fmt: skip
+        told = (
+            f"{path!r}: the whole numbers in {name!r} are taken for {count(classes, 'class')}; for amounts set "
+            "data.args.task = 'regression'."
+        )
         return "classification", (told,)
     return "regression", ()
 

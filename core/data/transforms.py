@@ -62,8 +62,9 @@ def evaluation(transforms: Sequence[Transform]) -> list[Transform]:
     return [t for transform in transforms for t in _for_evaluation(transform)]
 
 
-def fitted(transforms: Sequence[Transform], image: Tensor, raw_shape: Sequence[int],
-           streamed: bool = False) -> tuple[Transform, ...]:  # fmt: skip
+def fitted(
+    transforms: Sequence[Transform], image: Tensor, raw_shape: Sequence[int], streamed: bool = False
+) -> tuple[Transform, ...]:
     """The transforms with what makes other images [C, H, W] like those of the training, which had ``raw_shape``, put
     before them: as many channels, and the same size where no transform sees to that. ``streamed``: others may differ
     from this first one in size, so that each is made to fit."""

@@ -21,16 +21,30 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _DIGITS = tuple("0123456789")
 _BALANCED = (*_DIGITS, *_LETTERS, *"abdefghnqrt")
 CLASS_NAMES: dict[str, tuple[str, ...]] = {
-    "FashionMNIST": ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
-                     "Ankle boot"),
+    "FashionMNIST": (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
     "MNIST": _DIGITS,
     "KMNIST": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
     "SVHN": _DIGITS,
-}  # fmt: skip
+}
 _EMNIST_NAMES = {
-    "byclass": (*_DIGITS, *_LETTERS, *_LETTERS.lower()), "bymerge": _BALANCED, "balanced": _BALANCED,
-    "letters": tuple(_LETTERS), "digits": _DIGITS, "mnist": _DIGITS,
-}  # fmt: skip
+    "byclass": (*_DIGITS, *_LETTERS, *_LETTERS.lower()),
+    "bymerge": _BALANCED,
+    "balanced": _BALANCED,
+    "letters": tuple(_LETTERS),
+    "digits": _DIGITS,
+    "mnist": _DIGITS,
+}
 
 
 def load_idx(name: str, root: str | None, download: bool, split: str = "") -> Source:
@@ -68,8 +82,9 @@ def _idx_file(folder: Path, which: str, what: str, split: str) -> Path:
 def _has_idx(folder: Path, split: str) -> bool:
     return all(
         _idx_file(folder, which, what, split).is_file()
-        for which in ("train", "t10k") for what in ("images-idx3", "labels-idx1")
-    )  # fmt: skip
+        for which in ("train", "t10k")
+        for what in ("images-idx3", "labels-idx1")
+    )
 
 
 def _find_idx(name: str, root: str | None, split: str) -> Path | None:

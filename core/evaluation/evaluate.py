@@ -32,8 +32,14 @@ class Evaluated:
     class_names: tuple[str, ...]
 
 
-def evaluate(trained: Trained, data: Data | None = None, split: str | None = None, device: str = "auto",
-             warn: Callable[[str], None] = lambda text: None, net: torch.nn.Module | None = None) -> Evaluated:  # fmt: skip
+def evaluate(
+    trained: Trained,
+    data: Data | None = None,
+    split: str | None = None,
+    device: str = "auto",
+    warn: Callable[[str], None] = lambda text: None,
+    net: torch.nn.Module | None = None,
+) -> Evaluated:
     """Evaluate on the data that it was trained on (default: the test set), or on others (default: all of them). Inputs
     are prepared as in training.
 
@@ -55,8 +61,15 @@ def evaluate(trained: Trained, data: Data | None = None, split: str | None = Non
     target = trained.net if net is None else net
     target = target.to(chosen) if net is None else target
     channels_last = trained.channels_last if net is None else False
-    evaluator = Evaluator(info, _loss(trained, chosen), chosen, nullcontext, experiment.trainer.flip_test,
-                          experiment.tracking.metrics, channels_last)  # fmt: skip
+    evaluator = Evaluator(
+        info,
+        _loss(trained, chosen),
+        chosen,
+        nullcontext,
+        experiment.trainer.flip_test,
+        experiment.tracking.metrics,
+        channels_last,
+    )
     try:
         report = evaluator.evaluate(target, feed)
     finally:

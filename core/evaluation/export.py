@@ -24,8 +24,7 @@ from torchdeck.core.errors import UserError, first_line
 from torchdeck.core.models.build import logits_of
 
 #: Formats and the suffix of their files.
-FORMATS = {"model": "pth", "torchscript": "ts.pt", "onnx": "onnx",
-           "torch_export": "pt2", "int8": "int8.pt2"}  # fmt: skip
+FORMATS = {"model": "pth", "torchscript": "ts.pt", "onnx": "onnx", "torch_export": "pt2", "int8": "int8.pt2"}
 
 Run = Callable[[Tensor], Tensor]
 
@@ -114,8 +113,17 @@ def _onnx(net: nn.Module, samples: Tensor) -> tuple[bytes, Run]:
         raise UserError("ONNX needs onnx and onnxscript: pip install 'torchdeck[onnx]'.") from None
     with _quiet(), _told("ONNX"), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        torch.onnx.export(net, (samples[:2],), path, dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},),
-                          input_names=["input"], output_names=["output"], external_data=False, verbose=False)  # fmt: skip
+        torch.onnx.export(
+            net,
+            (samples[:2],),
+            path,
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=["input"],
+            output_names=["output"],
+            external_data=False,
+            verbose=False,
+        )
         data = path.read_bytes()
     with _told("ONNX"):
         onnx.checker.check_model(onnx.load_from_string(data))
@@ -140,8 +148,12 @@ def _int8(net: nn.Module, samples: Tensor) -> tuple[bytes, Run]:
 
 
 _WRITERS: dict[str, Callable[[nn.Module, Tensor], tuple[bytes, Run]]] = {
-    "model": _model, "torchscript": _torchscript, "torch_export": _torch_export, "onnx": _onnx, "int8": _int8,
-}  # fmt: skip
+    "model": _model,
+    "torchscript": _torchscript,
+    "torch_export": _torch_export,
+    "onnx": _onnx,
+    "int8": _int8,
+}
 
 
 class Int8Linear(nn.Module):
@@ -208,8 +220,12 @@ def _quiet() -> Iterator[None]:
     """Tracers print, log and warn."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
-    with warnings.catch_warnings(), open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), \
-            contextlib.redirect_stderr(nowhere):  # noqa: PTH123  # fmt: skip
+    with (
+        warnings.catch_warnings(),
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):  # noqa: PTH123
         warnings.simplefilter("ignore")
         try:
             yield

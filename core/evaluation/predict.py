@@ -47,8 +47,14 @@ class Prediction:
         return values
 
 
-def predict(trained: Trained, inputs: Sequence[str], stdin: BinaryIO, device: str = "auto", top: int = 3,
-            tell: Callable[[str], None] = lambda text: None) -> Iterator[Prediction]:  # fmt: skip
+def predict(
+    trained: Trained,
+    inputs: Sequence[str],
+    stdin: BinaryIO,
+    device: str = "auto",
+    top: int = 3,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Iterator[Prediction]:
     """A prediction for each input, in order, as they are computed. ``-`` is stdin: an image, or a CSV table.
 
     Files are read and prepared by the code that reads and prepares them for training and evaluation; ``tell`` is told
@@ -126,9 +132,10 @@ class _Reader:
             found, what = images_below(folder), "image"
         else:
             found = sorted(
-                p for p in folder.rglob("*")
+                p
+                for p in folder.rglob("*")
                 if p.suffix.lower() in table_files.SUFFIXES and not p.name.startswith(".") and p.is_file()
-            )  # fmt: skip
+            )
             what, suffixes = "table", table_files.SUFFIXES
         if not found:
             raise UserError(f"{text!r} holds no {what} ({', '.join(suffixes[:4])} ...).")

@@ -61,11 +61,19 @@ def load(path: Path, trust_code: bool, note: Callable[[str], None] = lambda text
     written = experiment
     experiment, transforms = _located(experiment, transforms, state.get("folder"), path, note)
     info = DataInfo(
-        written.data.name, data["task"], tuple(data["input_shape"]), data["outputs"], tuple(data["class_names"]),
-        tuple(data.get("target_mean", ())), tuple(data.get("target_std", ())),
-        feature_names=tuple(data.get("feature_names", ())), target_names=tuple(data.get("target_names", ())),
-        raw_shape=tuple(data.get("raw_shape", ())), integer=bool(data.get("integer", False)), fingerprint=str(data.get("fingerprint", "")),
-    )  # fmt: skip
+        written.data.name,
+        data["task"],
+        tuple(data["input_shape"]),
+        data["outputs"],
+        tuple(data["class_names"]),
+        tuple(data.get("target_mean", ())),
+        tuple(data.get("target_std", ())),
+        feature_names=tuple(data.get("feature_names", ())),
+        target_names=tuple(data.get("target_names", ())),
+        raw_shape=tuple(data.get("raw_shape", ())),
+        integer=bool(data.get("integer", False)),
+        fingerprint=str(data.get("fingerprint", "")),
+    )
     # The weights come from the checkpoint; those that training began with need not be there any more.
     net = build(experiment.model.model_copy(update={"weights": None, "freeze": ()}), info, experiment.loss.name)
     weights = {n: t.contiguous() for n, t in strip_prefixes(weights_in(state, path, "the checkpoint")).items()}
@@ -76,13 +84,26 @@ def load(path: Path, trust_code: bool, note: Callable[[str], None] = lambda text
         raise UserError(f"{str(path)!r} does not fit the model that it names any more: {first}") from None
     class_weights = data.get("class_weights")
     channels_last = data.get("channels_last", channels_last_of(experiment.model, net, info))
-    return Trained(path, experiment, info, net.eval(), weights, transforms, int(state["epoch"]), int(state["step"]),
-                   tuple(class_weights) if class_weights else None, state.get("loss"), str(data.get("loss_kind", "")),
-                   bool(channels_last), written.model.name)  # fmt: skip
+    return Trained(
+        path,
+        experiment,
+        info,
+        net.eval(),
+        weights,
+        transforms,
+        int(state["epoch"]),
+        int(state["step"]),
+        tuple(class_weights) if class_weights else None,
+        state.get("loss"),
+        str(data.get("loss_kind", "")),
+        bool(channels_last),
+        written.model.name,
+    )
 
 
-def _located(experiment: Experiment, transforms: tuple[Transform, ...], folder: object, path: Path,
-             note: Callable[[str], None]) -> tuple[Experiment, tuple[Transform, ...]]:  # fmt: skip
+def _located(
+    experiment: Experiment, transforms: tuple[Transform, ...], folder: object, path: Path, note: Callable[[str], None]
+) -> tuple[Experiment, tuple[Transform, ...]]:
     """The experiment and the measured transforms, with code and data where the run was started."""
     place = Path(folder) if isinstance(folder, str) else folder_of(path)
     measured = experiment.model_copy(update={"data": experiment.data.model_copy(update={"transforms": transforms})})
@@ -96,5 +117,10 @@ def _located(experiment: Experiment, transforms: tuple[Transform, ...], folder: 
 
 def describe(trained: Trained) -> dict[str, Any]:
     """Whose predictions these are, for JSON."""
-    return {"checkpoint": str(trained.path), "model": trained.model_name, "data": trained.info.name,
-            "epoch": trained.epoch, "step": trained.step}  # fmt: skip
+    return {
+        "checkpoint": str(trained.path),
+        "model": trained.model_name,
+        "data": trained.info.name,
+        "epoch": trained.epoch,
+        "step": trained.step,
+    }

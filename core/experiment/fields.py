@@ -25,10 +25,24 @@ from torchdeck.core.usercode.scan import parameters_of
 
 #: What most people set; all else is folded away.
 _COMMON = {
-    "data.name", "model.name", "model.weights", "model.freeze", "optimizer.name", "optimizer.lr",
-    "optimizer.weight_decay", "schedule.name", "loss.name", "trainer.epochs", "trainer.batch_size", "trainer.device",
-    "trainer.precision", "trainer.seed", "tracking.name", "tracking.tags", "tracking.note",
-}  # fmt: skip
+    "data.name",
+    "model.name",
+    "model.weights",
+    "model.freeze",
+    "optimizer.name",
+    "optimizer.lr",
+    "optimizer.weight_decay",
+    "schedule.name",
+    "loss.name",
+    "trainer.epochs",
+    "trainer.batch_size",
+    "trainer.device",
+    "trainer.precision",
+    "trainer.seed",
+    "tracking.name",
+    "tracking.tags",
+    "tracking.note",
+}
 
 
 @dataclass(frozen=True)
@@ -101,9 +115,16 @@ def searched(key: str, given: Any = None) -> Field:
     """The field of a dimension of the search space."""
     with contextlib.suppress(UserError):
         given = dimension.read(key, given).text if given is not None else None
-    return Field(("search", "space", key), "dimension", f"Searched values of {key}.",
-                 "a range such as '1e-4 .. 0.1 log' or '16 .. 512 step 16', choices such as 'SGD | AdamW'; with "
-                 "'when KEY = VALUE'; nothing: not searched", None, given, common=True)  # fmt: skip
+    return Field(
+        ("search", "space", key),
+        "dimension",
+        f"Searched values of {key}.",
+        "a range such as '1e-4 .. 0.1 log' or '16 .. 512 step 16', choices such as 'SGD | AdamW'; with "
+        "'when KEY = VALUE'; nothing: not searched",
+        None,
+        given,
+        common=True,
+    )
 
 
 def suggestion(item: Field) -> str:
@@ -119,8 +140,11 @@ def suggestion(item: Field) -> str:
     numbers = value if isinstance(value, list | tuple) else [value]
     if numbers and all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers):
         low, high = min(numbers), max(numbers)
-        words = f"{max(1, low // 4)} .. {max(high * 2, 4)} log" if isinstance(low, int) else (
-            f"{low / 10:.3g} .. {high * 10:.3g} log" if 0 < low < 0.1 else "0 .. 0.5")  # fmt: skip
+        words = (
+            f"{max(1, low // 4)} .. {max(high * 2, 4)} log"
+            if isinstance(low, int)
+            else (f"{low / 10:.3g} .. {high * 10:.3g} log" if 0 < low < 0.1 else "0 .. 0.5")
+        )
         return words + (f" length 1 .. {len(numbers) + 1}" if isinstance(value, list | tuple) else "")
     return f"{show(value)} | " if value is not None else ""
 
@@ -141,8 +165,15 @@ def _arguments(section: str, model: Any, table: Mapping[str, Any]) -> Iterator[F
     if catalog.is_user_code(name):
         known = parameters_of(name)
         for parameter, default in known.items():
-            yield Field((section, "args", parameter), "any", f"parameter of {name.rpartition(':')[2]}", "a value",
-                        default, given.get(parameter), common=True)  # fmt: skip
+            yield Field(
+                (section, "args", parameter),
+                "any",
+                f"parameter of {name.rpartition(':')[2]}",
+                "a value",
+                default,
+                given.get(parameter),
+                common=True,
+            )
         for parameter in given:
             if parameter not in known:
                 yield Field((section, "args", parameter), "any", "", "a value", None, given[parameter], common=True)
@@ -155,8 +186,17 @@ def _arguments(section: str, model: Any, table: Mapping[str, Any]) -> Iterator[F
     for p in entry.params:
         kind = "choice" if p.choices else kinds.get(p.kind, "list")
         limits = p.describe() + (f", {p.limits()}" if p.low is not None or p.high is not None else "")
-        yield Field((section, "args", p.name), kind, p.help, limits, p.default, given.get(p.name), p.choices,
-                    common=True, required=p.required)  # fmt: skip
+        yield Field(
+            (section, "args", p.name),
+            kind,
+            p.help,
+            limits,
+            p.default,
+            given.get(p.name),
+            p.choices,
+            common=True,
+            required=p.required,
+        )
 
 
 def _kind(annotation: Any, metadata: Sequence[Any]) -> tuple[str, tuple[str, ...], str]:

@@ -142,16 +142,31 @@ _LOWER = frozenset(
 
 #: The metrics that are measured by task, and what else has a curve of its own.
 MEASURED = {
-    "classification": ("loss", "accuracy", "top5", "f1"), "regression": ("loss", "mae", "rmse", "r2"),
-}  # fmt: skip
+    "classification": ("loss", "accuracy", "top5", "f1"),
+    "regression": ("loss", "mae", "rmse", "r2"),
+}
 TAKEN = ("learning_rate", "gradient_norm", "samples_per_second", "data_wait", "memory", "epoch", "step")
 
 _PARTS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "eval": "val",
-    "dev": "val", "test": "test", "testing": "test",
-}  # fmt: skip
-_ALIASES = {"acc": "accuracy", "f1_score": "f1", "lr": "learning_rate", "top_5": "top5", "acc5": "top5",
-            "categorical_accuracy": "accuracy", "sparse_categorical_accuracy": "accuracy"}  # fmt: skip
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "eval": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+_ALIASES = {
+    "acc": "accuracy",
+    "f1_score": "f1",
+    "lr": "learning_rate",
+    "top_5": "top5",
+    "acc5": "top5",
+    "categorical_accuracy": "accuracy",
+    "sparse_categorical_accuracy": "accuracy",
+}
 
 
 def canonical(tag: str, part: str = "") -> str:

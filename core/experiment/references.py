@@ -10,9 +10,15 @@ from torchdeck.core.experiment.schema import Experiment
 def references(experiment: Experiment) -> list[str]:
     """Everything in an experiment that may name code of the user's: ``path/to/file.py:Name`` or ``pkg.module:Name``."""
     transforms = (*(experiment.data.transforms or ()), *experiment.data.target_transforms)
-    named = [experiment.search.function, experiment.model.name, experiment.loss.name, experiment.data.name,
-             *experiment.tracking.metrics, *(t.name for t in transforms),
-             *(str(t.args().get("function", "")) for t in transforms)]  # fmt: skip
+    named = [
+        experiment.search.function,
+        experiment.model.name,
+        experiment.loss.name,
+        experiment.data.name,
+        *experiment.tracking.metrics,
+        *(t.name for t in transforms),
+        *(str(t.args().get("function", "")) for t in transforms),
+    ]
     return [name for name in named if name]
 
 

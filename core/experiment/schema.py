@@ -383,8 +383,10 @@ class Search(Section):
     @classmethod
     def _storage(cls, value: str) -> str:
         if value not in ("auto", "sqlite", "journal") and "://" not in value:
-            raise UserError(f"search.storage = {value!r} is not known; choose from auto, sqlite, journal, or give a URL such as "
-                            "postgresql://user@host/db.")  # fmt: skip
+            raise UserError(
+                f"search.storage = {value!r} is not known; choose from auto, sqlite, journal, or give a URL such as "
+                "postgresql://user@host/db."
+            )
         return value
 
 

@@ -226,12 +226,24 @@ def _sentence(error: Any) -> str:
         return f"{key} is missing."
     if kind == "literal_error":
         return f"{key} = {value!r} is not known; {did_you_mean(str(value), _literals(loc))}"
-    limits = {"greater_than": "more than", "greater_than_equal": "at least", "less_than": "less than",
-              "less_than_equal": "at most"}  # fmt: skip
+    limits = {
+        "greater_than": "more than",
+        "greater_than_equal": "at least",
+        "less_than": "less than",
+        "less_than_equal": "at most",
+    }
     if kind in limits:
         return f"{key} = {value!r} is out of range; it must be {limits[kind]} {next(iter(context.values()))}."
-    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "a text",
-             "tuple": "a list", "dict": "a table", "model": "a table", "finite": "a finite number"}  # fmt: skip
+    words = {
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "true or false",
+        "string": "a text",
+        "tuple": "a list",
+        "dict": "a table",
+        "model": "a table",
+        "finite": "a finite number",
+    }
     for prefix, word in words.items():
         if kind.startswith(prefix):
             return f"{key} = {value!r} is not {word}."

@@ -20,9 +20,13 @@ from torchdeck.core.machine import cuda_visible
 
 #: nvmlClocksEventReasons, those that tell of a limit.
 _THROTTLES = {
-    0x4: "power cap", 0x8: "hardware slowdown", 0x20: "thermal (software)", 0x40: "thermal (hardware)",
-    0x80: "power brake", 0x10: "sync boost",
-}  # fmt: skip
+    0x4: "power cap",
+    0x8: "hardware slowdown",
+    0x20: "thermal (software)",
+    0x40: "thermal (hardware)",
+    0x80: "power brake",
+    0x10: "sync boost",
+}
 #: More than any GPU has: bytes, milliwatts.
 _MOST_MEMORY, _MOST_POWER = 1 << 50, 100_000_000
 
@@ -130,13 +134,22 @@ class Nvidia:
         limit = asked.figure("power limit", lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle), _MOST_POWER)
         reasons = asked.figure("throttling", lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle), 0xFFFF)
         return Gpu(
-            index=index, name=name, uuid=uuid, visible=False, utilization=utilization, memory_used=used,
-            memory_total=total, unified=unified,
+            index=index,
+            name=name,
+            uuid=uuid,
+            visible=False,
+            utilization=utilization,
+            memory_used=used,
+            memory_total=total,
+            unified=unified,
             temperature=asked.figure("temperature", lambda: nvml.nvmlDeviceGetTemperature(handle, 0), 200),
-            power=None if power is None else power / 1000, power_limit=None if limit is None else limit / 1000,
+            power=None if power is None else power / 1000,
+            power_limit=None if limit is None else limit / 1000,
             throttles=tuple(word for bit, word in _THROTTLES.items() if (reasons or 0) & bit),
-            processes=tuple(self._processes(handle, asked.notes)), mig=mig, notes=tuple(asked.notes),
-        )  # fmt: skip
+            processes=tuple(self._processes(handle, asked.notes)),
+            mig=mig,
+            notes=tuple(asked.notes),
+        )
 
     def _memory(self, handle: Any, mig: bool, notes: list[str]) -> tuple[int | None, int | None, bool]:
         """Bytes used and in all, and whether they are the machine's, which such a GPU shares: its driver tells no total

@@ -78,10 +78,18 @@ class Meter:
         used, total, container = _memory()
         disk = _disk(self._folder)
         return Reading(
-            time=time.time(), cores=tuple(psutil.cpu_percent(percpu=True)), memory_used=used, memory_total=total,
-            container=container, disk_free=disk[0], disk_total=disk[1], others=self._others_now(),
-            process=self._process(pid) if pid else None, gpus=tuple(self._nvidia.read()), gpu_why=self._nvidia.why,
-        )  # fmt: skip
+            time=time.time(),
+            cores=tuple(psutil.cpu_percent(percpu=True)),
+            memory_used=used,
+            memory_total=total,
+            container=container,
+            disk_free=disk[0],
+            disk_total=disk[1],
+            others=self._others_now(),
+            process=self._process(pid) if pid else None,
+            gpus=tuple(self._nvidia.read()),
+            gpu_why=self._nvidia.why,
+        )
 
     def _process(self, pid: int) -> ProcessReading | None:
         try:

@@ -19,8 +19,13 @@ from torchdeck.core.models import weights
 from torchdeck.core.models.nets import NETS
 
 
-def build(model: Model, info: DataInfo, loss: str | None = None,
-          tell: Callable[[str], None] = lambda text: None, sample: Tensor | None = None) -> nn.Module:  # fmt: skip
+def build(
+    model: Model,
+    info: DataInfo,
+    loss: str | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+    sample: Tensor | None = None,
+) -> nn.Module:
     """The model for these data, on the CPU, with its weights loaded and its frozen parameters marked; ``tell`` is called
     with what of the weights did not load as it stands. It is tried on two of ``sample`` [N, ...], real inputs;
     without such only where its shapes depend on it (torch's lazy modules).
@@ -113,8 +118,16 @@ def adapt_inputs(net: nn.Module, channels: int) -> None:
     name, first = next(((n, m) for n, m in net.named_modules() if isinstance(m, nn.Conv2d)), (None, None))
     if first is None or name is None or first.in_channels == channels or first.groups != 1:
         return
-    new = nn.Conv2d(channels, first.out_channels, first.kernel_size, first.stride, first.padding, first.dilation,  # type: ignore[arg-type]
-                    bias=first.bias is not None, padding_mode=first.padding_mode)  # fmt: skip
+    new = nn.Conv2d(
+        channels,
+        first.out_channels,
+        first.kernel_size,
+        first.stride,
+        first.padding,
+        first.dilation,  # type: ignore[arg-type]
+        bias=first.bias is not None,
+        padding_mode=first.padding_mode,
+    )
     with torch.no_grad():
         old = first.weight
         if channels == 1:

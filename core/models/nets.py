@@ -9,9 +9,15 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU,
-    "sigmoid": nn.Sigmoid, "mish": nn.Mish,
-}  # fmt: skip
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "sigmoid": nn.Sigmoid,
+    "mish": nn.Mish,
+}
 
 
 def activation(name: str) -> nn.Module:
@@ -24,8 +30,9 @@ def linear(shape: Sequence[int], outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), outputs))
 
 
-def mlp(shape: Sequence[int], outputs: int, widths: Sequence[int], activation: str, dropout: float,
-        batch_norm: bool) -> nn.Sequential:  # fmt: skip
+def mlp(
+    shape: Sequence[int], outputs: int, widths: Sequence[int], activation: str, dropout: float, batch_norm: bool
+) -> nn.Sequential:
     """Fully connected layers: [N, *shape] to [N, outputs]."""
     layers: list[nn.Module] = [nn.Flatten()]
     width = math.prod(shape)
@@ -54,8 +61,17 @@ def _conv(
 class CNN(nn.Module):
     """Stages of 3x3 convolutions, each ending in 2x2 max pooling, then global average or a hidden layer."""
 
-    def __init__(self, shape: Sequence[int], outputs: int, channels: Sequence[int], convs: int, activation: str,
-                 dropout: float, batch_norm: bool, hidden: int) -> None:  # fmt: skip
+    def __init__(
+        self,
+        shape: Sequence[int],
+        outputs: int,
+        channels: Sequence[int],
+        convs: int,
+        activation: str,
+        dropout: float,
+        batch_norm: bool,
+        hidden: int,
+    ) -> None:
         super().__init__()
         before, *side = shape
         stages = []
@@ -102,8 +118,9 @@ class _BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """Residual network for small images: a 3x3 stem, stages of basic blocks, each after the first halving the image."""
 
-    def __init__(self, shape: Sequence[int], outputs: int, channels: Sequence[int], blocks: int, activation: str,
-                 dropout: float) -> None:  # fmt: skip
+    def __init__(
+        self, shape: Sequence[int], outputs: int, channels: Sequence[int], blocks: int, activation: str, dropout: float
+    ) -> None:
         super().__init__()
         self.stem = _conv(shape[0], channels[0], activation)
         before = channels[0]
@@ -139,8 +156,16 @@ class FastNet(nn.Module):
     After the ResNet-9 of David Page (myrtle.ai, "How to train your ResNet", 2018) with the scaled logits of it.
     """
 
-    def __init__(self, shape: Sequence[int], outputs: int, channels: Sequence[int], blocks: Sequence[int],
-                 logit_scale: float, activation: str, dropout: float) -> None:  # fmt: skip
+    def __init__(
+        self,
+        shape: Sequence[int],
+        outputs: int,
+        channels: Sequence[int],
+        blocks: Sequence[int],
+        logit_scale: float,
+        activation: str,
+        dropout: float,
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = [_conv(shape[0], channels[0], activation), nn.MaxPool2d(2)]
         depths = (*blocks, *([0] * len(channels)))
@@ -151,8 +176,9 @@ class FastNet(nn.Module):
             if number < len(channels) - 3:
                 layers.append(nn.MaxPool2d(2))
         self.body = nn.Sequential(*layers)
-        self.head = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Dropout(dropout),
-                                  nn.Linear(channels[-1], outputs, bias=False))  # fmt: skip
+        self.head = nn.Sequential(
+            nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(channels[-1], outputs, bias=False)
+        )
         self.logit_scale = logit_scale
 
     def forward(self, x: Tensor) -> Tensor:

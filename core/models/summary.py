@@ -66,8 +66,9 @@ class Summary:
 _STATE = {"SGD": 1, "RMSprop": 1, "Adagrad": 1, "Muon": 1, "Adafactor": 0}
 
 
-def summarize(net: nn.Module, input_shape: Sequence[int], batch_size: int, optimizer: str = "AdamW",
-              integer: bool = False) -> Summary:  # fmt: skip
+def summarize(
+    net: nn.Module, input_shape: Sequence[int], batch_size: int, optimizer: str = "AdamW", integer: bool = False
+) -> Summary:
     """The summary of a model for inputs of that shape (one sample, without the batch)."""
     shapes, sizes, flops = _trace(net, input_shape, torch.int64 if integer else torch.float32)
     total = sum(p.numel() for p in net.parameters())
@@ -117,8 +118,9 @@ def _forward(net: nn.Module, sample: Tensor) -> tuple[dict[str, tuple[int, ...]]
     return shapes, sizes, flops
 
 
-def _node(module: nn.Module, path: str, name: str, shapes: dict[str, tuple[int, ...]], flops: dict[str, int],
-          total: int) -> Node:  # fmt: skip
+def _node(
+    module: nn.Module, path: str, name: str, shapes: dict[str, tuple[int, ...]], flops: dict[str, int], total: int
+) -> Node:
     children = tuple(
         _node(child, f"{path}.{key}" if path else key, key, shapes, flops, total)
         for key, child in module.named_children()

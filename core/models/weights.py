@@ -30,8 +30,9 @@ def pretrained(model: str, weights: str | None) -> Any | None:
     if kind in ("", offered.__name__) and name in offered.__members__:
         return offered[name]
     names = ["DEFAULT", *offered.__members__]
-    raise UserError(f"model.weights = {weights!r} is no file and none of the weights of {model}; "
-                    f"{did_you_mean(weights, names)}")  # fmt: skip
+    raise UserError(
+        f"model.weights = {weights!r} is no file and none of the weights of {model}; {did_you_mean(weights, names)}"
+    )
 
 
 _FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".npz", ".th", ".tar", ".json")
@@ -39,8 +40,11 @@ _FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".npz", ".th", ".tar",
 
 def places(state: Mapping[str, Tensor]) -> dict[str, Hashable]:
     """Where in memory each tensor lies: tied tensors lie in one place."""
-    return {name: (t.untyped_storage().data_ptr(), t.storage_offset(), tuple(t.shape), t.stride())
-            for name, t in state.items() if t.numel() and t.device.type != "meta"}  # fmt: skip
+    return {
+        name: (t.untyped_storage().data_ptr(), t.storage_offset(), tuple(t.shape), t.stride())
+        for name, t in state.items()
+        if t.numel() and t.device.type != "meta"
+    }
 
 
 def load(net: nn.Module, weights: str, partial: bool, tell: Callable[[str], None]) -> None:
@@ -88,8 +92,10 @@ def _refuse_untied(loaded: Mapping[str, Tensor], where: Mapping[str, Hashable], 
 
 def _misfit(matches: Matches) -> str:
     for one in matches.of("reshaped"):
-        return (f"{one.name!r} has the shape {list(one.stored_shape or ())} in the file and {list(one.shape or ())} "
-                "in the model")  # fmt: skip
+        return (
+            f"{one.name!r} has the shape {list(one.stored_shape or ())} in the file and {list(one.shape or ())} "
+            "in the model"
+        )
     for one in matches.of("missing"):
         return f"{one.name!r} is missing from the file"
     return f"{matches.of('unused')[0].stored!r} is not in the model"

@@ -89,12 +89,25 @@ def row_of(path: Path) -> Row:
                 best[what] = float(good.max() if higher_is_better(what) else good.min())
     last, best, train, test = ({k: v for k, v in m.items() if math.isfinite(v)} for m in (last, best, train, test))
     return Row(
-        path=path, status="events", title=said.title or "", created=began, seconds=max(0.0, newest - began),
-        step=int(max((one.steps[-1] for one in series.values() if len(one)), default=0)), watched=metric, higher=higher,
-        last=last or train, best=best, train=train, test=test, curve=thinned(series[watched]) if watched else (),
-        tags=said.tags or (), note=said.note or "", archived=said.archived, size=size_of(path),
+        path=path,
+        status="events",
+        title=said.title or "",
+        created=began,
+        seconds=max(0.0, newest - began),
+        step=int(max((one.steps[-1] for one in series.values() if len(one)), default=0)),
+        watched=metric,
+        higher=higher,
+        last=last or train,
+        best=best,
+        train=train,
+        test=test,
+        curve=thinned(series[watched]) if watched else (),
+        tags=said.tags or (),
+        note=said.note or "",
+        archived=said.archived,
+        size=size_of(path),
         message=f"{run.damaged:,} damaged bytes were passed over" if run.damaged else "",
-    )  # fmt: skip
+    )
 
 
 def thinned(series: Series) -> tuple[float, ...]:

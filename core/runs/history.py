@@ -99,8 +99,9 @@ class History:
         found = self._series.get(name)
         incoming = self._incoming.get(name)
         if found is not None and incoming is not None and incoming.values:
-            found.extend(*(np.frombuffer(part, dtype=np.float64) for part in
-                           (incoming.steps, incoming.times, incoming.values)))  # fmt: skip
+            found.extend(
+                *(np.frombuffer(part, dtype=np.float64) for part in (incoming.steps, incoming.times, incoming.values))
+            )
             self._incoming[name] = _Incoming()
         return found
 
@@ -122,8 +123,12 @@ class History:
         if isinstance(event, Started):
             self._offset = event.time - self._at
             self.state, self.message, self.finished = "running", "", None
-            self._say(event, "info", f"{'resumed' if event.step else 'started'} on {event.device} ({event.precision})"
-                      + (f" from step {event.step:,}" if event.step else ""))  # fmt: skip
+            self._say(
+                event,
+                "info",
+                f"{'resumed' if event.step else 'started'} on {event.device} ({event.precision})"
+                + (f" from step {event.step:,}" if event.step else ""),
+            )
             return
         self._at = event.time - self._begin(event)
         if isinstance(event, EpochEnded):

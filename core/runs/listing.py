@@ -196,8 +196,12 @@ def _read(path: Path, signature: tuple[Any, ...]) -> _Known:
     who = info.get("process")
     beat = info.get("heartbeat")
     running = info.status == "running"
-    return _Known(signature, rows.row_of(info, time.time()), who if running and isinstance(who, dict) else None,
-                  float(beat) if isinstance(beat, int | float) else 0.0)  # fmt: skip
+    return _Known(
+        signature,
+        rows.row_of(info, time.time()),
+        who if running and isinstance(who, dict) else None,
+        float(beat) if isinstance(beat, int | float) else 0.0,
+    )
 
 
 def _aged(known: _Known) -> _Known:

@@ -86,8 +86,14 @@ class Row:
         if name in self.hyperparameters:
             return self.hyperparameters[name]
         part, what = metric(name)
-        groups = {"": (self.best, self.last), "val": (self.best, self.last), "best": (self.best,),
-                  "last": (self.last,), "test": (self.test,), "train": (self.train,)}[part]  # fmt: skip
+        groups = {
+            "": (self.best, self.last),
+            "val": (self.best, self.last),
+            "best": (self.best,),
+            "last": (self.last,),
+            "test": (self.test,),
+            "train": (self.train,),
+        }[part]
         for group in groups:
             for key in (what, name, f"{part}/{what}"):
                 if key in group:
@@ -105,11 +111,26 @@ class Row:
 
 #: What a user calls a field, and its name here.
 FIELDS = {
-    "status": "status", "name": "name", "title": "title", "data": "data", "model": "model", "device": "device",
-    "created": "created", "duration": "seconds", "epoch": "epoch", "epochs": "epochs", "step": "step", "tag": "tags",
-    "tags": "tags", "note": "note", "archived": "archived", "size": "size", "result": "result", "best": "result",
+    "status": "status",
+    "name": "name",
+    "title": "title",
+    "data": "data",
+    "model": "model",
+    "device": "device",
+    "created": "created",
+    "duration": "seconds",
+    "epoch": "epoch",
+    "epochs": "epochs",
+    "step": "step",
+    "tag": "tags",
+    "tags": "tags",
+    "note": "note",
+    "archived": "archived",
+    "size": "size",
+    "result": "result",
+    "best": "result",
     "message": "message",
-}  # fmt: skip
+}
 
 
 def row_of(info: RunInfo, now: float) -> Row:
@@ -127,14 +148,32 @@ def row_of(info: RunInfo, now: float) -> Row:
     note = said.note if said.note is not None else _text(get("note"))
     best = _metrics(get("best"))
     return Row(
-        path=info.path, status=info.status, title=said.title or "", data=_text(get("data")),
-        model=_text(get("model")).rpartition(":")[2], device=_text(get("device")), created=_float(get("created")),
-        validated_on=_text(get("validated_on")), seconds=seconds, epoch=_int(get("epoch")), epochs=_int(get("epochs")), step=_int(get("step")),
-        watched=_text(get("best_metric")), higher=get("higher_is_better") is True, last=_metrics(get("val")),
-        best=best, test=_metrics(get("test")), train=_metrics(get("train")), curve=_curve(get("curve")),
-        hyperparameters=_flat(get("hyperparameters")), tags=tags, note=note, archived=said.archived,
-        size=size_of(info.path), message=_text(get("message")),
-    )  # fmt: skip
+        path=info.path,
+        status=info.status,
+        title=said.title or "",
+        data=_text(get("data")),
+        model=_text(get("model")).rpartition(":")[2],
+        device=_text(get("device")),
+        created=_float(get("created")),
+        validated_on=_text(get("validated_on")),
+        seconds=seconds,
+        epoch=_int(get("epoch")),
+        epochs=_int(get("epochs")),
+        step=_int(get("step")),
+        watched=_text(get("best_metric")),
+        higher=get("higher_is_better") is True,
+        last=_metrics(get("val")),
+        best=best,
+        test=_metrics(get("test")),
+        train=_metrics(get("train")),
+        curve=_curve(get("curve")),
+        hyperparameters=_flat(get("hyperparameters")),
+        tags=tags,
+        note=note,
+        archived=said.archived,
+        size=size_of(info.path),
+        message=_text(get("message")),
+    )
 
 
 def to_json(row: Row) -> dict[str, Any]:

@@ -63,8 +63,14 @@ def _takes_train(function: Callable[..., Any]) -> bool:
 class Attempt:
     """One trial, trained from its beginning or its checkpoint."""
 
-    def __init__(self, study: Study, trial: optuna.Trial, signals: Signals, out_of_time: Callable[[], bool],
-                 note: Callable[[str], None]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        study: Study,
+        trial: optuna.Trial,
+        signals: Signals,
+        out_of_time: Callable[[], bool],
+        note: Callable[[str], None],
+    ) -> None:
         self._study, self._trial, self._signals, self._note = study, trial, signals, note
         self._session: Session | None = None
         self._watch = Watch(study, trial, self._obey, out_of_time)
@@ -181,8 +187,13 @@ class Attempt:
         """What a dashboard shows of the trial beside its parameters and values."""
         run = session.run
         assert run is not None
-        told = {"epoch": run.get("epoch"), "best_epoch": run.get("best_epoch"), "seconds": run.get("seconds"),
-                "parameters": run.get("parameters"), "host": process.identity()["host"]} | {f"val_{k}": v for k, v in (run.get("best") or {}).items()}  # fmt: skip
+        told = {
+            "epoch": run.get("epoch"),
+            "best_epoch": run.get("best_epoch"),
+            "seconds": run.get("seconds"),
+            "parameters": run.get("parameters"),
+            "host": process.identity()["host"],
+        } | {f"val_{k}": v for k, v in (run.get("best") or {}).items()}
         for key, value in told.items():
             if value is not None:
                 with self._study.errors():

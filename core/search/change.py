@@ -15,8 +15,17 @@ from torchdeck.core.search.objectives import objectives
 from torchdeck.core.search.study import EXHAUSTED, EXPERIMENT, Study
 
 #: Fields that may differ from one start to the next: they don't change what a trial's value means.
-_FREE = ("trainer.device", "trainer.checkpoint_steps", "trainer.checkpoint_minutes", "trainer.keep", "trainer.profile",
-         "data.root", "data.download", "data.workers", "data.timeout")  # fmt: skip
+_FREE = (
+    "trainer.device",
+    "trainer.checkpoint_steps",
+    "trainer.checkpoint_minutes",
+    "trainer.keep",
+    "trainer.profile",
+    "data.root",
+    "data.download",
+    "data.workers",
+    "data.timeout",
+)
 
 
 def refuse_another(study: Study, experiment: Experiment) -> None:
@@ -60,8 +69,10 @@ def differences(old: Experiment, new: Experiment) -> list[str]:
     for key in sorted(spaces[0].keys() | spaces[1].keys()):
         if spaces[0].get(key) != spaces[1].get(key):
             lines.append(f"search.space.{key}: {_said(spaces[0].get(key))}, and now {_said(spaces[1].get(key))}")
-    for name, a, b in (("objectives", [o.text for o in objectives(old)], [o.text for o in objectives(new)]),
-                       ("function", old.search.function, new.search.function)):  # fmt: skip
+    for name, a, b in (
+        ("objectives", [o.text for o in objectives(old)], [o.text for o in objectives(new)]),
+        ("function", old.search.function, new.search.function),
+    ):
         if a != b:
             lines.append(f"search.{name}: {_said(a)}, and now {_said(b)}")
     return lines

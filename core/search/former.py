@@ -58,10 +58,14 @@ def _add(study: Study, row: Row) -> bool:
         return False
     study.optuna.add_trial(
         create_trial(
-            state=TrialState.COMPLETE, params=params, distributions={name: distributions[name] for name in params},
-            values=values, system_attrs={FORMER: True}, user_attrs={"run": str(row.path)},
+            state=TrialState.COMPLETE,
+            params=params,
+            distributions={name: distributions[name] for name in params},
+            values=values,
+            system_attrs={FORMER: True},
+            user_attrs={"run": str(row.path)},
         )
-    )  # fmt: skip
+    )
     return True
 
 

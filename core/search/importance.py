@@ -11,8 +11,11 @@ from torchdeck.core.errors import UserError
 from torchdeck.core.search.study import Study
 
 #: Evaluators by name: fANOVA (Hutter et al. 2014), PED-ANOVA (Watanabe et al. 2023), mean decrease of impurity.
-EVALUATORS = {"fanova": "FanovaImportanceEvaluator", "ped-anova": "PedAnovaImportanceEvaluator",
-              "mdi": "MeanDecreaseImpurityImportanceEvaluator"}  # fmt: skip
+EVALUATORS = {
+    "fanova": "FanovaImportanceEvaluator",
+    "ped-anova": "PedAnovaImportanceEvaluator",
+    "mdi": "MeanDecreaseImpurityImportanceEvaluator",
+}
 
 
 def importances(study: Study, evaluator: str = "fanova", objective: str | None = None) -> dict[str, float]:

@@ -87,10 +87,18 @@ class Looker:
                 rows.append(row)
             working = sum(t.state == TrialState.RUNNING and self._owners.alive(t) for t in trials)
             return Look(
-                study.name, study.folder, tuple(rows), study.objectives, dict(study.space.dimensions),
-                tuple(t.number for t in study.best()), study.limits, study.experiment.sampler.name,
-                study.pruner_name, study.stopped, working,
-            )  # fmt: skip
+                study.name,
+                study.folder,
+                tuple(rows),
+                study.objectives,
+                dict(study.space.dimensions),
+                tuple(t.number for t in study.best()),
+                study.limits,
+                study.experiment.sampler.name,
+                study.pruner_name,
+                study.stopped,
+                working,
+            )
 
 
 def finishing(look: Look, now: float | None = None) -> float | None:

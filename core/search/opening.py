@@ -204,8 +204,13 @@ def _read(folder: Path) -> dict[str, str]:
 
 def _write(folder: Path, study: Study) -> None:
     inside = {storages.url_of(kind, folder): f"{kind}:" for kind in ("sqlite", "journal")}
-    values = {"layout": _LAYOUT, "name": study.name, "id": study.attribute(ID), "created": time.time(),
-              "storage": inside.get(study.url, study.url)}  # fmt: skip
+    values = {
+        "layout": _LAYOUT,
+        "name": study.name,
+        "id": study.attribute(ID),
+        "created": time.time(),
+        "storage": inside.get(study.url, study.url),
+    }
     if not (folder / FILE).exists():
         try:
             files.write_text(folder / FILE, json.dumps(values, indent=1) + "\n", private=True)  # a URL holds a password

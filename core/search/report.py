@@ -88,11 +88,17 @@ def as_json(row: TrialRow, study: Study) -> dict[str, Any]:
     """A trial as strict JSON has it."""
     plain = jsons.strict
     return {
-        "number": row.number, "state": row.state,
+        "number": row.number,
+        "state": row.state,
         "values": {o.name: plain(v) for o, v in zip(study.objectives, row.values, strict=False)},
-        "params": {k: plain(v) for k, v in row.params.items()}, "fields": dict(row.fields),
-        "intermediate": [[step, plain(v)] for step, v in row.curve], "started": row.started, "ended": row.ended,
-        "seconds": row.seconds() if row.ended else None, "reason": row.reason or None,
-        "run": str(study.folder / row.run) if row.run else None, "attributes": {k: plain(v) for k, v in row.attributes.items()},
+        "params": {k: plain(v) for k, v in row.params.items()},
+        "fields": dict(row.fields),
+        "intermediate": [[step, plain(v)] for step, v in row.curve],
+        "started": row.started,
+        "ended": row.ended,
+        "seconds": row.seconds() if row.ended else None,
+        "reason": row.reason or None,
+        "run": str(study.folder / row.run) if row.run else None,
+        "attributes": {k: plain(v) for k, v in row.attributes.items()},
         "former": row.former,
-    }  # fmt: skip
+    }

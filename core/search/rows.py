@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     from torchdeck.core.search.study import Study
 
 #: Optuna's states in our words.
-STATES = {TrialState.RUNNING: "running", TrialState.WAITING: "waiting", TrialState.COMPLETE: "complete",
-          TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}  # fmt: skip
+STATES = {
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
 
 
 @dataclass(frozen=True)
@@ -62,13 +67,19 @@ def row_of(trial: FrozenTrial, study: Study) -> TrialRow:
     params = trial.params or trial.system_attrs.get("fixed_params", {})
     attributes = {k: v for k, v in trial.user_attrs.items() if isinstance(v, bool | int | float | str)}
     return TrialRow(
-        number=trial.number, state=STATES[trial.state], values=values, params=params, fields=study.space.values_of(params),
+        number=trial.number,
+        state=STATES[trial.state],
+        values=values,
+        params=params,
+        fields=study.space.values_of(params),
         curve=tuple(sorted((int(k), float(v)) for k, v in trial.intermediate_values.items())),
         started=trial.datetime_start.timestamp() if trial.datetime_start else None,
         ended=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
-        reason=str(attributes.get("reason", "")), run=str(attributes.get("run", "")), attributes=attributes,
+        reason=str(attributes.get("reason", "")),
+        run=str(attributes.get("run", "")),
+        attributes=attributes,
         former=FORMER in trial.system_attrs,
-    )  # fmt: skip
+    )
 
 
 def number(value: float, name: str = "") -> str:

@@ -134,8 +134,12 @@ class Study:
         """When it ends: as its workers were told last."""
         values = self.attribute(LIMITS) or {}
         search = self.experiment.search
-        return Limits(values.get("trials", search.trials), values.get("minutes", search.minutes),
-                      values.get("patience", search.patience), search.failures)  # fmt: skip
+        return Limits(
+            values.get("trials", search.trials),
+            values.get("minutes", search.minutes),
+            values.get("patience", search.patience),
+            search.failures,
+        )
 
     def set_limits(self, **values: Any) -> None:
         """Change limits: trials, minutes, patience."""

@@ -45,8 +45,9 @@ class Worker:
     ``began``: when the search was started (Unix time), where another process did that.
     """
 
-    def __init__(self, study: Study, told: Callable[[FrozenTrial], None], note: Callable[[str], None],
-                 began: float | None = None) -> None:  # fmt: skip
+    def __init__(
+        self, study: Study, told: Callable[[FrozenTrial], None], note: Callable[[str], None], began: float | None = None
+    ) -> None:
         self.study = study
         self._told, self._note = told, note
         self._owners = Owners()

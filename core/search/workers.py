@@ -31,8 +31,9 @@ _PACE, _DEATHS = 0.5, 8
 class Workers:
     """``count`` worker processes of one study."""
 
-    def __init__(self, study: Study, count: int, told: Callable[[FrozenTrial], None], note: Callable[[str], None],
-                 trust: bool) -> None:  # fmt: skip
+    def __init__(
+        self, study: Study, count: int, told: Callable[[FrozenTrial], None], note: Callable[[str], None], trust: bool
+    ) -> None:
         self._study, self._count = study, count
         self._told, self._note, self._trust = told, note, trust
         self._began = time.time()
@@ -84,8 +85,13 @@ class Workers:
         try:
             with self._log(place).open("wb") as log:
                 self._processes[place] = subprocess.Popen(
-                    words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment(place), start_new_session=True
-                )  # fmt: skip
+                    words,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=self._environment(place),
+                    start_new_session=True,
+                )
         except OSError as error:
             raise UserError(f"A worker can't be started: {error.strerror}.") from None
 

@@ -83,20 +83,36 @@ class Previewer:
 
         options = experiment.trainer
         # The data's preparation depends on what takes them: a loss or model of the user's gets them as they are.
-        key = repr((experiment.data, options.seed, options.validation_share, options.validate_on, experiment.model.name,
-                    experiment.loss.name))  # fmt: skip
+        key = repr(
+            (
+                experiment.data,
+                options.seed,
+                options.validation_share,
+                options.validate_on,
+                experiment.model.name,
+                experiment.loss.name,
+            )
+        )
         if self._loaded is None or key != self._key:
             self._loaded = None
             warnings: list[str] = []
             data = load(experiment, torch.device("cpu"), warnings.append)
             data.close()
             facts = {
-                "name": data.info.name, "place": data.info.place, "task": data.info.task, "samples": data.info.samples,
-                "input_shape": data.info.input_shape, "outputs": data.info.outputs, "classes": data.info.class_names,
-                "counts": _counts(data.train_targets, data.info.outputs), "warnings": warnings,
-                "transforms": [t.name for t in data.transforms], **_pictures(data.sample),
-                "labels": _labels(data.sample_targets, data.info), "rows": _rows(data.sample),
-            }  # fmt: skip
+                "name": data.info.name,
+                "place": data.info.place,
+                "task": data.info.task,
+                "samples": data.info.samples,
+                "input_shape": data.info.input_shape,
+                "outputs": data.info.outputs,
+                "classes": data.info.class_names,
+                "counts": _counts(data.train_targets, data.info.outputs),
+                "warnings": warnings,
+                "transforms": [t.name for t in data.transforms],
+                **_pictures(data.sample),
+                "labels": _labels(data.sample_targets, data.info),
+                "rows": _rows(data.sample),
+            }
             self._key, self._loaded = key, _Loaded(data.info, facts, data.sample[:2])
         return self._loaded
 
@@ -120,8 +136,12 @@ def _device(experiment: Experiment) -> dict[str, Any]:
         why = "no usable NVIDIA driver"
     if chosen.type == "mps":
         why = "no CUDA here, and mps comes before cpu"
-    return {"device": str(chosen), "name": name, "why": why,
-            "precision": devices.precision(experiment.trainer.precision, chosen).name}  # fmt: skip
+    return {
+        "device": str(chosen),
+        "name": name,
+        "why": why,
+        "precision": devices.precision(experiment.trainer.precision, chosen).name,
+    }
 
 
 def _model(experiment: Experiment, info: DataInfo, sample: torch.Tensor) -> dict[str, Any]:
@@ -130,8 +150,7 @@ def _model(experiment: Experiment, info: DataInfo, sample: torch.Tensor) -> dict
 
     bare = experiment.model.model_copy(update={"weights": None})  # nothing is downloaded for a look
     net = build(bare, info, experiment.loss.name, sample=sample)
-    summary = summarize(net, info.input_shape, experiment.trainer.batch_size, experiment.optimizer.name,
-                        info.integer)  # fmt: skip
+    summary = summarize(net, info.input_shape, experiment.trainer.batch_size, experiment.optimizer.name, info.integer)
     return asdict(summary)
 
 

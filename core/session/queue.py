@@ -127,9 +127,13 @@ class Queue:
             self._folder.mkdir(parents=True, exist_ok=True)
             with (self._folder / "output.log").open("wb") as output:
                 return subprocess.Popen(
-                    _command(self.root), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                    _command(self.root),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
                     env=environment(),
-                )  # fmt: skip
+                )
         except OSError as error:
             raise UserError(f"The training process can't be started: {error.strerror}.") from None
 

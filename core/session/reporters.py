@@ -158,10 +158,16 @@ class RichReporter(PlainReporter):
 
         self._console = Console()
         self._bars = Bars(
-            TextColumn("{task.description:<6}"), BarColumn(bar_width=20), MofNCompleteColumn(),
+            TextColumn("{task.description:<6}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
             TextColumn("{task.fields[info]}"),
-            console=self._console, refresh_per_second=4, transient=True, redirect_stdout=True, redirect_stderr=True,
-        )  # fmt: skip
+            console=self._console,
+            refresh_per_second=4,
+            transient=True,
+            redirect_stdout=True,
+            redirect_stderr=True,
+        )
         self._epoch = self._bars.add_task("epoch", total=None, info="")
         self._step = self._bars.add_task("step", total=None, info="")
         self._bars.start()

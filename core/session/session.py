@@ -208,15 +208,26 @@ class Session:
         text = toml.dumps(self.experiment)
         info = built.data.info
         facts = {
-            "data": info.name, "model": self.experiment.model.name, "task": info.task, "seed": self.experiment.trainer.seed,
-            "tags": list(self.experiment.tracking.tags), "note": self.experiment.tracking.note,
-            "device": str(built.device), "precision": built.trainer.precision.name, "threads": built.threads,
-            "parameters": built.parameters, "epochs": built.trainer.total_epochs, "steps": built.trainer.total_steps,
-            "hyperparameters": flat(self.experiment), "higher_is_better": built.trainer.watched_higher, "best_metric": built.trainer.watched_name,
+            "data": info.name,
+            "model": self.experiment.model.name,
+            "task": info.task,
+            "seed": self.experiment.trainer.seed,
+            "tags": list(self.experiment.tracking.tags),
+            "note": self.experiment.tracking.note,
+            "device": str(built.device),
+            "precision": built.trainer.precision.name,
+            "threads": built.threads,
+            "parameters": built.parameters,
+            "epochs": built.trainer.total_epochs,
+            "steps": built.trainer.total_steps,
+            "hyperparameters": flat(self.experiment),
+            "higher_is_better": built.trainer.watched_higher,
+            "best_metric": built.trainer.watched_name,
             "validated_on": self.experiment.trainer.validate_on,
-            "slurm_job": os.environ.get("SLURM_JOB_ID"), "folder": built.trainer.folder,
+            "slurm_job": os.environ.get("SLURM_JOB_ID"),
+            "folder": built.trainer.folder,
             **git_state(Path(built.trainer.folder)),
-        }  # fmt: skip
+        }
         if self.run is None:
             name = self.experiment.tracking.name or f"{_short(info.name)}-{_short(self.experiment.model.name)}"
             if self.trial is not None:
@@ -261,8 +272,9 @@ class Session:
         from torchdeck.core.checkpoints.write import CheckpointWriter
 
         assert self.run is not None
-        return CheckpointWriter(self.run.checkpoints, self.experiment.trainer.keep, self._publisher.publish,
-                                self._tell_trouble)  # fmt: skip
+        return CheckpointWriter(
+            self.run.checkpoints, self.experiment.trainer.keep, self._publisher.publish, self._tell_trouble
+        )
 
     def _close_writer(self) -> None:
         if self._writer is not None:
@@ -272,12 +284,19 @@ class Session:
     def _started(self, built: Built) -> Started:
         trainer, samples = built.trainer, built.data.info.samples
         return Started(
-            epoch=trainer.step // trainer.epoch_length, step=trainer.step, epochs=trainer.total_epochs,
-            steps=trainer.total_steps, epoch_length=trainer.epoch_length, device=str(built.device),
-            precision=trainer.precision.name, parameters=built.parameters, train_samples=samples["train"],
-            val_samples=built.data.val.samples if built.data.val is not None else 0, test_samples=samples["test"],
+            epoch=trainer.step // trainer.epoch_length,
+            step=trainer.step,
+            epochs=trainer.total_epochs,
+            steps=trainer.total_steps,
+            epoch_length=trainer.epoch_length,
+            device=str(built.device),
+            precision=trainer.precision.name,
+            parameters=built.parameters,
+            train_samples=samples["train"],
+            val_samples=built.data.val.samples if built.data.val is not None else 0,
+            test_samples=samples["test"],
             validated_on=self.experiment.trainer.validate_on,
-        )  # fmt: skip
+        )
 
     def _finish(self, built: Built, status: str) -> None:
         """The test set is read once, at the end, with the weights of the best epoch."""
@@ -291,10 +310,15 @@ class Session:
                 test = trainer.evaluator.evaluate(trainer.trained_net, built.data.test)
         shown = test or val
         self._finished = Finished(
-            epoch=trainer.epoch, step=trainer.step, status=status, val=val.metrics if val else {},
-                     test=test.metrics if test else {}, confusion=shown.confusion if shown else (),
-                     class_names=built.data.info.class_names, seconds=self._seconds(),
-        )  # fmt: skip
+            epoch=trainer.epoch,
+            step=trainer.step,
+            status=status,
+            val=val.metrics if val else {},
+            test=test.metrics if test else {},
+            confusion=shown.confusion if shown else (),
+            class_names=built.data.info.class_names,
+            seconds=self._seconds(),
+        )
         self._publisher.publish(self._finished)
 
     def _seconds(self) -> float:

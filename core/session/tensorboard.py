@@ -35,8 +35,15 @@ from torchdeck.core.training.random import unchanged_random_states
 class TensorBoard(Listener):
     """Writes scalars for every step summary and epoch, hparams, text, and where asked for graph, images, histograms."""
 
-    def __init__(self, folder: Path, experiment: Experiment, built: Built, step: int, subscription: Subscription,
-                 trouble: Callable[[str], None]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        folder: Path,
+        experiment: Experiment,
+        built: Built,
+        step: int,
+        subscription: Subscription,
+        trouble: Callable[[str], None],
+    ) -> None:
         super().__init__("tensorboard", subscription, trouble)
         self._experiment = experiment
         self._built = built
@@ -61,8 +68,12 @@ class TensorBoard(Listener):
         text = toml.dumps(self._experiment)
         self._writer.add_text("experiment", "    " + text.replace("\n", "\n    "), 0)
         if self._experiment.trainer.validate_on == "test":
-            self._writer.add_text("validation", "val is the test set (trainer.validate_on = 'test'): it has chosen the best "
-                                  "checkpoint, and its figures are not those of unseen data.", 0)  # fmt: skip
+            self._writer.add_text(
+                "validation",
+                "val is the test set (trainer.validate_on = 'test'): it has chosen the best "
+                "checkpoint, and its figures are not those of unseen data.",
+                0,
+            )
         sample = self._built.data.sample
         if self._experiment.tracking.images and sample.ndim == 4 and sample.shape[1] in (1, 3):
             self._writer.add_image("data/train", grid(sample), 0)
@@ -79,9 +90,12 @@ class TensorBoard(Listener):
         net, device = self._built.trainer.net, self._built.device
         try:
             with (
-                warnings.catch_warnings(), evaluating(net), torch.no_grad(), unchanged_random_states(device),
+                warnings.catch_warnings(),
+                evaluating(net),
+                torch.no_grad(),
+                unchanged_random_states(device),
                 _quiet_tracer(),
-            ):  # fmt: skip
+            ):
                 warnings.simplefilter("ignore")
                 self._writer.add_graph(net, sample.to(device))
         except Exception as error:  # a model that can't be traced trains just as well
@@ -98,9 +112,12 @@ class TensorBoard(Listener):
             case StepSummary():
                 values = {f"{name}/train": v for name, v in event.train.items()}
                 values |= {
-                    "learning_rate": event.learning_rate, "samples_per_second": event.samples_per_second,
-                    "data_wait": event.data_wait, "memory": float(event.memory), "epoch": float(event.epoch),
-                }  # fmt: skip
+                    "learning_rate": event.learning_rate,
+                    "samples_per_second": event.samples_per_second,
+                    "data_wait": event.data_wait,
+                    "memory": float(event.memory),
+                    "epoch": float(event.epoch),
+                }
                 if event.gradient_norm is not None:
                     values["gradient_norm"] = event.gradient_norm
                 self._scalars(values, event.step, event.time)

@@ -7,8 +7,14 @@ from pathlib import Path
 
 #: Folders that Keras and others write the parts of one run to.
 PARTS = {
-    "train": "train", "training": "train", "validation": "val", "val": "val", "valid": "val", "eval": "val", "test": "test",
-}  # fmt: skip
+    "train": "train",
+    "training": "train",
+    "validation": "val",
+    "val": "val",
+    "valid": "val",
+    "eval": "val",
+    "test": "test",
+}
 
 
 def event_files(folder: Path) -> list[str]:

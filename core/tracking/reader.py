@@ -138,8 +138,12 @@ class EventReader:
             one = parts[0]
         else:
             sort = np.argsort(np.concatenate([p.order for p in parts]), kind="stable")
-            one = _Points(*(np.concatenate([getattr(p, name) for p in parts])[sort]
-                            for name in ("order", "steps", "times", "values")))  # fmt: skip
+            one = _Points(
+                *(
+                    np.concatenate([getattr(p, name) for p in parts])[sort]
+                    for name in ("order", "steps", "times", "values")
+                )
+            )
         keep = np.ones(len(one.order), dtype=bool)
         for place, step in restarts:
             series.drop_from(step)
@@ -306,8 +310,13 @@ def _tensor_scalar(data: bytes, start: int, end: int) -> tuple[int | None, str]:
         if number == 1 and kind == 0:
             dtype = _varint(data, a)[0]
         elif number == 2 and kind == 2:
-            sizes = [_varint(data, c)[0] for n, _, x, y in _fields(data, a, b) if n == 2
-                     for i, _, c, _ in _fields(data, x, y) if i == 1]  # fmt: skip
+            sizes = [
+                _varint(data, c)[0]
+                for n, _, x, y in _fields(data, a, b)
+                if n == 2
+                for i, _, c, _ in _fields(data, x, y)
+                if i == 1
+            ]
             if math.prod(sizes) != 1:
                 return None, "<f4"
         elif number in (4, 5, 6):

@@ -83,8 +83,12 @@ def _checksum(data: bytes | memoryview) -> int:
             parts ^= tables[place][rows[:, place]]
         for part in parts.tolist():
             # The state so far is XORed into the next four bytes.
-            shifted = int(tables[0][state & 0xFF] ^ tables[1][state >> 8 & 0xFF] ^ tables[2][state >> 16 & 0xFF]
-                          ^ tables[3][state >> 24])  # fmt: skip
+            shifted = int(
+                tables[0][state & 0xFF]
+                ^ tables[1][state >> 8 & 0xFF]
+                ^ tables[2][state >> 16 & 0xFF]
+                ^ tables[3][state >> 24]
+            )
             state = shifted ^ part
     table = _TABLE
     for byte in array[whole:].tolist():

@@ -127,9 +127,7 @@ def _try_out(trainer: Trainer, warn: Callable[[str], None]) -> None:
     module = trainer.loss.module
     before = copy.deepcopy(module.state_dict()) if module is not None else {}
     try:
-        with (
-            evaluating(trainer.net, module), torch.no_grad(), unchanged_random_states(trainer.device), user_errors()
-        ):  # fmt: skip
+        with evaluating(trainer.net, module), torch.no_grad(), unchanged_random_states(trainer.device), user_errors():
             out = trainer.evaluator.logits(trainer.net, x).float()
             value = trainer.loss(out, y)
             if isinstance(value, torch.Tensor) and value.numel() == 1:

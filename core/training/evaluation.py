@@ -50,8 +50,16 @@ class Tried:
 class Evaluator:
     """Evaluates a model on a feed: loss, and by task accuracy, top5, f1 (macro) or mae, rmse, r2; and the user's own."""
 
-    def __init__(self, info: DataInfo, loss: Loss, device: torch.device, autocast: Callable[[], Any],
-                 flip: bool = False, metrics: tuple[str, ...] = (), channels_last: bool = False) -> None:  # fmt: skip
+    def __init__(
+        self,
+        info: DataInfo,
+        loss: Loss,
+        device: torch.device,
+        autocast: Callable[[], Any],
+        flip: bool = False,
+        metrics: tuple[str, ...] = (),
+        channels_last: bool = False,
+    ) -> None:
         self._info = info
         self._loss = loss
         self._device = device
@@ -71,8 +79,11 @@ class Evaluator:
         metrics: list[Metric] = []
         counted: Classification | None = None
         with (
-            evaluating(net, self._loss.module), torch.no_grad(), unchanged_random_states(self._device), usercode.user_errors()
-        ):  # fmt: skip
+            evaluating(net, self._loss.module),
+            torch.no_grad(),
+            unchanged_random_states(self._device),
+            usercode.user_errors(),
+        ):
             for x, y in feed.epoch(0):
                 out = self.logits(net, x).float()
                 if not metrics:

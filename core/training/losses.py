@@ -26,8 +26,14 @@ Kind = Literal["mean", "weighted", "sum", "whole", "batches"]
 class Loss:
     """A loss, called with logits [N, C] and targets (classes [N], one-hot [N, C], or numbers), to a scalar."""
 
-    def __init__(self, function: Function, kind: Kind = "mean", weigh: Callable[[Tensor], Tensor] | None = None,
-                 own: bool = False, weights: Tensor | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        function: Function,
+        kind: Kind = "mean",
+        weigh: Callable[[Tensor], Tensor] | None = None,
+        own: bool = False,
+        weights: Tensor | None = None,
+    ) -> None:
         self.function = function
         self.kind: Kind = kind
         self._weigh = weigh
@@ -76,9 +82,12 @@ def loss_name(experiment: Experiment, info: DataInfo) -> str:
 
 
 def build_loss(
-    experiment: Experiment, info: DataInfo, device: torch.device, train_targets: Tensor | None,
+    experiment: Experiment,
+    info: DataInfo,
+    device: torch.device,
+    train_targets: Tensor | None,
     weights: Tensor | None = None,
-) -> Loss:  # fmt: skip
+) -> Loss:
     """The loss of an experiment. ``weights``: those of the classes that a training had, where they were balanced.
 
     Raises UserError when the loss does not fit the task.
@@ -110,8 +119,10 @@ def build_loss(
     if name == "bce_with_logits":
         return Loss(functools.partial(_bce, classes=info.classes, smoothing=args["label_smoothing"]))
     plain: dict[str, Function] = {
-        "mse": F.mse_loss, "l1": F.l1_loss, "huber": functools.partial(F.huber_loss, delta=args.get("delta", 1.0)),
-    }  # fmt: skip
+        "mse": F.mse_loss,
+        "l1": F.l1_loss,
+        "huber": functools.partial(F.huber_loss, delta=args.get("delta", 1.0)),
+    }
     if classification:
         return Loss(functools.partial(_on_one_hot, plain[name], classes=info.classes))
     return Loss(functools.partial(_plain, plain[name]))

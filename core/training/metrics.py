@@ -201,8 +201,15 @@ class Whole(Metric):
     """A function of the outputs and targets of the whole set, which ``gathered`` keeps. It gets them on ``device``, where
     the tensors of a loss are; metrics of others expect the CPU."""
 
-    def __init__(self, name: str, function: Callable[[Tensor, Tensor], Any], gathered: Gathered, what: str,
-                 classes: tuple[str, ...] = (), device: torch.device | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        name: str,
+        function: Callable[[Tensor, Tensor], Any],
+        gathered: Gathered,
+        what: str,
+        classes: tuple[str, ...] = (),
+        device: torch.device | None = None,
+    ) -> None:
         self._device = device or torch.device("cpu")
         self._name, self._function, self._gathered, self._what = name, function, gathered, what
         self._classes = classes

@@ -12,8 +12,9 @@ from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Optimizer
 
 
-def build_optimizer(options: Optimizer, net: nn.Module, device: torch.device,
-                    own: Sequence[nn.Parameter] = ()) -> torch.optim.Optimizer:  # fmt: skip
+def build_optimizer(
+    options: Optimizer, net: nn.Module, device: torch.device, own: Sequence[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
     """The optimizer over the parameters that are trained, with ``own``, those of a loss, among them; fused into one kernel where torch
     has that.
 
@@ -61,8 +62,14 @@ def _parameters(name: str) -> set[str]:
     return set(inspect.signature(getattr(torch.optim, name)).parameters)
 
 
-def _groups(net: nn.Module, decay: float, everything: bool, lr: float = 0.0, body: float = 1.0,
-            chosen: Callable[[nn.Parameter], bool] = lambda p: True) -> list[dict[str, Any]]:  # fmt: skip
+def _groups(
+    net: nn.Module,
+    decay: float,
+    everything: bool,
+    lr: float = 0.0,
+    body: float = 1.0,
+    chosen: Callable[[nn.Parameter], bool] = lambda p: True,
+) -> list[dict[str, Any]]:
     """Groups by weight decay, and where the body learns at a rate of its own, head and body apart, the head first:
     its learning rate is the one that is shown."""
     trained = [p for p in net.parameters() if p.requires_grad and chosen(p)]

@@ -78,9 +78,15 @@ def _one_cycle(step: int, total: int, per_epoch: int, p: dict[str, Any]) -> floa
 
 
 _FACTORS: dict[str, Factor] = {
-    "constant": _constant, "step": _step, "multistep": _multistep, "exponential": _exponential, "cosine": _cosine,
-    "linear": _linear, "one_cycle": _one_cycle, "plateau": lambda step, total, per_epoch, p: 1.0,
-}  # fmt: skip
+    "constant": _constant,
+    "step": _step,
+    "multistep": _multistep,
+    "exponential": _exponential,
+    "cosine": _cosine,
+    "linear": _linear,
+    "one_cycle": _one_cycle,
+    "plateau": lambda step, total, per_epoch, p: 1.0,
+}
 
 
 class Scheduler:

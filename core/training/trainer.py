@@ -55,8 +55,16 @@ class Trainer:
     ``epoch`` and ``step`` count what is done. ``save`` is called with (state, best) when a checkpoint is due.
     """
 
-    def __init__(self, experiment: Experiment, data: LoadedData, net: nn.Module, loss: Loss,
-                 device: torch.device, control: Control, publish: Callable[[Event], None]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        experiment: Experiment,
+        data: LoadedData,
+        net: nn.Module,
+        loss: Loss,
+        device: torch.device,
+        control: Control,
+        publish: Callable[[Event], None],
+    ) -> None:
         options = experiment.trainer
         self.experiment, self.data, self.device = experiment, data, device
         #: Where the run was started, for whoever goes on from a checkpoint.
@@ -76,8 +84,9 @@ class Trainer:
             p.ndim == 4 and p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous()
             for p in net.parameters()
         )
-        self.evaluator = Evaluator(data.info, loss, device, self._autocast, options.flip_test,
-                                   experiment.tracking.metrics, self.channels_last)  # fmt: skip
+        self.evaluator = Evaluator(
+            data.info, loss, device, self._autocast, options.flip_test, experiment.tracking.metrics, self.channels_last
+        )
         self.world = distributed.world()
         self._parallel = distributed.parallel(net, device)
         self._forward: Callable[[Tensor], Any] = torch.compile(self._parallel) if options.compile else self._parallel
@@ -308,13 +317,17 @@ class Trainer:
         self.usual = elapsed / max(len(window.losses), 1)
         self.publish(
             StepSummary(
-                epoch=self.epoch, step=self.step, train=train, losses=tuple(values),
+                epoch=self.epoch,
+                step=self.step,
+                train=train,
+                losses=tuple(values),
                 learning_rate=self.scheduler.learning_rate(),
                 gradient_norm=None if self._gradient_norm is None else float(self._gradient_norm),
-                samples_per_second=window.samples * self.world.size / elapsed, data_wait=min(1.0, window.waited / elapsed),
+                samples_per_second=window.samples * self.world.size / elapsed,
+                data_wait=min(1.0, window.waited / elapsed),
                 memory=devices.memory_used(self.device),
             )
-        )  # fmt: skip
+        )
         self._gradient_norm = None
         window.restart()
 
@@ -356,10 +369,16 @@ class Trainer:
         if self.scheduler.epoch_ended(value, higher):
             self.publish(LogLine(level="info", message=f"{self.watched_name} has stalled: learning rate cut"))
         self.publish(
-            EpochEnded(epoch=self.epoch, step=self.step, train=train, val=val,
-                       learning_rate=self.scheduler.learning_rate(),
-                       seconds=self._epoch_seconds_before + time.monotonic() - self._epoch_started, best=best)
-        )  # fmt: skip
+            EpochEnded(
+                epoch=self.epoch,
+                step=self.step,
+                train=train,
+                val=val,
+                learning_rate=self.scheduler.learning_rate(),
+                seconds=self._epoch_seconds_before + time.monotonic() - self._epoch_started,
+                best=best,
+            )
+        )
         self._epoch_sums = [0.0, 0.0, 0.0, 0.0]
         self._epoch_started, self._epoch_seconds_before = time.monotonic(), 0.0
         self.window.restart()

@@ -172,9 +172,10 @@ def call(function: Callable[..., Any], args: dict[str, Any], where: str, offered
                     f"{where}.args.{name} is not a parameter of {function.__name__}; {did_you_mean(name, parameters)}"
                 )
         missing = [
-            n for n, p in parameters.items()
+            n
+            for n, p in parameters.items()
             if p.default is p.empty and n not in args and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-        ]  # fmt: skip
+        ]
         if missing:
             raise UserError(f"{where}.args.{missing[0]} is missing: {function.__name__} requires it.")
     try:

@@ -46,7 +46,7 @@ def test_all_plain_optimizers_of_torch_are_there() -> None:
     ours = {e.name for e in catalog.entries("optimizer")}
     theirs = {
         n for n, c in vars(torch.optim).items() if inspect.isclass(c) and issubclass(c, torch.optim.Optimizer)
-    } - {"Optimizer", "LBFGS", "SparseAdam"}  # fmt: skip
+    } - {"Optimizer", "LBFGS", "SparseAdam"}
     assert theirs <= ours
 
 
@@ -62,8 +62,19 @@ def test_norms_and_biases_do_not_decay() -> None:
     assert [g["weight_decay"] for g in together.param_groups] == [0.1]
 
 
-SMALL_IMAGES = {"resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1", "efficientnet_b0", "regnet_y_400mf",
-                "densenet121", "mnasnet0_5", "vgg11", "convnext_tiny", "alexnet"}  # fmt: skip
+SMALL_IMAGES = {
+    "resnet18",
+    "mobilenet_v3_small",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_1",
+    "efficientnet_b0",
+    "regnet_y_400mf",
+    "densenet121",
+    "mnasnet0_5",
+    "vgg11",
+    "convnext_tiny",
+    "alexnet",
+}
 
 
 @pytest.mark.parametrize("name", sorted(SMALL_IMAGES))

@@ -9,8 +9,17 @@ from torchdeck.core.events import CheckpointWritten, EpochEnded, LogLine, Publis
 
 
 def reading(step: int) -> StepSummary:
-    return StepSummary(epoch=1, step=step, train={"loss": 1.0}, losses=(1.0,), learning_rate=0.1, gradient_norm=None,
-                       samples_per_second=1.0, data_wait=0.0, memory=0)  # fmt: skip
+    return StepSummary(
+        epoch=1,
+        step=step,
+        train={"loss": 1.0},
+        losses=(1.0,),
+        learning_rate=0.1,
+        gradient_norm=None,
+        samples_per_second=1.0,
+        data_wait=0.0,
+        memory=0,
+    )
 
 
 def epoch(number: int) -> EpochEnded:

@@ -80,11 +80,15 @@ def test_places_of_what_is_not_finite_are_bounded() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 10_000), st.floats(-1e6, 1e6) | st.just(math.nan)), min_size=1, max_size=300,
-             unique_by=lambda point: point[0]),
+    st.lists(
+        st.tuples(st.integers(0, 10_000), st.floats(-1e6, 1e6) | st.just(math.nan)),
+        min_size=1,
+        max_size=300,
+        unique_by=lambda point: point[0],
+    ),
     st.integers(1, 60),
     st.sampled_from([8, 16, 1024]),
-)  # fmt: skip
+)
 def test_each_bucket_holds_the_points_between_its_neighbours_in_whatever_order_they_came(
     points: list[tuple[int, float]], part: int, limit: int
 ) -> None:

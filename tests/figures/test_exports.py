@@ -56,8 +56,11 @@ def close(found: Any, right: np.ndarray, std: list[float]) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from([(1, False), (1, True), (3, False)]),
-       st.sampled_from([0.0, 2.0, 100.0, 1e4, 1e7]))  # fmt: skip
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([(1, False), (1, True), (3, False)]),
+    st.sampled_from([0.0, 2.0, 100.0, 1e4, 1e7]),
+)
 def test_a_model_answers_in_the_targets_unit_to_a_fraction_of_their_deviation(
     seed: int, kind: tuple[int, bool], offset: float
 ) -> None:
@@ -106,8 +109,13 @@ def test_a_whole_model_of_ones_own_code_loads_without_torchdeck(train: Train, tm
         "    def __init__(self):\n        super().__init__()\n        self.a, self.b = Block(10, 4), self.Head(4, 1)\n"
         "    def forward(self, x):\n        return self.b(self.a(x).relu())\n"
     )
-    run = train("trainer.epochs=1", f"model.name={tmp_path}/net.py:Net", "model.args={}", "tracking.tensorboard=false",
-                source="diabetes")  # fmt: skip
+    run = train(
+        "trainer.epochs=1",
+        f"model.name={tmp_path}/net.py:Net",
+        "model.args={}",
+        "tracking.tensorboard=false",
+        source="diabetes",
+    )
     path = run.path / "checkpoints" / "best.pt"
     assert main(["export", str(path), "--format", "model", "--trust-code", "-o", str(tmp_path / "m.pth")]) == 0
     assert "net" not in sys.modules and type(trained_models.load(path, True).net).__module__.endswith(".net")

@@ -128,8 +128,18 @@ def test_a_step_over_several_batches_is_the_step_of_them_all(train: Train, tmp_p
         chosen = ["loss.name=cross_entropy", "loss.args.class_weights=[1,2,3,4,5,6,7,8,9,10]"]
     elif name == "balanced":
         chosen = ["loss.name=cross_entropy", 'loss.args.class_weights="balanced"']
-    common = [*QUIET, *chosen, f"model.name={tmp_path}/steps.py:Net", "model.args={}", "optimizer.name=SGD", "optimizer.args={momentum=0.0}",
-              "optimizer.lr=0.01", "optimizer.weight_decay=0", "schedule.name=constant", "trainer.steps=1"]  # fmt: skip
+    common = [
+        *QUIET,
+        *chosen,
+        f"model.name={tmp_path}/steps.py:Net",
+        "model.args={}",
+        "optimizer.name=SGD",
+        "optimizer.args={momentum=0.0}",
+        "optimizer.lr=0.01",
+        "optimizer.weight_decay=0",
+        "schedule.name=constant",
+        "trainer.steps=1",
+    ]
     runs = [train(*common, f"trainer.batch_size={size}", f"trainer.accumulate={k}") for size, k in ((48, 1), (12, 4))]
     whole, parts = (r.session.built.trainer for r in runs)
     assert all(r.status == "done" for r in runs), runs[0].failure
@@ -277,13 +287,27 @@ def test_targets_are_standardised_where_it_is_known_and_said(train: Train, tmp_p
     (tmp_path / "r.py").write_text(REGRESSION)
     own, off, on = f"loss.name={tmp_path}/r.py:own", "data.scale_target=false", "data.scale_target=true"
     draws: list[tuple[str, list[str], bool]] = [
-        ("Plain", [], True), ("Plain", [off], False), ("Plain", [own], False), ("Plain", [own, on], True), ("Tiny", [], True),
-        ("Hot", [], False), ("Hot", [on], True), ("One", [], True), ("Same", [f"loss.name={tmp_path}/r.py:zero"], False),
+        ("Plain", [], True),
+        ("Plain", [off], False),
+        ("Plain", [own], False),
+        ("Plain", [own, on], True),
+        ("Tiny", [], True),
+        ("Hot", [], False),
+        ("Hot", [on], True),
+        ("One", [], True),
+        ("Same", [f"loss.name={tmp_path}/r.py:zero"], False),
         ("Plain", ["loss.name=huber"], True),
-    ]  # fmt: skip
+    ]
     for name, more, scaled in draws:
-        run = train(*QUIET, f"data.name={tmp_path}/r.py:{name}", f"model.name={tmp_path}/r.py:Net", "trainer.steps=1",
-                    "data.workers=0", *more, source=None)  # fmt: skip
+        run = train(
+            *QUIET,
+            f"data.name={tmp_path}/r.py:{name}",
+            f"model.name={tmp_path}/r.py:Net",
+            "trainer.steps=1",
+            "data.workers=0",
+            *more,
+            source=None,
+        )
         assert run.status == "done", run.failure
         said = [e.message for e in run.events if getattr(e, "message", "").startswith("Targets are standardised")]
         data = run.session.built.data
@@ -297,8 +321,10 @@ def test_targets_are_standardised_where_it_is_known_and_said(train: Train, tmp_p
             assert "1 3, always" in said[0]  # what never changes has no deviation to tell
         # The model raises on zeros; it was tried, trained and is evaluated on real inputs alone.
         found = evaluate(trained_models.load(run.path / "checkpoints" / "last.pt", True)).report.metrics
-        assert found["loss"] == pytest.approx(run.session.built.trainer.evaluator.evaluate(
-            run.session.built.trainer.net, data.test).metrics["loss"], rel=1e-5)  # fmt: skip
+        assert found["loss"] == pytest.approx(
+            run.session.built.trainer.evaluator.evaluate(run.session.built.trainer.net, data.test).metrics["loss"],
+            rel=1e-5,
+        )
     run = train(
         *QUIET, f"data.name={tmp_path}/r.py:Same", f"model.name={tmp_path}/r.py:Net", "data.workers=0", source=None
     )

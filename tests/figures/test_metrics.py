@@ -180,10 +180,13 @@ def test_the_loss_of_a_set_is_that_of_one_batch(seed: int, n: int, kind: str) ->
     if kind == "ignored":
         y[::3] = -100
     losses: dict[str, Any] = {
-        "weighted": nn.CrossEntropyLoss(weight, label_smoothing=0.1), "ignored": nn.CrossEntropyLoss(weight),
-        "sum": nn.CrossEntropyLoss(reduction="sum"), "mean": nn.CrossEntropyLoss(),
-        "odd": lambda a, b: nn.functional.cross_entropy(a, b) ** 2 + a.std(), "own mean": lambda a, b: nn.functional.cross_entropy(a, b),
-    }  # fmt: skip
+        "weighted": nn.CrossEntropyLoss(weight, label_smoothing=0.1),
+        "ignored": nn.CrossEntropyLoss(weight),
+        "sum": nn.CrossEntropyLoss(reduction="sum"),
+        "mean": nn.CrossEntropyLoss(),
+        "odd": lambda a, b: nn.functional.cross_entropy(a, b) ** 2 + a.std(),
+        "own mean": lambda a, b: nn.functional.cross_entropy(a, b),
+    }
     module: Any = sys.modules["own_metrics"]
     module.loss = losses[kind]
     loss = build_loss(toml.load("digits", ["loss.name=own_metrics:loss"]), classes(3), CPU, None)
@@ -207,13 +210,19 @@ def test_the_loss_of_a_set_is_that_of_one_batch(seed: int, n: int, kind: str) ->
 @pytest.mark.parametrize(
     ("names", "higher"),
     [
-        ("accuracy val_accuracy balanced_accuracy acc mcc auc AUROC roc_auc ap mAP f1 macro_f1 dice iou mean_iou kappa ndcg "
-         "psnr ssim r2 bleu rouge_l precision recall_at_5 top5 spearman explained_variance", True),
-        ("loss dice_loss error rmse mae mape perplexity wer cer fid mean_squared_error log_loss hinge_loss ece brier_score "
-         "hamming_distance false_error_rate", False),
+        (
+            "accuracy val_accuracy balanced_accuracy acc mcc auc AUROC roc_auc ap mAP f1 macro_f1 dice iou mean_iou kappa ndcg "
+            "psnr ssim r2 bleu rouge_l precision recall_at_5 top5 spearman explained_variance",
+            True,
+        ),
+        (
+            "loss dice_loss error rmse mae mape perplexity wer cer fid mean_squared_error log_loss hinge_loss ece brier_score "
+            "hamming_distance false_error_rate",
+            False,
+        ),
         ("reward score my_metric foo x loud", None),
     ],
-)  # fmt: skip
+)
 def test_directions_of_the_fields_usual_names_are_known_and_no_others(names: str, higher: bool | None) -> None:
     assert {name: known_direction(name) for name in names.split()} == dict.fromkeys(names.split(), higher)
     assert watched("maximize foo") == ("foo", True)
@@ -350,8 +359,9 @@ def test_a_figure_that_will_not_be_is_refused_before_the_first_step(
     file = tmp_path / "houses.py"
     file.write_text(DATA)
     metrics = [f"{file}:{name}" for name in ("reward", "single", "large")]
-    wanted = toml.load("digits", [f"data.name={file}:Houses", "loss.name=mse", f"tracking.metrics={metrics}",
-                                  f"trainer.best={best}"])  # fmt: skip
+    wanted = toml.load(
+        "digits", [f"data.name={file}:Houses", "loss.name=mse", f"tracking.metrics={metrics}", f"trainer.best={best}"]
+    )
     told: list[str] = []
     if sentence is None:
         build(wanted, Control(), lambda event: None, told.append).data.close()

@@ -71,8 +71,17 @@ def model(train: Train, tmp_path: Path) -> Trained:
             Image.fromarray(rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)).save(
                 tmp_path / "plain" / name / f"{i}.png"
             )
-    run = train(*QUICK, "data.name=ImageFolder", f"data.args.path={tmp_path}/plain", "data.workers=0", "model.name=cnn",
-                "trainer.steps=1", "trainer.batch_size=8", "tracking.tensorboard=false", source=None)  # fmt: skip
+    run = train(
+        *QUICK,
+        "data.name=ImageFolder",
+        f"data.args.path={tmp_path}/plain",
+        "data.workers=0",
+        "model.name=cnn",
+        "trainer.steps=1",
+        "trainer.batch_size=8",
+        "tracking.tensorboard=false",
+        source=None,
+    )
     assert run.status == "done", run.failure
     return trained_models.load(run.path / "checkpoints" / "last.pt", False)
 
@@ -101,10 +110,15 @@ def predicted(model: Trained, path: Path) -> list[float]:
 
 
 CATALOG = {
-    "Normalize": {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]}, "Resize": {"size": 8}, "CenterCrop": {"size": 7},
-    "RandomCrop": {"size": 5, "padding": 1}, "RandomResizedCrop": {"size": 6}, "Pad": {"padding": 3},
-    "Grayscale": {"num_output_channels": 3}, "Lambda": None,
-}  # fmt: skip
+    "Normalize": {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]},
+    "Resize": {"size": 8},
+    "CenterCrop": {"size": 7},
+    "RandomCrop": {"size": 5, "padding": 1},
+    "RandomResizedCrop": {"size": 6},
+    "Pad": {"padding": 3},
+    "Grayscale": {"num_output_channels": 3},
+    "Lambda": None,
+}
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -123,9 +137,11 @@ def test_evaluation_and_prediction_give_the_same_for_every_transform_of_the_cata
             side = {"CenterCrop": 7, "RandomCrop": 5, "RandomResizedCrop": 6, "Pad": 14}.get(entry.name, 8)
             trainer = model.experiment.trainer.model_copy(update={"flip_test": flip})
             changed = dataclasses.replace(
-                model, transforms=tuple(chosen), info=dataclasses.replace(model.info, input_shape=(3, side, side)),
+                model,
+                transforms=tuple(chosen),
+                info=dataclasses.replace(model.info, input_shape=(3, side, side)),
                 experiment=model.experiment.model_copy(update={"trainer": trainer}),
-            )  # fmt: skip
+            )
             if entry.name not in ("Resize", "CenterCrop", "RandomCrop", "RandomResizedCrop"):
                 assert predicted(changed, pictures)  # pictures of other sizes are made to fit
             elif entry.name == "Resize":
@@ -155,8 +171,16 @@ def test_a_picture_is_what_pillow_makes_of_it_upright_and_in_its_range(
     stored = Image.open(io.BytesIO(file.getvalue()))
     turned = np.asarray(stored) if mode == "I;16" else np.asarray(stored.convert("RGB"))
     # What each orientation means (EXIF 2.32, tag 274), by NumPy alone.
-    turned = {1: turned, 2: turned[:, ::-1], 3: turned[::-1, ::-1], 4: turned[::-1], 5: turned.swapaxes(0, 1),
-              6: np.rot90(turned, -1), 7: turned[::-1, ::-1].swapaxes(0, 1), 8: np.rot90(turned)}[orientation]  # fmt: skip
+    turned = {
+        1: turned,
+        2: turned[:, ::-1],
+        3: turned[::-1, ::-1],
+        4: turned[::-1],
+        5: turned.swapaxes(0, 1),
+        6: np.rot90(turned, -1),
+        7: turned[::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90(turned),
+    }[orientation]
     found = T.to_unit(T.as_tensor(decode(io.BytesIO(file.getvalue()), "x")))
     expected = turned / 65535 if mode == "I;16" else turned.transpose(2, 0, 1) / 255
     assert np.allclose(found.numpy(), np.broadcast_to(expected, found.shape), atol=1e-6)
@@ -247,8 +271,17 @@ def test_a_damaged_picture_is_named_wherever_it_is_met(train: Train, tmp_path: P
         wrong = root / "cat" / f"{number:02}.jpg"
         wrong.write_bytes(wrong.read_bytes()[:500])
         for more in ((), ('data.transforms=[{name="ToTensor"}]',)):
-            run = train(*QUICK, "data.name=ImageFolder", f"data.args.path={root}", "data.workers=0", "model.name=mlp",
-                        "trainer.batch_size=4", "tracking.tensorboard=false", *more, source=None)  # fmt: skip
+            run = train(
+                *QUICK,
+                "data.name=ImageFolder",
+                f"data.args.path={root}",
+                "data.workers=0",
+                "model.name=mlp",
+                "trainer.batch_size=4",
+                "tracking.tensorboard=false",
+                *more,
+                source=None,
+            )
             assert run.failure is not None and run.failure.user
             assert str(wrong) in run.failure.message and "\n" not in run.failure.message
 

@@ -105,8 +105,19 @@ def test_features_and_targets_are_standardised_as_by_scikit_learn(
             )
             source = [f"data.name=own{seed}.py:D", "data.transforms=['Normalize']", "data.workers=0"]
         data = load(
-            toml.load(None, [*source, "trainer.validation_share=0", "data.test_share=0", "data.shuffle=false",
-                             "loss.name=mse", "trainer.batch_size=16"]), CPU)  # fmt: skip
+            toml.load(
+                None,
+                [
+                    *source,
+                    "trainer.validation_share=0",
+                    "data.test_share=0",
+                    "data.shuffle=false",
+                    "loss.name=mse",
+                    "trainer.batch_size=16",
+                ],
+            ),
+            CPU,
+        )
         batches = list(data.train.epoch(0))
         data.close()
         found_x, found_y = (torch.cat(part).double().numpy() for part in zip(*batches, strict=True))
@@ -152,8 +163,20 @@ def test_statistics_of_a_part_of_the_samples_are_told(tmp_path: Path) -> None:
         "    def __len__(self): return 1300\n    def __getitem__(self, i): return torch.tensor([i + 0.5]), i % 2\n"
     )
     notes: list[str] = []
-    load(toml.load(None, [f"data.name={tmp_path}/many.py:D", "data.transforms=['Normalize']", "data.workers=0",
-                          "trainer.validation_share=0", "data.test_share=0"]), CPU, notes.append)  # fmt: skip
+    load(
+        toml.load(
+            None,
+            [
+                f"data.name={tmp_path}/many.py:D",
+                "data.transforms=['Normalize']",
+                "data.workers=0",
+                "trainer.validation_share=0",
+                "data.test_share=0",
+            ],
+        ),
+        CPU,
+        notes.append,
+    )
     assert any("measured on 1,000 of 1,300 training samples" in note for note in notes)
 
 
@@ -171,8 +194,15 @@ def test_evaluation_and_prediction_of_time_stamps_are_those_of_the_network_by_ha
         return str(tmp_path / name)
 
     path = written("t.csv", [0, 1])
-    run = train(*QUICK, "data.name=table", f"data.args.path={path}", "model.name=mlp", "trainer.epochs=30",
-                "tracking.tensorboard=false", source=None)  # fmt: skip
+    run = train(
+        *QUICK,
+        "data.name=table",
+        f"data.args.path={path}",
+        "model.name=mlp",
+        "trainer.epochs=30",
+        "tracking.tensorboard=false",
+        source=None,
+    )
     assert run.status == "done", run.failure
     model = trained_models.load(run.path / "checkpoints" / "last.pt", False)
     mean, std = (np.array(model.transforms[-1].args()[k]) for k in ("mean", "std"))

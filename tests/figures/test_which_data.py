@@ -58,8 +58,14 @@ def rows_of(rng: np.random.Generator, n: int, kinds: list[str]) -> tuple[np.ndar
     return x.round(4), y
 
 
-def write(path: Path, x: np.ndarray, y: list[Any], columns: list[str], blank: Callable[[int], bool] = lambda i: False,
-          notes: list[str] | None = None) -> Path:  # fmt: skip
+def write(
+    path: Path,
+    x: np.ndarray,
+    y: list[Any],
+    columns: list[str],
+    blank: Callable[[int], bool] = lambda i: False,
+    notes: list[str] | None = None,
+) -> Path:
     with path.open("w", newline="") as file:
         out = csv.writer(file)
         out.writerow(columns)
@@ -222,8 +228,12 @@ def test_json_says_how_many_of_how_many(model: Trained, capsys: pytest.CaptureFi
 # --- arrays ----------------------------------------------------------------------------------------------------------
 
 LABELS: dict[str, list[Any]] = {
-    "gaps": [3, 7], "negative": [-1, 1], "names": ["no", "yes"], "booleans": [False, True], "counted": [0, 2],
-}  # fmt: skip
+    "gaps": [3, 7],
+    "negative": [-1, 1],
+    "names": ["no", "yes"],
+    "booleans": [False, True],
+    "counted": [0, 2],
+}
 
 
 @pytest.mark.parametrize("kind", LABELS)
@@ -379,9 +389,17 @@ def own(place: Path) -> str:
 
 @pytest.mark.parametrize(
     ("name", "parts"),
-    [("two", (20, 6, 0)), ("three", (20, 6, 8)), ("Train", (16, 4, 8)), ("Val", (20, 6, 8)), ("Valid", (20, 6, 8)),
-     ("Asserts", (16, 4, 8)), ("Leaks", (16, 4, 8)), ("LeaksTrain", (16, 4, 8))],
-)  # fmt: skip
+    [
+        ("two", (20, 6, 0)),
+        ("three", (20, 6, 8)),
+        ("Train", (16, 4, 8)),
+        ("Val", (20, 6, 8)),
+        ("Valid", (20, 6, 8)),
+        ("Asserts", (16, 4, 8)),
+        ("Leaks", (16, 4, 8)),
+        ("LeaksTrain", (16, 4, 8)),
+    ],
+)
 def test_own_parts_of_a_users_data_set(own: str, tmp_path: Path, name: str, parts: tuple[int, ...]) -> None:
     session = run(tmp_path, f"data.name={own}:{name}", "trainer.validation_share=0.2", "trainer.steps=1", *MLP)
     assert session._built is not None
@@ -428,8 +446,16 @@ def test_classes_of_a_users_data_set_whose_targets_are_read_one_by_one(own: str,
         return Data(name=f"{own}:Few", args={"classes": classes, "labels": labels}, workers=0)
 
     labels = [0, 1, 2] * 8
-    model = model_of(run(tmp_path, f"data.name={own}:Few", "data.args.classes=['cat','dog','eel']", f"data.args.labels={labels}",
-                         "data.transforms=[{name='Normalize'}]", *MLP))  # fmt: skip
+    model = model_of(
+        run(
+            tmp_path,
+            f"data.name={own}:Few",
+            "data.args.classes=['cat','dog','eel']",
+            f"data.args.labels={labels}",
+            "data.transforms=[{name='Normalize'}]",
+            *MLP,
+        )
+    )
     for seed in range(8):
         draw = random.Random(seed)
         names = draw.sample(["cat", "dog", "eel", "ant", "bee"], k=5)
@@ -444,8 +470,16 @@ def test_classes_of_a_users_data_set_whose_targets_are_read_one_by_one(own: str,
 
 def test_names_that_are_alike_are_other_classes(own: str, tmp_path: Path) -> None:
     names = ["1", "1.0", "01"]
-    model = model_of(run(tmp_path, f"data.name={own}:Few", f"data.args.classes={names}", f"data.args.labels={[0, 1, 2] * 8}",
-                         "data.transforms=[{name='Normalize'}]", *MLP))  # fmt: skip
+    model = model_of(
+        run(
+            tmp_path,
+            f"data.name={own}:Few",
+            f"data.args.classes={names}",
+            f"data.args.labels={[0, 1, 2] * 8}",
+            "data.transforms=[{name='Normalize'}]",
+            *MLP,
+        )
+    )
     x = np.array([[i, 1.0, 2.0] for i in range(9)])
     for seed in range(4):
         draw = random.Random(seed)
@@ -502,8 +536,14 @@ def test_checkpoints_that_lack_what_was_added_since_still_serve(
     added = ("fingerprint", "raw_shape", "integer", "target_names", "class_weights", "channels_last", "loss_kind")
     experiment = model.experiment
     path = experiment.data.args["path"]
-    options = (*SHORT, "data.name=table", f"data.args.path={path}", "data.args.task=classification",
-               "trainer.batch_size=8", *MLP)  # fmt: skip
+    options = (
+        *SHORT,
+        "data.name=table",
+        f"data.args.path={path}",
+        "data.args.task=classification",
+        "trainer.batch_size=8",
+        *MLP,
+    )
     part = train(*options, source=None, stop_at=5)
     assert part.status == "stopped"
     for file in (part.path / "checkpoints").glob("*.pt"):

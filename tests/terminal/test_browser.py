@@ -64,11 +64,24 @@ async def eventually(what: Callable[[], Any], seconds: float = 60.0) -> Any:
 async def browser(tmp_path: Path, url: str) -> AsyncIterator[Page]:
     assert _CHROMIUM is not None
     process = subprocess.Popen(
-        [_CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--disable-quic", "--remote-debugging-port=0",
-         f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,800", "about:blank"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [
+            _CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-quic",
+            "--remote-debugging-port=0",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--window-size=1200,800",
+            "about:blank",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         file = tmp_path / "profile" / "DevToolsActivePort"
 
@@ -103,8 +116,14 @@ async def test_it_opens_in_a_browser_and_obeys_keys(tmp_path: Path, runs_end: No
         port = free.getsockname()[1]
     command = " ".join([*COMMAND, "digits", "--runs", str(tmp_path / "runs")])
     code = f"from textual_serve.server import Server; Server({command!r}, host='127.0.0.1', port={port}).serve()"
-    server = subprocess.Popen([sys.executable, "-c", code], env=environment(), cwd=tmp_path, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+    server = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment(),
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
 
         async def listens() -> bool:

@@ -67,8 +67,12 @@ def test_copying_goes_through_osc_52(on_pty: Start) -> None:
     terminal.until(b"\x1b]0;done ")
     terminal.type(b"Y")
     terminal.until(b"\x1b]52;c;")
-    until(lambda: (m := re.search(rb"\x1b\]52;c;([A-Za-z0-9+/=]+)\x07", bytes(terminal.sent))) and
-          b"digits-mlp" in base64.b64decode(m[1]))  # fmt: skip
+    until(
+        lambda: (
+            (m := re.search(rb"\x1b\]52;c;([A-Za-z0-9+/=]+)\x07", bytes(terminal.sent)))
+            and b"digits-mlp" in base64.b64decode(m[1])
+        )
+    )
 
 
 def test_without_a_mouse(on_pty: Start) -> None:

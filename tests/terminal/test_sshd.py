@@ -22,8 +22,18 @@ from torchdeck.core.runs.directory import read_info, read_metrics
 from torchdeck.core.runs.listing import list_runs
 
 #: Long enough to be cut in the middle, short enough to be done twice.
-RUN = ("--set", "trainer.epochs=250", "--set", "model.args.dropout=0.2", "--set", "tracking.graph=false",
-       "--set", "tracking.images=false", "--set", "trainer.checkpoint_minutes=0.05")  # fmt: skip
+RUN = (
+    "--set",
+    "trainer.epochs=250",
+    "--set",
+    "model.args.dropout=0.2",
+    "--set",
+    "tracking.graph=false",
+    "--set",
+    "tracking.images=false",
+    "--set",
+    "trainer.checkpoint_minutes=0.05",
+)
 
 
 @dataclass
@@ -34,9 +44,26 @@ class Server:
     port: int
 
     def client(self, command: str, *words: str) -> list[str]:
-        return ["ssh", "-F", "none", "-i", str(self.folder / "key"), "-p", str(self.port), "-o", "StrictHostKeyChecking=no",
-                "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR", *words,
-                f"{getpass.getuser()}@127.0.0.1", command]  # fmt: skip
+        return [
+            "ssh",
+            "-F",
+            "none",
+            "-i",
+            str(self.folder / "key"),
+            "-p",
+            str(self.port),
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "LogLevel=ERROR",
+            *words,
+            f"{getpass.getuser()}@127.0.0.1",
+            command,
+        ]
 
 
 @pytest.fixture
@@ -75,8 +102,10 @@ def remote(tmp_path: Path, *words: str) -> str:
     """torchdeck on the other side, in the test's folder."""
     quoted = " ".join(f"'{w}'" for w in words)
     threads = " ".join(f"{k}='{v}'" for k, v in os.environ.items() if "OMP_" in k)
-    return (f"cd '{tmp_path}' && XDG_STATE_HOME='{tmp_path}/state' PYTHONPATH='{ROOT}/src' {threads} exec '{sys.executable}' -P -m torchdeck "
-            f"{quoted} --runs '{tmp_path}/runs'")  # fmt: skip
+    return (
+        f"cd '{tmp_path}' && XDG_STATE_HOME='{tmp_path}/state' PYTHONPATH='{ROOT}/src' {threads} exec '{sys.executable}' -P -m torchdeck "
+        f"{quoted} --runs '{tmp_path}/runs'"
+    )
 
 
 def test_a_client_that_is_killed_in_mid_run_loses_nothing(sshd: Server, tmp_path: Path) -> None:
@@ -112,8 +141,10 @@ def test_a_client_that_is_killed_in_mid_run_loses_nothing(sshd: Server, tmp_path
     undisturbed = tmp_path / "undisturbed"
     subprocess.run(
         [sys.executable, "-P", "-m", "torchdeck", "--batch", "digits", *RUN, "--quiet", "--runs", str(undisturbed)],
-        check=True, env=environment(), cwd=tmp_path,
-    )  # fmt: skip
+        check=True,
+        env=environment(),
+        cwd=tmp_path,
+    )
     [other] = list_runs(undisturbed)[0]
     assert read_info(info.path).get("test") == other.get("test")
     assert steps(info.path) == steps(other.path)

@@ -156,8 +156,9 @@ def test_a_terminal_that_is_lost_leaves_the_run_going_and_the_next_attaches(
 def test_a_batch_run_is_attached_to(tmux: Start, tmp_path: Path) -> None:
     batch = subprocess.Popen(
         [*COMMAND, "--batch", *LONG, "--quiet", "--runs", str(tmp_path / "runs")],
-        env=environment(), cwd=tmp_path,
-    )  # fmt: skip
+        env=environment(),
+        cwd=tmp_path,
+    )
     try:
         until(lambda: any(i.status == "running" for i in list_runs(tmp_path / "runs")[0]))
         [info] = list_runs(tmp_path / "runs")[0]

@@ -72,7 +72,9 @@ CASES: dict[str, tuple[Make, str]] = {
     "npz without y": (arrays(x=np.zeros((9, 3), "float32")), "y"),
     "NaN in the inputs": (arrays(x=np.full((20, 3), np.nan, "float32"), y=np.arange(20) % 2), "NaN"),
     "more classes than are told": (
-        lambda folder: {"data": {"name": "iris", "num_classes": 2}}, "data.num_classes = 2, but 'iris' has 3 classes"),
+        lambda folder: {"data": {"name": "iris", "num_classes": 2}},
+        "data.num_classes = 2, but 'iris' has 3 classes",
+    ),
     "images of several sizes": (images, "size"),
     "idx cut off": (idx(gzip.compress(struct.pack(">IIII", 0x803, 60000, 28, 28) + b"\0" * 999)), "ubyte"),
     "idx of zeros": (idx(b"\0" * 64), "ubyte"),
@@ -81,25 +83,48 @@ CASES: dict[str, tuple[Make, str]] = {
     "needs an argument": (lambda folder: {"data": {"name": "table"}}, "path is missing"),
     "code that does not import": (code("model", "import nothing_like_it\n"), "nothing_like_it"),
     "code that is no Python": (code("model", "class Own(\n"), "own.py"),
-    "code that raises": (code("model", "class Own(torch.nn.Module):\n    def __init__(self): raise OSError('no luck')\n"), "no luck"),
+    "code that raises": (
+        code("model", "class Own(torch.nn.Module):\n    def __init__(self): raise OSError('no luck')\n"),
+        "no luck",
+    ),
     "forward that raises": (
-        code("model", "class Own(torch.nn.Linear):\n    def __init__(self): super().__init__(4, 3)\n"
-             "    def forward(self, x): raise RuntimeError('in forward')\n"), "in forward"),
-    "wrong shape": (code("model", "class Own(torch.nn.Linear):\n    def __init__(self): super().__init__(99, 3)\n"), "own.py"),
-    "too few outputs": (code("model", "class Own(torch.nn.Linear):\n    def __init__(self): super().__init__(4, 2)\n"), "2"),
+        code(
+            "model",
+            "class Own(torch.nn.Linear):\n    def __init__(self): super().__init__(4, 3)\n"
+            "    def forward(self, x): raise RuntimeError('in forward')\n",
+        ),
+        "in forward",
+    ),
+    "wrong shape": (
+        code("model", "class Own(torch.nn.Linear):\n    def __init__(self): super().__init__(99, 3)\n"),
+        "own.py",
+    ),
+    "too few outputs": (
+        code("model", "class Own(torch.nn.Linear):\n    def __init__(self): super().__init__(4, 2)\n"),
+        "2",
+    ),
     "no class of that name": (code("model", "class Other: ...\n"), "has no 'Own'"),
     "data of one's own that is empty": (
-        code("data", "class Own(torch.utils.data.Dataset):\n    def __len__(self): return 0\n    def __getitem__(self, i): ...\n"),
-        "empty"),
+        code(
+            "data",
+            "class Own(torch.utils.data.Dataset):\n    def __len__(self): return 0\n    def __getitem__(self, i): ...\n",
+        ),
+        "empty",
+    ),
     "items that are no pairs": (
-        code("data", "class Own(torch.utils.data.Dataset):\n    def __len__(self): return 9\n"
-             "    def __getitem__(self, i): return 1, 2, 3\n"), "pair"),
+        code(
+            "data",
+            "class Own(torch.utils.data.Dataset):\n    def __len__(self): return 9\n"
+            "    def __getitem__(self, i): return 1, 2, 3\n",
+        ),
+        "pair",
+    ),
     "device that is not there": (lambda folder: {"trainer": {"device": "cuda:9"}}, "not on this machine"),
     "precision that the device has not": (lambda folder: {"trainer": {"device": "cpu", "precision": "fp16"}}, "fp16"),
     "pattern that matches nothing": (lambda folder: {"model": {"freeze": ["gone.*"]}}, "gone"),
     "everything frozen": (lambda folder: {"model": {"freeze": ["*"]}}, "nothing to train"),
     "an image model on a table": (lambda folder: {"data": {"name": "iris"}, "model": {"name": "cnn"}}, "model.name"),
-}  # fmt: skip
+}
 
 
 async def test_what_is_wrong_is_told_while_the_form_is_edited(workbench: Open, tmp_path: Path) -> None:

@@ -22,17 +22,50 @@ def history(losses: list[float], epoch_length: int = 10, over: bool = True, ever
     made = History()
     n = len(losses)
     events: list[Event] = [
-        Started(epoch=0, step=0, epochs=n // epoch_length, steps=n, epoch_length=epoch_length, device="cpu",
-                precision="fp32", parameters=1, train_samples=1, val_samples=1, test_samples=0, time=0.0)
-    ]  # fmt: skip
+        Started(
+            epoch=0,
+            step=0,
+            epochs=n // epoch_length,
+            steps=n,
+            epoch_length=epoch_length,
+            device="cpu",
+            precision="fp32",
+            parameters=1,
+            train_samples=1,
+            val_samples=1,
+            test_samples=0,
+            time=0.0,
+        )
+    ]
     for at in range(0, n, every):
         part = tuple(losses[at : at + every])
-        events.append(StepSummary(epoch=1, step=at + len(part), train={"loss": part[-1], "accuracy": 0.5}, losses=part,
-                                  learning_rate=0.1, gradient_norm=1.0, samples_per_second=100.0, data_wait=0.0, memory=1,
-                                  time=at / 10))  # fmt: skip
+        events.append(
+            StepSummary(
+                epoch=1,
+                step=at + len(part),
+                train={"loss": part[-1], "accuracy": 0.5},
+                losses=part,
+                learning_rate=0.1,
+                gradient_norm=1.0,
+                samples_per_second=100.0,
+                data_wait=0.0,
+                memory=1,
+                time=at / 10,
+            )
+        )
         if (at + every) % epoch_length == 0:
-            events.append(EpochEnded(epoch=(at + every) // epoch_length, step=at + every, train={}, val={"loss": part[-1] + 0.1},
-                                     learning_rate=0.1, seconds=1.0, best=True, time=at / 10))  # fmt: skip
+            events.append(
+                EpochEnded(
+                    epoch=(at + every) // epoch_length,
+                    step=at + every,
+                    train={},
+                    val={"loss": part[-1] + 0.1},
+                    learning_rate=0.1,
+                    seconds=1.0,
+                    best=True,
+                    time=at / 10,
+                )
+            )
     if over:
         events.append(Finished(epoch=1, step=n, status="done", time=n / 10))
     made.take(events)
@@ -192,8 +225,18 @@ async def test_only_what_has_changed_is_sent() -> None:
         before = list(chart.plain)
         last = made.series("train/loss")
         assert last is not None
-        event = StepSummary(epoch=5, step=2001, train={"loss": 0.05}, losses=(0.05,), learning_rate=0.1, gradient_norm=None,
-                            samples_per_second=1.0, data_wait=0.0, memory=1, time=201.0)  # fmt: skip
+        event = StepSummary(
+            epoch=5,
+            step=2001,
+            train={"loss": 0.05},
+            losses=(0.05,),
+            learning_rate=0.1,
+            gradient_norm=None,
+            samples_per_second=1.0,
+            data_wait=0.0,
+            memory=1,
+            time=201.0,
+        )
         made.take([event])
         charts.show(made)
         changed = sum(a != b for x, y in zip(before, chart.plain, strict=True) for a, b in zip(x, y, strict=False))

@@ -19,11 +19,50 @@ from torchdeck.tui.screens import checkpoint_actions, experiment_keys, run_keys,
 from torchdeck.tui.screens.dialogs import more_than
 
 #: What people type: whole texts, whose beginnings are typed on the way.
-_TEXTS = ["lr=0.01", "lr=1e-400", "lr=nan", "lr=inf", "lr=-1", "lr=true", "lr=", "=", "batch_size=32.5", "batch_size=1e999",
-          "batch_size=" + "9" * 5000, "optimizer.name=SGD", "lr=[[1]]", "lr={a=1}", "lr=2020-01-01", "1e-4 .. 0.1 log", "32 .. 512 step 32",
-          "SGD | AdamW |", "0 .. 0.99 when optimizer.name = SGD", "16 .. 256 log length 1 .. 4", "1 .. " + "9" * 400, "nan .. inf",
-          '"a | b" | \'c', "val_acc > 0.9 model:cnn tag:paper -status:failed", "a or b", '"', "lr >= 1e", "> <", "~nobody/x.toml",
-          "²", "50 2", "١", "9" * 5000, "\x00/x.toml", "\ud800", "[" * 3000, "{" * 3000, "crop(padding=4), flip()", "[64, 32", "0x10", "-0", "1_0"]  # fmt: skip
+_TEXTS = [
+    "lr=0.01",
+    "lr=1e-400",
+    "lr=nan",
+    "lr=inf",
+    "lr=-1",
+    "lr=true",
+    "lr=",
+    "=",
+    "batch_size=32.5",
+    "batch_size=1e999",
+    "batch_size=" + "9" * 5000,
+    "optimizer.name=SGD",
+    "lr=[[1]]",
+    "lr={a=1}",
+    "lr=2020-01-01",
+    "1e-4 .. 0.1 log",
+    "32 .. 512 step 32",
+    "SGD | AdamW |",
+    "0 .. 0.99 when optimizer.name = SGD",
+    "16 .. 256 log length 1 .. 4",
+    "1 .. " + "9" * 400,
+    "nan .. inf",
+    '"a | b" | \'c',
+    "val_acc > 0.9 model:cnn tag:paper -status:failed",
+    "a or b",
+    '"',
+    "lr >= 1e",
+    "> <",
+    "~nobody/x.toml",
+    "²",
+    "50 2",
+    "١",
+    "9" * 5000,
+    "\x00/x.toml",
+    "\ud800",
+    "[" * 3000,
+    "{" * 3000,
+    "crop(padding=4), flip()",
+    "[64, 32",
+    "0x10",
+    "-0",
+    "1_0",
+]
 
 typed = st.one_of(
     st.sampled_from(_TEXTS).flatmap(lambda text: st.integers(0, min(len(text), 40)).map(lambda n: text[:n])),
@@ -34,8 +73,18 @@ typed = st.one_of(
 
 
 def experiment() -> Any:
-    return toml.build({"search": {"space": {"optimizer.lr": "1e-4 .. 0.1 log", "trainer.batch_size": "16 .. 64 step 16",
-                                            "optimizer.name": "SGD | AdamW", "model.args.widths": "8 .. 64 log length 1 .. 3"}}})  # fmt: skip
+    return toml.build(
+        {
+            "search": {
+                "space": {
+                    "optimizer.lr": "1e-4 .. 0.1 log",
+                    "trainer.batch_size": "16 .. 64 step 16",
+                    "optimizer.name": "SGD | AdamW",
+                    "model.args.widths": "8 .. 64 log length 1 .. 3",
+                }
+            }
+        }
+    )
 
 
 class _Opened:

@@ -40,13 +40,46 @@ def snapshot(history: History, state: str) -> Snapshot:
 
 def running(step: int = 120) -> History:
     history = History()
-    history.take([
-        Started(epoch=0, step=0, epochs=5, steps=500, epoch_length=100, device="cpu", precision="fp32", parameters=1,
-                train_samples=1, val_samples=1, test_samples=1, time=0.0),
-        EpochEnded(epoch=1, step=100, train={}, val={"accuracy": 0.9, "loss": 0.3}, learning_rate=0.1, seconds=1.0, best=True, time=10.0),
-        StepSummary(epoch=2, step=step, train={"loss": 0.25}, losses=(0.25,), learning_rate=0.1, gradient_norm=None,
-                    samples_per_second=12_345.0, data_wait=0.0, memory=1, time=12.0),
-    ])  # fmt: skip
+    history.take(
+        [
+            Started(
+                epoch=0,
+                step=0,
+                epochs=5,
+                steps=500,
+                epoch_length=100,
+                device="cpu",
+                precision="fp32",
+                parameters=1,
+                train_samples=1,
+                val_samples=1,
+                test_samples=1,
+                time=0.0,
+            ),
+            EpochEnded(
+                epoch=1,
+                step=100,
+                train={},
+                val={"accuracy": 0.9, "loss": 0.3},
+                learning_rate=0.1,
+                seconds=1.0,
+                best=True,
+                time=10.0,
+            ),
+            StepSummary(
+                epoch=2,
+                step=step,
+                train={"loss": 0.25},
+                losses=(0.25,),
+                learning_rate=0.1,
+                gradient_norm=None,
+                samples_per_second=12_345.0,
+                data_wait=0.0,
+                memory=1,
+                time=12.0,
+            ),
+        ]
+    )
     return history
 
 
@@ -86,8 +119,12 @@ def test_a_gpu_in_lines() -> None:
 
 
 def test_gpus_that_tell_little() -> None:
-    nvml = FakeNvml(nvmlDeviceGetUtilizationRates="Not Supported", nvmlDeviceGetMemoryInfo="Not Supported",
-                    nvmlDeviceGetTemperature="Unknown Error", nvmlDeviceGetComputeRunningProcesses="Insufficient Permissions")  # fmt: skip
+    nvml = FakeNvml(
+        nvmlDeviceGetUtilizationRates="Not Supported",
+        nvmlDeviceGetMemoryInfo="Not Supported",
+        nvmlDeviceGetTemperature="Unknown Error",
+        nvmlDeviceGetComputeRunningProcesses="Insufficient Permissions",
+    )
     [gpu] = Nvidia(nvml).read()
     text = "\n".join(line.plain for line in gpu_lines(gpu, [], 40, None))
     assert "utilisation: not supported by this GPU" in text
@@ -104,11 +141,20 @@ def test_the_machine_in_lines(tmp_path: Path) -> None:
 def facts(colour_side: int = 4) -> dict[str, object]:
     pixels = bytes(range(48)) * (colour_side // 4) ** 2
     return {
-        "name": "mine", "task": "classification", "samples": {"train": 10, "val": 0, "test": 2}, "input_shape": [3, 4, 4],
-        "outputs": 2, "transforms": ["ToTensor"], "place": "here", "warnings": [], "counts": [7, 3],
-        "classes": ["cat", "dog"], "labels": ["cat"], "rows": None,
+        "name": "mine",
+        "task": "classification",
+        "samples": {"train": 10, "val": 0, "test": 2},
+        "input_shape": [3, 4, 4],
+        "outputs": 2,
+        "transforms": ["ToTensor"],
+        "place": "here",
+        "warnings": [],
+        "counts": [7, 3],
+        "classes": ["cat", "dog"],
+        "labels": ["cat"],
+        "rows": None,
         "pictures": {"count": 1, "height": 4, "width": 4, "rgb": base64.b64encode(pixels).decode()},
-    }  # fmt: skip
+    }
 
 
 def test_pictures_in_half_blocks() -> None:
@@ -132,10 +178,14 @@ def leaf(path: str, *own: str) -> dict[str, object]:
 
 
 def test_frozen_branches_are_the_fewest_patterns() -> None:
-    tree = {"path": "", "own": [["scale", True]], "children": [
-        {"path": "body", "own": [], "children": [leaf("body.0", "weight", "bias"), leaf("body.1", "weight")]},
-        leaf("head", "weight", "bias"),
-    ]}  # fmt: skip
+    tree = {
+        "path": "",
+        "own": [["scale", True]],
+        "children": [
+            {"path": "body", "own": [], "children": [leaf("body.0", "weight", "bias"), leaf("body.1", "weight")]},
+            leaf("head", "weight", "bias"),
+        ],
+    }
     assert patterns(tree, {"body.0.weight", "body.0.bias", "body.1.weight"}) == ["body.*"]
     assert patterns(tree, {"body.0.weight", "body.0.bias"}) == ["body.0.*"]
     assert patterns(tree, {"body.0.weight", "scale"}) == ["scale", "body.0.weight"]

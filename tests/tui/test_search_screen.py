@@ -24,11 +24,20 @@ from torchdeck.tui.widgets.field_editor import FieldEditor
 from torchdeck.tui.widgets.picture import Picture
 
 RAW: dict[str, Any] = {
-    "data": {"name": "digits"}, "model": {"name": "mlp", "args": {"widths": [8]}}, "trainer": {"epochs": 3},
-    "search": {"name": "study", "trials": 12, "space": {
-        "optimizer.lr": "1e-4 .. 0.1 log", "model.args.widths": "8 .. 64 log length 1 .. 2", "optimizer.name": "SGD | AdamW",
-        "optimizer.args.momentum": "0 .. 0.9 when optimizer.name = SGD"}},
-}  # fmt: skip
+    "data": {"name": "digits"},
+    "model": {"name": "mlp", "args": {"widths": [8]}},
+    "trainer": {"epochs": 3},
+    "search": {
+        "name": "study",
+        "trials": 12,
+        "space": {
+            "optimizer.lr": "1e-4 .. 0.1 log",
+            "model.args.widths": "8 .. 64 log length 1 .. 2",
+            "optimizer.name": "SGD | AdamW",
+            "optimizer.args.momentum": "0 .. 0.9 when optimizer.name = SGD",
+        },
+    },
+}
 
 
 def made(root: Path, trials: int = 12, **search: Any) -> Study:
@@ -83,8 +92,15 @@ async def test_trials_and_pictures(workbench: Open, tmp_path: Path, size: tuple[
         await pilot.press("O")
         assert screen.listed.items[0].number == best.number
         assert screen.listed.items[-1].state == "pruned"
-        said = {"2": "best so far", "3": "pruned ones are dim", "5": "lr", "6": "the denser, the better accuracy", "7": "accuracy",
-                "8": "one objective has no Pareto front", "9": "share of 9 complete trials"}  # fmt: skip
+        said = {
+            "2": "best so far",
+            "3": "pruned ones are dim",
+            "5": "lr",
+            "6": "the denser, the better accuracy",
+            "7": "accuracy",
+            "8": "one objective has no Pareto front",
+            "9": "share of 9 complete trials",
+        }
         for key, words in said.items():
             await pilot.press(key)
             await until(pilot, lambda words=words: words in picture(screen), 10)

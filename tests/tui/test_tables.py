@@ -22,8 +22,9 @@ outside = st.text(max_size=40) | st.sampled_from(
 )
 
 
-def printed(monkeypatch: pytest.MonkeyPatch, columns: int | None, titles: list[str], rows: list[list[str]],
-            right: list[bool]) -> tuple[list[str], str]:  # fmt: skip
+def printed(
+    monkeypatch: pytest.MonkeyPatch, columns: int | None, titles: list[str], rows: list[list[str]], right: list[bool]
+) -> tuple[list[str], str]:
     with monkeypatch.context() as patch:
         patch.setenv("COLUMNS", str(columns)) if columns else patch.delenv("COLUMNS", raising=False)
         out, err = io.StringIO(), io.StringIO()
@@ -44,16 +45,24 @@ def test_a_table_keeps_its_layout_and_all_that_it_is_given(data: st.DataObject, 
     for cells, line in zip([titles, *rows], lines, strict=True):
         shown = ["".join(c if c.isprintable() else "\ufffd" for c in cell) for cell in cells]
         assert line.split() == "  ".join(shown).split()
-    starts = [{line.find(cells[-1]) for cells, line in zip([titles, *rows], lines, strict=True)}
-              for cells in [titles] if all(c.isascii() and c.isalnum() for r in [titles, *rows] for c in r)]  # fmt: skip
+    starts = [
+        {line.find(cells[-1]) for cells, line in zip([titles, *rows], lines, strict=True)}
+        for cells in [titles]
+        if all(c.isascii() and c.isalnum() for r in [titles, *rows] for c in r)
+    ]
     assert all(len(start) == 1 for start in starts)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.data(), st.integers(20, 100))
 def test_in_a_narrow_place_texts_are_cut_and_numbers_never(data: st.DataObject, room: int) -> None:
-    rows = data.draw(st.lists(st.tuples(outside, st.integers(0, 10**6).map(str), outside, st.integers(0, 999).map(str)),
-                              min_size=1, max_size=4))  # fmt: skip
+    rows = data.draw(
+        st.lists(
+            st.tuples(outside, st.integers(0, 10**6).map(str), outside, st.integers(0, 999).map(str)),
+            min_size=1,
+            max_size=4,
+        )
+    )
     titles = ["run", "best", "data", "size"]
     lines, err = printed(pytest.MonkeyPatch(), room, titles, [list(r) for r in rows], [False, True, False, True])
     assert all(cell_len(line) <= room for line in lines)

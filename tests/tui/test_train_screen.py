@@ -318,8 +318,16 @@ async def test_what_was_last_used_is_remembered(workbench: Open) -> None:
         assert view.smoothing == 0.8
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"experiment": 3, "view": {"x": "hours", "smoothing": "much"}, "theme": 1}',
-                                     '{"view": {"unknown": 1}, "theme": "gone"}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"experiment": 3, "view": {"x": "hours", "smoothing": "much"}, "theme": 1}',
+        '{"view": {"unknown": 1}, "theme": "gone"}',
+    ],
+)
 async def test_a_memory_that_is_damaged_is_forgotten(workbench: Open, content: str) -> None:
     state_folder().mkdir(parents=True)
     (state_folder() / "workbench.json").write_text(content)

@@ -35,8 +35,14 @@ def inspect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fits", metavar="EXPERIMENT|RUN", help="which tensors would load into the model of a preset, TOML file or run"
     )
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY.PATH=VALUE",
-                        help="override a value of the experiment of --fits")  # fmt: skip
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY.PATH=VALUE",
+        help="override a value of the experiment of --fits",
+    )
     parser.add_argument(
         "--run-code",
         action="store_true",
@@ -85,8 +91,12 @@ def show_file(path: Path, as_json: bool) -> int:
 
 def _figures(values: Figures) -> dict[str, Any]:
     plain = {"min": values.minimum, "max": values.maximum, "mean": values.mean, "std": values.std}
-    return {**{k: None if math.isnan(v) else v for k, v in plain.items()}, "zeros": values.zero_share, "nan": values.nans,
-            "inf": values.infinities}  # fmt: skip
+    return {
+        **{k: None if math.isnan(v) else v for k, v in plain.items()},
+        "zeros": values.zero_share,
+        "nan": values.nans,
+        "inf": values.infinities,
+    }
 
 
 def record(stored: Stored, stats: bool = False) -> dict[str, Any]:
@@ -99,10 +109,17 @@ def record(stored: Stored, stats: bool = False) -> dict[str, Any]:
         if stats and t.offset is not None:
             tensors[t.name] |= _figures(figures(t))
     return {
-        "path": str(stored.path), "format": stored.format, "bytes": stored.size, "safe": stored.safe, "calls": list(stored.calls),
-        "dangerous": list(stored.dangerous), "weights": stored.weights_key, "contents": dict(stored.contents),
-        "numbers": stored.numel, "tensors": tensors,
-    }  # fmt: skip
+        "path": str(stored.path),
+        "format": stored.format,
+        "bytes": stored.size,
+        "safe": stored.safe,
+        "calls": list(stored.calls),
+        "dangerous": list(stored.dangerous),
+        "weights": stored.weights_key,
+        "contents": dict(stored.contents),
+        "numbers": stored.numel,
+        "tensors": tensors,
+    }
 
 
 def _show(stored: Stored, as_json: bool, everything: bool, stats: bool) -> int:
@@ -126,8 +143,17 @@ def _show(stored: Stored, as_json: bool, everything: bool, stats: bool) -> int:
             except UserError:
                 lines.append([t.name, shape_words(t.shape), t.dtype, *["n/a"] * 7])
                 continue
-            lines.append([t.name, shape_words(t.shape), t.dtype, *(f"{v:.4g}" for v in (f.minimum, f.maximum, f.mean, f.std)),
-                          f"{f.zero_share:.1%}", str(f.nans), str(f.infinities)])  # fmt: skip
+            lines.append(
+                [
+                    t.name,
+                    shape_words(t.shape),
+                    t.dtype,
+                    *(f"{v:.4g}" for v in (f.minimum, f.maximum, f.mean, f.std)),
+                    f"{f.zero_share:.1%}",
+                    str(f.nans),
+                    str(f.infinities),
+                ]
+            )
         print_table(
             ["tensor", "shape", "dtype", "min", "max", "mean", "std", "zeros", "NaN", "inf"],
             lines,
@@ -228,8 +254,13 @@ def _fits(stored: Stored, options: argparse.Namespace) -> int:
     print(
         f"{matches.sentence()}: {'it fits' if matches.fits else 'it fits in part (model.partial = true)' if matches.of('loads') else 'it does not fit'}"
     )
-    print_table(["model", "shape", "verdict", "file", "shape"],
-                [[m.name or "-", shape_words(m.shape), m.verdict, m.stored or "-", shape_words(m.stored_shape)] for m in matches.all])  # fmt: skip
+    print_table(
+        ["model", "shape", "verdict", "file", "shape"],
+        [
+            [m.name or "-", shape_words(m.shape), m.verdict, m.stored or "-", shape_words(m.stored_shape)]
+            for m in matches.all
+        ],
+    )
     return 0
 
 
@@ -260,8 +291,9 @@ def _model_shapes(options: argparse.Namespace) -> tuple[dict[str, tuple[int, ...
 
     data = load(experiment, torch.device("cpu"))
     data.close()
-    net = build(experiment.model.model_copy(update={"weights": None}), data.info, experiment.loss.name,
-                sample=data.sample)  # fmt: skip
+    net = build(
+        experiment.model.model_copy(update={"weights": None}), data.info, experiment.loss.name, sample=data.sample
+    )
     state = net.state_dict()
     return {name: tuple(t.shape) for name, t in state.items()}, places(state)
 
@@ -301,9 +333,20 @@ def _diff_files(options: argparse.Namespace) -> int:
         print_json([{**vars(c), "change": None if math.isnan(c.change) else c.change} for c in found])
         return 0
     shown = [c for c in found if c.kind != "same"]
-    print_table(["tensor", "", "before", "after", "change"],
-                [[c.name, c.kind, shape_words(c.before), shape_words(c.after), "" if math.isnan(c.change) else f"{c.change:.4g}"] for c in shown],
-                [False, False, True, True, True])  # fmt: skip
+    print_table(
+        ["tensor", "", "before", "after", "change"],
+        [
+            [
+                c.name,
+                c.kind,
+                shape_words(c.before),
+                shape_words(c.after),
+                "" if math.isnan(c.change) else f"{c.change:.4g}",
+            ]
+            for c in shown
+        ],
+        [False, False, True, True, True],
+    )
     print(f"{len(found) - len(shown)} of {count(len(found), 'tensor')} are the same")
     return 0
 
@@ -380,14 +423,18 @@ def prune(options: argparse.Namespace) -> int:
             ]
         )
     elif doomed:
-        print_table(["run", "kept", "deleted", "frees"],
-                    [[p.run.name, str(len(p.kept)), " ".join(d.name for d in p.deleted), size(p.freed)] for p in doomed],
-                    [False, True, False, True])  # fmt: skip
+        print_table(
+            ["run", "kept", "deleted", "frees"],
+            [[p.run.name, str(len(p.kept)), " ".join(d.name for d in p.deleted), size(p.freed)] for p in doomed],
+            [False, True, False, True],
+        )
     total = sum(p.freed for p in doomed)
     if not options.yes:
         if not options.json:
-            print(f"{count(sum(len(p.deleted) for p in doomed), 'file')} could go, which would free {size(total)}"
-                  + ("; --yes deletes them" if doomed else ""))  # fmt: skip
+            print(
+                f"{count(sum(len(p.deleted) for p in doomed), 'file')} could go, which would free {size(total)}"
+                + ("; --yes deletes them" if doomed else "")
+            )
         return 0
     freed = carry_out(doomed)
     if not options.json:

@@ -48,8 +48,19 @@ def dashboard(options: argparse.Namespace) -> int:
     file = file_of(opened.url)
     place = with_driver(opened.url) if file is None else str(file) if opened.url.startswith("journal") else opened.url
     server = "gunicorn" if util.find_spec("gunicorn") is not None else "auto"
-    program = [sys.executable, "-c", _PROGRAM, "--host", "127.0.0.1", "--port", str(options.port), "--artifact-dir",
-               str(opened.folder / "artifacts"), "--server", server]  # fmt: skip
+    program = [
+        sys.executable,
+        "-c",
+        _PROGRAM,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(options.port),
+        "--artifact-dir",
+        str(opened.folder / "artifacts"),
+        "--server",
+        server,
+    ]
     print(f"optuna-dashboard on {opened.name}: http://127.0.0.1:{options.port}")
     print(
         f"from your own machine: ssh -L {options.port}:127.0.0.1:{options.port} {getpass.getuser()}@{socket.gethostname()}",

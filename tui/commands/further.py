@@ -62,9 +62,13 @@ _FORMATS = ("state_dict", "safetensors", "model", "torchscript", "onnx", "torch_
 def export_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``torchdeck export``."""
     _add_trained(parser)
-    parser.add_argument("--format", choices=_FORMATS, default="state_dict",
-                        help="state_dict (.pth), safetensors, model: the whole module, pickled (.pth), torchscript, onnx, "
-                        "torch_export (.pt2), int8: linear layers in 8 bits (.pt2)")  # fmt: skip
+    parser.add_argument(
+        "--format",
+        choices=_FORMATS,
+        default="state_dict",
+        help="state_dict (.pth), safetensors, model: the whole module, pickled (.pth), torchscript, onnx, "
+        "torch_export (.pt2), int8: linear layers in 8 bits (.pt2)",
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="default: named after the run, in this folder")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
@@ -90,8 +94,10 @@ def export(options: argparse.Namespace) -> int:
     if options.format == "int8":
         from torchdeck.core.evaluation.export import quantised
 
-        accuracy = {"before": _main(evaluate(trained, device="cpu", warn=_warn)),
-                    "after": _main(evaluate(trained, device="cpu", warn=_warn, net=quantised(trained.net)))}  # fmt: skip
+        accuracy = {
+            "before": _main(evaluate(trained, device="cpu", warn=_warn)),
+            "after": _main(evaluate(trained, device="cpu", warn=_warn, net=quantised(trained.net))),
+        }
     _tell_export(output, compared, real, accuracy, options.json)
     return 0
 
@@ -153,8 +159,10 @@ def _tell_export(output: Path, compared: Compared, real: bool, accuracy: dict[st
     kind = "samples" if real else "made-up samples (its data are not here)"
     say(f"{output} ({size(output.stat().st_size)})")
     agreement = "" if compared.agreement is None else f", same prediction for {compared.agreement:.2%}"
-    print(f"compared on {compared.samples} {kind}: greatest difference {compared.difference:.3g} "
-          f"(relative {compared.relative:.3g}){agreement}")  # fmt: skip
+    print(
+        f"compared on {compared.samples} {kind}: greatest difference {compared.difference:.3g} "
+        f"(relative {compared.relative:.3g}){agreement}"
+    )
     if accuracy:
         name, before = next(iter(accuracy["before"].items()))
         after = accuracy["after"][name]
@@ -196,8 +204,14 @@ def _samples(trained: Trained) -> tuple[torch.Tensor, bool]:
 
 def _add_data(parser: argparse.ArgumentParser, help: str) -> None:
     parser.add_argument("--data", metavar="NAME", help=help)
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY.PATH=VALUE",
-                        help="override one value, such as data.args.path=photos")  # fmt: skip
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY.PATH=VALUE",
+        help="override one value, such as data.args.path=photos",
+    )
 
 
 def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -222,16 +236,31 @@ def evaluate(options: argparse.Namespace) -> int:
     data = _data(trained, options)
     done = measure(trained, data, options.split, options.device, _warn)
     if options.json:
-        print_json({**describe(trained), "evaluated_on": done.data, "split": done.split, "samples": done.samples, "of": done.total,
-                    "metrics": done.report.metrics, "confusion": done.report.confusion, "classes": done.class_names})  # fmt: skip
+        print_json(
+            {
+                **describe(trained),
+                "evaluated_on": done.data,
+                "split": done.split,
+                "samples": done.samples,
+                "of": done.total,
+                "metrics": done.report.metrics,
+                "confusion": done.report.confusion,
+                "classes": done.class_names,
+            }
+        )
         return 0
     say(f"{trained.path} on {done.data} ({done.split}, {done.samples:,} of {done.total:,} samples)")
     for name, value in done.report.metrics.items():
         print(f"  {name:<12}{f'{value:.2%}' if name in ('accuracy', 'top5', 'f1') else f'{value:.6g}'}")
     if done.report.confusion and len(done.class_names) <= 20:
-        print_table(["true \\ predicted", *(n[:8] for n in done.class_names)],
-                    [[name, *(str(v) if v else "·" for v in row)] for name, row in zip(done.class_names, done.report.confusion, strict=False)],
-                    [False, *[True] * len(done.class_names)])  # fmt: skip
+        print_table(
+            ["true \\ predicted", *(n[:8] for n in done.class_names)],
+            [
+                [name, *(str(v) if v else "·" for v in row)]
+                for name, row in zip(done.class_names, done.report.confusion, strict=False)
+            ],
+            [False, *[True] * len(done.class_names)],
+        )
     return 0
 
 
@@ -306,11 +335,19 @@ def predict(options: argparse.Namespace) -> int:
                 [one.input, _shown(one.predicted), "" if one.probability is None else f"{one.probability:.6f}"]
             )
         return 0
-    print_table(["input", "prediction", "probability", "then"], [
-        [one.input, _shown(one.predicted), "" if one.probability is None else f"{one.probability:.2%}",
-         "  ".join(f"{name} {p:.1%}" for name, p in one.top[1:])]
-        for one in found
-    ], [False, False, True, False])  # fmt: skip
+    print_table(
+        ["input", "prediction", "probability", "then"],
+        [
+            [
+                one.input,
+                _shown(one.predicted),
+                "" if one.probability is None else f"{one.probability:.2%}",
+                "  ".join(f"{name} {p:.1%}" for name, p in one.top[1:]),
+            ]
+            for one in found
+        ],
+        [False, False, True, False],
+    )
     return 0
 
 

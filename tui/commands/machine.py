@@ -56,9 +56,11 @@ def catalog(options: argparse.Namespace) -> int:
 
 def _entry_json(entry: Any) -> dict[str, Any]:
     return {
-        "kind": entry.kind, "name": entry.name, "summary": entry.summary,
+        "kind": entry.kind,
+        "name": entry.name,
+        "summary": entry.summary,
         "params": [{k: v for k, v in vars(p).items() if v not in (None, (), "")} for p in entry.params],
-    }  # fmt: skip
+    }
 
 
 def _presets(options: argparse.Namespace, presets: dict[str, Path]) -> int:

@@ -71,11 +71,16 @@ def find_any(name: str, where: list[Path]) -> Path:
 
 def runs_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``torchdeck runs``."""
-    parser.add_argument("filter", nargs="*", metavar="FILTER",
-                        help="such as: 'val_acc > 0.9' model:cnn tag:paper -status:failed 'size > 1GB' or lr=0.1")  # fmt: skip
+    parser.add_argument(
+        "filter",
+        nargs="*",
+        metavar="FILTER",
+        help="such as: 'val_acc > 0.9' model:cnn tag:paper -status:failed 'size > 1GB' or lr=0.1",
+    )
     add_runs(parser)
-    parser.add_argument("--sort", default="created", metavar="NAME",
-                        help="a field, metric or hyperparameter (default: created)")  # fmt: skip
+    parser.add_argument(
+        "--sort", default="created", metavar="NAME", help="a field, metric or hyperparameter (default: created)"
+    )
     parser.add_argument("-r", "--reverse", action="store_true", help="the greatest first")
     parser.add_argument("--columns", metavar="A,B,...", help="fields, metrics and hyperparameters to show")
     form = parser.add_mutually_exclusive_group()
@@ -110,10 +115,27 @@ def runs(options: argparse.Namespace) -> int:
         return 0
     names = options.columns.split(",") if options.columns else None
     if options.csv:
-        keys = names or ["name", "path", "status", "data", "model", "epoch", "epochs", "step", "watched", "result", "created",
-                         "duration", "device", "size", "tags", "note",
-                         *sorted({f"val_{m}" for r in found for m in (r.best or r.last)}), *sorted({f"test_{m}" for r in found for m in r.test}),
-                         *sorted({k for r in found for k in r.hyperparameters})]  # fmt: skip
+        keys = names or [
+            "name",
+            "path",
+            "status",
+            "data",
+            "model",
+            "epoch",
+            "epochs",
+            "step",
+            "watched",
+            "result",
+            "created",
+            "duration",
+            "device",
+            "size",
+            "tags",
+            "note",
+            *sorted({f"val_{m}" for r in found for m in (r.best or r.last)}),
+            *sorted({f"test_{m}" for r in found for m in r.test}),
+            *sorted({k for r in found for k in r.hyperparameters}),
+        ]
         writer = csv.writer(sys.stdout)
         writer.writerow(keys)
         for row in found:
@@ -161,8 +183,15 @@ def show(options: argparse.Namespace) -> int:
     epochs = [r for r in read_metrics(info.path) if r.get("event") == "epoch"]
     checkpoints = sorted(p.name for p in (info.path / "checkpoints").glob("*.pt"))
     if options.json:
-        print_json({**info.values, "path": str(info.path), "status": info.status, "epochs_done": epochs,
-                    "checkpoints": checkpoints})  # fmt: skip
+        print_json(
+            {
+                **info.values,
+                "path": str(info.path),
+                "status": info.status,
+                "epochs_done": epochs,
+                "checkpoints": checkpoints,
+            }
+        )
         return 0
     say(f"{info.path}: {info.status}")
     if info.get("message"):
@@ -201,9 +230,15 @@ def _show_foreign(run: Path, as_json: bool) -> int:
     if row.message:
         print(f"  {row.message}")
     series = {name: history.series(name) for name in history.names()}
-    print_table(["scalar", "points", "last step", "last", "least", "greatest"],
-                [[name, f"{s.count:,}", f"{s.steps[-1]:,.0f}", f"{s.last:.6g}", f"{s.low.min():.6g}", f"{s.high.max():.6g}"]
-                 for name, s in series.items() if s is not None and len(s)], [False, *[True] * 5])  # fmt: skip
+    print_table(
+        ["scalar", "points", "last step", "last", "least", "greatest"],
+        [
+            [name, f"{s.count:,}", f"{s.steps[-1]:,.0f}", f"{s.last:.6g}", f"{s.low.min():.6g}", f"{s.high.max():.6g}"]
+            for name, s in series.items()
+            if s is not None and len(s)
+        ],
+        [False, *[True] * 5],
+    )
     return 0
 
 
@@ -224,8 +259,13 @@ def diff_runs(names: list[str], where: list[Path], as_json: bool) -> int:
     results = {key: [row.value(key) for row in rows] for key in ("status", "last_loss", "epoch", "duration")}
     results |= {f"test_{m}": [row.test.get(m) for row in rows] for m in dict.fromkeys(m for r in rows for m in r.test)}
     if as_json:
-        print_json({"runs": [row.name for row in rows], "differences": {d.key: list(d.values) for d in found},
-                    "results": results})  # fmt: skip
+        print_json(
+            {
+                "runs": [row.name for row in rows],
+                "differences": {d.key: list(d.values) for d in found},
+                "results": results,
+            }
+        )
         return 0
     best = ["best", *(f"{row.watched_text} {result_text(row)}".strip() for row in rows)]
     lines = [[d.key, *(value_text(d.key, v) if v is not None else "-" for v in d.values)] for d in found]
@@ -264,8 +304,13 @@ def plot_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``torchdeck plot``."""
     parser.add_argument("run", nargs="+", metavar="RUN", help="runs' names or directories")
     add_runs(parser)
-    parser.add_argument("--metric", action="append", default=[], metavar="NAME",
-                        help="such as val/loss or accuracy; may be given often (default: loss and accuracy)")  # fmt: skip
+    parser.add_argument(
+        "--metric",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="such as val/loss or accuracy; may be given often (default: loss and accuracy)",
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="a .png or .svg file (default: in the terminal)")
     parser.add_argument("--x", choices=("step", "epoch", "time"), default="step", help="the x axis (default: step)")
     parser.add_argument(
@@ -331,8 +376,12 @@ def label_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tag", action="append", default=[], metavar="TAG", help="add a tag; may be given often")
     parser.add_argument("--untag", action="append", default=[], metavar="TAG", help="take a tag away")
     parser.add_argument("--note", help="anything worth remembering; empty: none")
-    parser.add_argument("--archive", action=argparse.BooleanOptionalAction, default=None,
-                        help="put it away: lists show it only with archived:yes")  # fmt: skip
+    parser.add_argument(
+        "--archive",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="put it away: lists show it only with archived:yes",
+    )
 
 
 def label(options: argparse.Namespace) -> int:

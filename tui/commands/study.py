@@ -72,9 +72,17 @@ def study_arguments(parser: argparse.ArgumentParser) -> None:
 def study(options: argparse.Namespace) -> int:
     """One of the verbs."""
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
-        "list": _list, "show": _show, "best": _best, "importance": _importance, "export": _export, "plot": plot,
-        "stop": _stop, "prune": _prune, "enqueue": _enqueue, "edit": _edit,
-    }  # fmt: skip
+        "list": _list,
+        "show": _show,
+        "best": _best,
+        "importance": _importance,
+        "export": _export,
+        "plot": plot,
+        "stop": _stop,
+        "prune": _prune,
+        "enqueue": _enqueue,
+        "edit": _edit,
+    }
     return commands[options.verb](options)
 
 
@@ -104,8 +112,18 @@ def _list(options: argparse.Namespace) -> int:
     for look in looks:
         best = look.row(look.best[0]) if look.best else None
         told = number(best.value, look.objectives[0].name) if best else "-"
-        rows.append([look.name, f"{_over(look)}/{look.limits.trials}", ", ".join(o.text for o in look.objectives), told,
-                     str(look.working or ""), look.sampler, look.pruner, str(look.folder)])  # fmt: skip
+        rows.append(
+            [
+                look.name,
+                f"{_over(look)}/{look.limits.trials}",
+                ", ".join(o.text for o in look.objectives),
+                told,
+                str(look.working or ""),
+                look.sampler,
+                look.pruner,
+                str(look.folder),
+            ]
+        )
     print_table(["study", "trials", "seeks", "best", "running", "sampler", "pruner", "directory"], rows)
     return 0
 
@@ -117,11 +135,18 @@ def _over(look: Look) -> int:
 def _summary(look: Look) -> dict[str, Any]:
     best = look.row(look.best[0]) if look.best else None
     return {
-        "name": look.name, "directory": str(look.folder), "objectives": [o.text for o in look.objectives],
-        "trials": look.limits.trials, "states": dict(look.counts), "running": look.working, "best": list(look.best),
-        "best_value": best.value if best else None, "sampler": look.sampler, "pruner": look.pruner,
+        "name": look.name,
+        "directory": str(look.folder),
+        "objectives": [o.text for o in look.objectives],
+        "trials": look.limits.trials,
+        "states": dict(look.counts),
+        "running": look.working,
+        "best": list(look.best),
+        "best_value": best.value if best else None,
+        "sampler": look.sampler,
+        "pruner": look.pruner,
         "space": {key: d.text for key, d in look.dimensions.items()},
-    }  # fmt: skip
+    }
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -148,8 +173,17 @@ def _show(options: argparse.Namespace) -> int:
         mark = "*" if row.number in look.best else "<" if row.former else " "
         values = [number(row.values[i], o.name) if i < len(row.values) else "-" for i, o in enumerate(look.objectives)]
         took = row.seconds()
-        rows.append([f"{row.number}{mark}", row.state, *values, duration(took) if took is not None else "-",
-                     sparkline([v for _, v in row.curve], 10), *(shown(row.fields[k]) if k in row.fields else "-" for k in keys), row.reason])  # fmt: skip
+        rows.append(
+            [
+                f"{row.number}{mark}",
+                row.state,
+                *values,
+                duration(took) if took is not None else "-",
+                sparkline([v for _, v in row.curve], 10),
+                *(shown(row.fields[k]) if k in row.fields else "-" for k in keys),
+                row.reason,
+            ]
+        )
     titles = ["trial", "state", *(o.name for o in look.objectives), "time", "curve", *(short(k) for k in keys), ""]
     print_table(titles, rows, [True, False, *(True for _ in look.objectives), True])
     return 0
@@ -170,8 +204,15 @@ def _best(options: argparse.Namespace) -> int:
     if row is None:
         raise UserError(f"There is no trial {wanted} in {look.name!r}.")
     if options.json:
-        print_json({"trial": row.number, "fields": dict(row.fields), "params": dict(row.params),
-                    "values": list(row.values), "run": row.run})  # fmt: skip
+        print_json(
+            {
+                "trial": row.number,
+                "fields": dict(row.fields),
+                "params": dict(row.params),
+                "values": list(row.values),
+                "run": row.run,
+            }
+        )
         return 0
     if opened.experiment.search.function is not None and not row.run:
         # The function trained no run of torchdeck's: its parameters are all that there is to take over.
@@ -221,12 +262,37 @@ def _export(options: argparse.Namespace) -> int:
             dict.fromkeys(name for row in look.rows for name in row.attributes if name not in ("run", "reason"))
         )
         writer = csv.writer(out)
-        writer.writerow(["number", "state", *names, "started", "ended", "seconds", *params, "run", "reason", "former",
-                         *(f"attribute_{name}" for name in attributes)])  # fmt: skip
+        writer.writerow(
+            [
+                "number",
+                "state",
+                *names,
+                "started",
+                "ended",
+                "seconds",
+                *params,
+                "run",
+                "reason",
+                "former",
+                *(f"attribute_{name}" for name in attributes),
+            ]
+        )
         for one in found:
-            writer.writerow([one["number"], one["state"], *(one["values"].get(n) for n in names), one["started"], one["ended"],
-                             one["seconds"], *(one["params"].get(p) for p in params), one["run"], one["reason"], one["former"],
-                             *(one["attributes"].get(a) for a in attributes)])  # fmt: skip
+            writer.writerow(
+                [
+                    one["number"],
+                    one["state"],
+                    *(one["values"].get(n) for n in names),
+                    one["started"],
+                    one["ended"],
+                    one["seconds"],
+                    *(one["params"].get(p) for p in params),
+                    one["run"],
+                    one["reason"],
+                    one["former"],
+                    *(one["attributes"].get(a) for a in attributes),
+                ]
+            )
 
     if options.output is None:
         write(sys.stdout)

@@ -15,8 +15,18 @@ from torchdeck.tui.commands.shared import look_at_study
 if TYPE_CHECKING:
     from torchdeck.core.search.study import Study
 
-_STYLES = {"axis": "bright_black", "title": "bold", "point": "blue", "pruned": "bright_black", "best": "bold green",
-           "line": "green", "chosen": "bold magenta", "bad": "red", "middle": "yellow", "good": "green"}  # fmt: skip
+_STYLES = {
+    "axis": "bright_black",
+    "title": "bold",
+    "point": "blue",
+    "pruned": "bright_black",
+    "best": "bold green",
+    "line": "green",
+    "chosen": "bold magenta",
+    "bad": "red",
+    "middle": "yellow",
+    "good": "green",
+}
 
 
 def plot(options: argparse.Namespace) -> int:
@@ -78,8 +88,16 @@ def _plot_to_file(opened: Study, kind: str, path: Path, pair: Any) -> None:
     matplotlib.use("Agg")
     import optuna.visualization.matplotlib as pictures
 
-    name = {"history": "optimization_history", "slices": "slice", "contour": "contour", "parallel": "parallel_coordinate",
-            "pareto": "pareto_front", "intermediate": "intermediate_values", "edf": "edf", "importance": "param_importances"}[kind]  # fmt: skip
+    name = {
+        "history": "optimization_history",
+        "slices": "slice",
+        "contour": "contour",
+        "parallel": "parallel_coordinate",
+        "pareto": "pareto_front",
+        "intermediate": "intermediate_values",
+        "edf": "edf",
+        "importance": "param_importances",
+    }[kind]
     several = len(opened.objectives) > 1 and kind not in ("pareto", "intermediate")
     options: dict[str, Any] = (
         {"target": lambda t: t.values[0], "target_name": opened.objectives[0].name} if several else {}

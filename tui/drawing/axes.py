@@ -57,8 +57,12 @@ def log_ticks(low: float, high: float, count: int, unit: str) -> list[Tick]:
         return []
     bottom, top = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for factors in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)):
-        values = [f * 10.0**e for e in range(bottom, top + 1) for f in factors if low <= f * 10.0**e * (1 + 1e-9) and
-                  f * 10.0**e <= high * (1 + 1e-9)]  # fmt: skip
+        values = [
+            f * 10.0**e
+            for e in range(bottom, top + 1)
+            for f in factors
+            if low <= f * 10.0**e * (1 + 1e-9) and f * 10.0**e <= high * (1 + 1e-9)
+        ]
         if len(values) >= 3:
             break
     if len(values) < 3:

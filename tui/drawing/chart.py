@@ -247,8 +247,11 @@ class Painter:
                     chars[row, window.column(x)] = "∞" if math.isinf(value) else "×"
                     paint[row, window.column(x)] = _ODD
         names = ["axis", "raw", "cursor", "odd", *(f"curve-{number}" for number in range(1, COLOURS + 1))]
-        return [self._legend(curves, view, width), *self._rows(chars, paint, [self._style(n) for n in names], marks, window, left),
-                self._x_axis(window, view, left, width)]  # fmt: skip
+        return [
+            self._legend(curves, view, width),
+            *self._rows(chars, paint, [self._style(n) for n in names], marks, window, left),
+            self._x_axis(window, view, left, width),
+        ]
 
     def _x_range(self, curves: Sequence[Curve], view: View, end: float) -> tuple[float, float]:
         if view.zoom is not None:
@@ -310,8 +313,15 @@ class Painter:
 
     # --- as lines ----------------------------------------------------------------------------------------------------
 
-    def _rows(self, chars: NDArray[np.str_], paint: NDArray[np.int8], styles: list[Style], marks: list[Tick],
-              window: Window, left: int) -> list[Strip]:  # fmt: skip
+    def _rows(
+        self,
+        chars: NDArray[np.str_],
+        paint: NDArray[np.int8],
+        styles: list[Style],
+        marks: list[Tick],
+        window: Window,
+        left: int,
+    ) -> list[Strip]:
         labels: dict[int, str] = {}
         for tick in marks:
             row = int(np.floor(float(window.heights(np.array([tick.value]))[0]) + 0.5)) // 4

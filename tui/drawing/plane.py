@@ -76,8 +76,16 @@ class Layer:
     pattern: int = 0
 
 
-def picture(x: Scale, y: Scale, layers: Sequence[Layer], width: int, height: int, styles: Mapping[str, str], title: str = "",
-            shades: tuple[NDArray[np.int8], Sequence[str]] | None = None) -> list[Text]:  # fmt: skip
+def picture(
+    x: Scale,
+    y: Scale,
+    layers: Sequence[Layer],
+    width: int,
+    height: int,
+    styles: Mapping[str, str],
+    title: str = "",
+    shades: tuple[NDArray[np.int8], Sequence[str]] | None = None,
+) -> list[Text]:
     """The lines of the picture: title, plane, x axis.
 
     ``shades``: a level of SHADES for each character [rows, columns] of ``plane_size``, and a style for each level.

@@ -132,8 +132,15 @@ def distribution(look: Look, chosen: int | None, width: int, height: int, styles
                 "◉",
             )
         )
-    return picture(x, Scale("share", 0, 1, unit="percent"), layers, width, height, styles,
-                   f"share of {len(values)} complete trials whose {name} is at most so much")  # fmt: skip
+    return picture(
+        x,
+        Scale("share", 0, 1, unit="percent"),
+        layers,
+        width,
+        height,
+        styles,
+        f"share of {len(values)} complete trials whose {name} is at most so much",
+    )
 
 
 def pareto(look: Look, chosen: int | None, width: int, height: int, styles: Styles) -> list[Text]:
@@ -152,8 +159,12 @@ def pareto(look: Look, chosen: int | None, width: int, height: int, styles: Styl
         return Layer(_inside(x, across), _inside(y, up), style, mark, line)
 
     front = [row for row in rows if row.number in look.best]
-    layers = [layer(rows, "point", "•"), layer(front, "line", "", line=True), layer(front, "best", "★"),
-              layer([row for row in rows if row.number == chosen], "chosen", "◉")]  # fmt: skip
+    layers = [
+        layer(rows, "point", "•"),
+        layer(front, "line", "", line=True),
+        layer(front, "best", "★"),
+        layer([row for row in rows if row.number == chosen], "chosen", "◉"),
+    ]
     trials = "1 trial" if len(front) == 1 else f"{len(front)} trials"
     return picture(x, y, layers, width, height, styles, f"{a.text} against {b.text}: {trials} on the Pareto front")
 
@@ -210,8 +221,12 @@ def slices(look: Look, chosen: int | None, width: int, height: int, styles: Styl
             )
 
         middle = with_it[len(with_it) // 2].number if with_it else 0
-        layers = [layer([r for r in with_it if r.number < middle], "pruned", "•"), layer([r for r in with_it if r.number >= middle], "point", "•"),
-                  layer([r for r in with_it if r.number in look.best], "best", "★"), layer([r for r in with_it if r.number == chosen], "chosen", "◉")]  # fmt: skip
+        layers = [
+            layer([r for r in with_it if r.number < middle], "pruned", "•"),
+            layer([r for r in with_it if r.number >= middle], "point", "•"),
+            layer([r for r in with_it if r.number in look.best], "best", "★"),
+            layer([r for r in with_it if r.number == chosen], "chosen", "◉"),
+        ]
         blocks.append(picture(x, y, layers, width // across - 1, height // down, styles, short(name)))
     return _tiled(blocks, across, width // across)
 
@@ -257,15 +272,22 @@ def contour(
     if len(rows) < 3 or columns < 6 or lines < 2:
         return _too_few("three complete trials or more are needed", styles)
     spans = np.array([x.ends[1] - x.ends[0], y.ends[1] - y.ends[0]])
-    grid = np.stack(np.meshgrid(x.ends[0] + (np.arange(columns) + 0.5) / columns * spans[0],
-                                y.ends[1] - (np.arange(lines) + 0.5) / lines * spans[1]), axis=-1)  # fmt: skip
+    grid = np.stack(
+        np.meshgrid(
+            x.ends[0] + (np.arange(columns) + 0.5) / columns * spans[0],
+            y.ends[1] - (np.arange(lines) + 0.5) / lines * spans[1],
+        ),
+        axis=-1,
+    )
     distance = (((grid[:, :, None, :] - at[None, None]) / spans) ** 2).sum(axis=-1) + 1e-4
     weights = distance**-2
     surface = (weights * _ranks(values, look)).sum(axis=-1) / weights.sum(axis=-1)
     levels = np.clip((surface * len(SHADES)).astype(np.int8), 0, len(SHADES) - 1)
-    layers = [Layer(at[:, 0], at[:, 1], "point", "·"),
-              Layer(at[[r.number in look.best for r in rows], 0], at[[r.number in look.best for r in rows], 1], "best", "★"),
-              Layer(at[[r.number == chosen for r in rows], 0], at[[r.number == chosen for r in rows], 1], "chosen", "◉")]  # fmt: skip
+    layers = [
+        Layer(at[:, 0], at[:, 1], "point", "·"),
+        Layer(at[[r.number in look.best for r in rows], 0], at[[r.number in look.best for r in rows], 1], "best", "★"),
+        Layer(at[[r.number == chosen for r in rows], 0], at[[r.number == chosen for r in rows], 1], "chosen", "◉"),
+    ]
     title = f"{short(pair[0])} across, {short(pair[1])} up: the denser, the better {look.objectives[0].name}"
     return picture(x, y, layers, width, height, styles, title, (levels, ("bad", "bad", "middle", "good", "good")))
 
@@ -319,7 +341,11 @@ Draw = Callable[[Look, int | None, int, int, Styles], list[Text]]
 
 #: Pictures by name: what draws them, and their title.
 PICTURES: dict[str, tuple[Draw, str]] = {
-    "history": (history, "History"), "slices": (slices, "Slices"), "contour": (contour, "Contour"),
-    "parallel": (parallel, "Parallel"), "pareto": (pareto, "Pareto"), "intermediate": (intermediate, "Curves"),
+    "history": (history, "History"),
+    "slices": (slices, "Slices"),
+    "contour": (contour, "Contour"),
+    "parallel": (parallel, "Parallel"),
+    "pareto": (pareto, "Pareto"),
+    "intermediate": (intermediate, "Curves"),
     "edf": (distribution, "Distribution"),
-}  # fmt: skip
+}

@@ -31,20 +31,70 @@ class CheckpointActions(Screen):
     """Part of the Checkpoints screen."""
 
     BINDINGS = [
-        Binding("space", "mark", "Mark", id="weights.mark", tooltip="Mark the file, to compare or average it with others"),
+        Binding(
+            "space", "mark", "Mark", id="weights.mark", tooltip="Mark the file, to compare or average it with others"
+        ),
         Binding("o", "open", "Open", show=False, id="weights.open", tooltip="Open any file of weights"),
-        Binding("equals_sign", "diff", "Diff", key_display="=", id="weights.diff", tooltip="What differs between two marked files (or the file marked and the one under the cursor)"),
-        Binding("f", "fits", "Fits", id="weights.fits", tooltip="Would it load into the model of the form's experiment, of a preset or another run?"),
+        Binding(
+            "equals_sign",
+            "diff",
+            "Diff",
+            key_display="=",
+            id="weights.diff",
+            tooltip="What differs between two marked files (or the file marked and the one under the cursor)",
+        ),
+        Binding(
+            "f",
+            "fits",
+            "Fits",
+            id="weights.fits",
+            tooltip="Would it load into the model of the form's experiment, of a preset or another run?",
+        ),
         Binding("e", "evaluate", "Evaluate", id="weights.evaluate", tooltip="Evaluate on any data set"),
         Binding("p", "predict", "Predict", id="weights.predict", tooltip="Predict for an image, a folder, a table"),
-        Binding("x", "export", "Export", id="weights.export", tooltip="state_dict, safetensors, TorchScript, ONNX, torch.export, int8 ..."),
-        Binding("F", "finetune", "Fine-tune", id="weights.finetune", tooltip="Train it further on other data: makes an experiment for the Train screen"),
-        Binding("r", "resume", "Resume", show=False, id="weights.resume", tooltip="Go on with the file's run from its newest checkpoint"),
-        Binding("a", "average", "Average", show=False, id="weights.average", tooltip="The mean of the marked files' weights"),
-        Binding("P", "prune", "Prune", show=False, id="weights.prune", tooltip="Which checkpoints could go, and what that frees; then delete them"),
-        Binding("W", "whole", "Open whole", show=False, id="weights.whole", tooltip="Open a whole pickled model for real, which runs what is in the file"),
+        Binding(
+            "x",
+            "export",
+            "Export",
+            id="weights.export",
+            tooltip="state_dict, safetensors, TorchScript, ONNX, torch.export, int8 ...",
+        ),
+        Binding(
+            "F",
+            "finetune",
+            "Fine-tune",
+            id="weights.finetune",
+            tooltip="Train it further on other data: makes an experiment for the Train screen",
+        ),
+        Binding(
+            "r",
+            "resume",
+            "Resume",
+            show=False,
+            id="weights.resume",
+            tooltip="Go on with the file's run from its newest checkpoint",
+        ),
+        Binding(
+            "a", "average", "Average", show=False, id="weights.average", tooltip="The mean of the marked files' weights"
+        ),
+        Binding(
+            "P",
+            "prune",
+            "Prune",
+            show=False,
+            id="weights.prune",
+            tooltip="Which checkpoints could go, and what that frees; then delete them",
+        ),
+        Binding(
+            "W",
+            "whole",
+            "Open whole",
+            show=False,
+            id="weights.whole",
+            tooltip="Open a whole pickled model for real, which runs what is in the file",
+        ),
         Binding("Y", "copy", "Copy", show=False, id="weights.copy", tooltip="Copy the file's path (OSC 52)"),
-    ]  # fmt: skip
+    ]
 
     stored: Stored | None
 
@@ -106,8 +156,10 @@ class CheckpointActions(Screen):
         if current is None:
             return
         workbench: Any = self.app
-        choices = [Choice("form", "the form's experiment", "on the Train screen"),
-                   *(Choice(name, name, "preset") for name in toml.presets())]  # fmt: skip
+        choices = [
+            Choice("form", "the form's experiment", "on the Train screen"),
+            *(Choice(name, name, "preset") for name in toml.presets()),
+        ]
         picked = await self.app.push_screen_wait(Pick("Does it fit the model of", choices))
         if picked is None:
             return
@@ -187,10 +239,14 @@ class CheckpointActions(Screen):
         if current is None:
             return
         formats = {
-            "state_dict": "weights alone, for torch.load", "safetensors": "weights alone, safe for everybody",
-            "torch_export": "a program, .pt2", "onnx": "for other runtimes", "torchscript": "for C++ (deprecated by torch)",
-            "int8": "linear layers in 8 bits, accuracy before and after", "model": "the whole module, pickled: whoever loads it runs it",
-        }  # fmt: skip
+            "state_dict": "weights alone, for torch.load",
+            "safetensors": "weights alone, safe for everybody",
+            "torch_export": "a program, .pt2",
+            "onnx": "for other runtimes",
+            "torchscript": "for C++ (deprecated by torch)",
+            "int8": "linear layers in 8 bits, accuracy before and after",
+            "model": "the whole module, pickled: whoever loads it runs it",
+        }
         picked = await self.app.push_screen_wait(
             Pick("Export as", [Choice(k, k, words) for k, words in formats.items()])
         )
@@ -202,8 +258,15 @@ class CheckpointActions(Screen):
             if trained is None:
                 return
             words = trained[1]
-        suffix = {"state_dict": "pth", "safetensors": "safetensors", "model": "model.pth", "torchscript": "ts.pt", "onnx": "onnx",
-                  "torch_export": "pt2", "int8": "int8.pt2"}[picked]  # fmt: skip
+        suffix = {
+            "state_dict": "pth",
+            "safetensors": "safetensors",
+            "model": "model.pth",
+            "torchscript": "ts.pt",
+            "onnx": "onnx",
+            "torch_export": "pt2",
+            "int8": "int8.pt2",
+        }[picked]
         name = current.run.name if current.run else current.path.stem
         output = await self.app.push_screen_wait(Line("Write to", "", str(Path.cwd() / f"{name}.{suffix}")))
         if output:
@@ -302,9 +365,15 @@ class CheckpointActions(Screen):
         roots = [word for root in self.roots for word in ("--runs", str(root))]
         if await self._run("prune", "--keep-best", keep, *roots) != 0:
             return
-        answer = await self.app.push_screen_wait(Question("Delete them for good?", [
-            Answer("n", "no", "No"), Answer("y", "yes", "Yes, delete what was listed"),
-        ]))  # fmt: skip
+        answer = await self.app.push_screen_wait(
+            Question(
+                "Delete them for good?",
+                [
+                    Answer("n", "no", "No"),
+                    Answer("y", "yes", "Yes, delete what was listed"),
+                ],
+            )
+        )
         if answer == "yes":
             await self._run("prune", "--keep-best", keep, "--yes", *roots)
 
@@ -315,11 +384,16 @@ class CheckpointActions(Screen):
         if current is None:
             return
         calls = ", ".join(self.stored.calls[:4]) if self.stored and self.stored.path == current.path else ""
-        answer = await self.app.push_screen_wait(Question(
-            f"Opening {current.path.name} RUNS what its author put into it{': ' + calls if calls else ''}. "
-            "It can do everything that you can. Open it?",
-            [Answer("n", "no", "No, leave it closed"), Answer("y", "yes", "Yes, run it: I know where it comes from")],
-        ))  # fmt: skip
+        answer = await self.app.push_screen_wait(
+            Question(
+                f"Opening {current.path.name} RUNS what its author put into it{': ' + calls if calls else ''}. "
+                "It can do everything that you can. Open it?",
+                [
+                    Answer("n", "no", "No, leave it closed"),
+                    Answer("y", "yes", "Yes, run it: I know where it comes from"),
+                ],
+            )
+        )
         if answer == "yes":
             await self._run("inspect", str(current.path), "--run-code", "--yes")
 

@@ -53,13 +53,30 @@ class CheckpointsScreen(CheckpointActions):
     BINDINGS = [
         Binding("1", "pane('files')", "Files", show=False, id="weights.files", tooltip="Go to the files"),
         Binding("2", "pane('tensors')", "Tensors", show=False, id="weights.tensors", tooltip="Go to the tensors"),
-        Binding("3", "pane('facts')", "Facts", show=False, id="weights.facts", tooltip="Go to what is known of the file or tensor"),
+        Binding(
+            "3",
+            "pane('facts')",
+            "Facts",
+            show=False,
+            id="weights.facts",
+            tooltip="Go to what is known of the file or tensor",
+        ),
         Binding("tab", "next_pane(1)", "Next pane", show=False, id="weights.next", tooltip="To the next pane"),
-        Binding("shift+tab", "next_pane(-1)", "Pane before", show=False, id="weights.before", tooltip="To the pane before"),
+        Binding(
+            "shift+tab", "next_pane(-1)", "Pane before", show=False, id="weights.before", tooltip="To the pane before"
+        ),
         Binding("z", "fold_all", "Fold", show=False, id="weights.fold-all", tooltip="Fold all, or unfold all"),
-        Binding("escape", "back", "Back", show=False, id="weights.back", tooltip="Back to the files; then all files again"),
-        Binding("i", "statistics", "Figures", id="weights.statistics", tooltip="Read the numbers of every tensor: min, max, mean, std, zeros, NaN, inf"),
-    ]  # fmt: skip
+        Binding(
+            "escape", "back", "Back", show=False, id="weights.back", tooltip="Back to the files; then all files again"
+        ),
+        Binding(
+            "i",
+            "statistics",
+            "Figures",
+            id="weights.statistics",
+            tooltip="Read the numbers of every tensor: min, max, mean, std, zeros, NaN, inf",
+        ),
+    ]
     DEFAULT_CSS = """
     CheckpointsScreen {
         & #weights-words { height: 1; padding: 0 1; background: $surface; color: $text-muted; }
@@ -273,8 +290,15 @@ class CheckpointsScreen(CheckpointActions):
             return
         branch = item[1]
         if branch.tensor is None:
-            self.query_one(Facts).show([("module", branch.path), ("tensors", f"{branch.count:,}"), ("numbers", f"{branch.numel:,}"),
-                                        ("size", size(branch.nbytes)), ("dtype", ", ".join(branch.dtypes))])  # fmt: skip
+            self.query_one(Facts).show(
+                [
+                    ("module", branch.path),
+                    ("tensors", f"{branch.count:,}"),
+                    ("numbers", f"{branch.numel:,}"),
+                    ("size", size(branch.nbytes)),
+                    ("dtype", ", ".join(branch.dtypes)),
+                ]
+            )
         elif branch.tensor.numel <= _AT_ONCE:
             self._measure([branch])
         else:

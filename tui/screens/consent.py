@@ -22,10 +22,12 @@ async def agreed(app: App[Any], raw: dict[str, Any], path: Path) -> bool:
     if code is None:
         return True
     name = path.parent.parent.name if path.is_file() and path.parent.name == "checkpoints" else path.name
-    answer = await app.push_screen_wait(Question(
-        f"{name} was not made here, and would run the code {code!r}. Do you trust it?",
-        [Answer("n", "no", "No, leave it"), Answer("y", "yes", "Yes, run it")],
-    ))  # fmt: skip
+    answer = await app.push_screen_wait(
+        Question(
+            f"{name} was not made here, and would run the code {code!r}. Do you trust it?",
+            [Answer("n", "no", "No, leave it"), Answer("y", "yes", "Yes, run it")],
+        )
+    )
     if answer != "yes":
         app.notify(f"{name} is left as it is: its code does not run.", timeout=4)
     return bool(answer == "yes")

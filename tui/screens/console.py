@@ -64,10 +64,13 @@ class Console(Dialog):
         width = max(20, log.scrollable_content_region.width)
         try:
             self._process = process = await asyncio.create_subprocess_exec(
-                *command("torchdeck", *self.words), stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, limit=1 << 20,
+                *command("torchdeck", *self.words),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                limit=1 << 20,
                 env={**environment(), "COLUMNS": str(width), "PYTHONUNBUFFERED": "1"},
-            )  # fmt: skip
+            )
         except OSError as error:
             log.write(Text(f"The command can't be started: {error.strerror}."))
             return

@@ -29,9 +29,11 @@ class ExperimentKeys(Workplace):
 
     BINDINGS = [
         Binding("o", "open", "Open", id="experiment.open", tooltip="Open a preset or a TOML file"),
-        Binding("ctrl+s", "save", "Save", show=False, id="experiment.save", tooltip="Save the experiment as a TOML file"),
+        Binding(
+            "ctrl+s", "save", "Save", show=False, id="experiment.save", tooltip="Save the experiment as a TOML file"
+        ),
         Binding("N", "default", "New", show=False, id="experiment.new", tooltip="Begin with the defaults"),
-    ]  # fmt: skip
+    ]
 
     @work
     async def action_open(self) -> None:

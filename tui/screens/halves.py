@@ -18,11 +18,27 @@ from torchdeck.tui.widgets.table import Table
 def pane_bindings(prefix: str, panes: Mapping[str, str]) -> list[Binding]:
     """A number key for each pane (the tenth is 0), tab between the halves, and one half alone."""
     return [
-        *(Binding(str(number % 10), f"pane('{name}')", title, show=False, id=f"{prefix}.pane-{name}", tooltip=f"Go to {title}")
-          for number, (name, title) in enumerate(panes.items(), 1)),
-        Binding("tab", "next_pane", "Next pane", show=False, id=f"{prefix}.next", tooltip="From the list to what is below it, and back"),
+        *(
+            Binding(
+                str(number % 10),
+                f"pane('{name}')",
+                title,
+                show=False,
+                id=f"{prefix}.pane-{name}",
+                tooltip=f"Go to {title}",
+            )
+            for number, (name, title) in enumerate(panes.items(), 1)
+        ),
+        Binding(
+            "tab",
+            "next_pane",
+            "Next pane",
+            show=False,
+            id=f"{prefix}.next",
+            tooltip="From the list to what is below it, and back",
+        ),
         Binding("Z", "alone", "One pane", show=False, id=f"{prefix}.alone", tooltip="This pane alone, or both again"),
-    ]  # fmt: skip
+    ]
 
 
 class Halves(Screen):

@@ -13,10 +13,23 @@ from textual.widgets import Static
 from torchdeck.tui.screens.dialogs import Dialog
 
 _NAMES = {
-    "left_square_bracket": "[", "right_square_bracket": "]", "plus": "+", "equals_sign": "=", "minus": "-",
-    "slash": "/", "question_mark": "?", "full_stop": ".", "comma": ",", "escape": "esc", "space": "space",
-    "left": "←", "right": "→", "up": "↑", "down": "↓", "exclamation_mark": "!",
-}  # fmt: skip
+    "left_square_bracket": "[",
+    "right_square_bracket": "]",
+    "plus": "+",
+    "equals_sign": "=",
+    "minus": "-",
+    "slash": "/",
+    "question_mark": "?",
+    "full_stop": ".",
+    "comma": ",",
+    "escape": "esc",
+    "space": "space",
+    "left": "←",
+    "right": "→",
+    "up": "↑",
+    "down": "↓",
+    "exclamation_mark": "!",
+}
 
 
 def keys_of(binding: Binding) -> str:

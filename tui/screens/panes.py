@@ -13,9 +13,14 @@ from textual.widget import Widget
 
 #: Panes in the order of their numbers, with their titles.
 PANES = {
-    "experiment": "Experiment", "charts": "Charts", "model": "Model", "data": "Data", "device": "Device", "log": "Log",
+    "experiment": "Experiment",
+    "charts": "Charts",
+    "model": "Model",
+    "data": "Data",
+    "device": "Device",
+    "log": "Log",
     "queue": "Queue",
-}  # fmt: skip
+}
 
 
 #: A border that is there but does not call, as alpha in hexadecimal.

@@ -26,18 +26,39 @@ class RunActions(Halves):
     """Part of the Runs screen."""
 
     BINDINGS = [
-        Binding("r", "resume", "Resume", id="runs.resume", tooltip="Go on with the run from its last checkpoint, or prolong it"),
-        Binding("s", "rerun", "Rerun", show=False, id="runs.rerun", tooltip="Train the run's experiment again, as a new run"),
-        Binding("E", "change", "Rerun changed", id="runs.change", tooltip="Take the run's experiment into the form, to change it and train again"),
+        Binding(
+            "r",
+            "resume",
+            "Resume",
+            id="runs.resume",
+            tooltip="Go on with the run from its last checkpoint, or prolong it",
+        ),
+        Binding(
+            "s", "rerun", "Rerun", show=False, id="runs.rerun", tooltip="Train the run's experiment again, as a new run"
+        ),
+        Binding(
+            "E",
+            "change",
+            "Rerun changed",
+            id="runs.change",
+            tooltip="Take the run's experiment into the form, to change it and train again",
+        ),
         Binding("n", "note", "Note", show=False, id="runs.note", tooltip="Write a note"),
         Binding("N", "title", "Title", show=False, id="runs.title", tooltip="Give the run a title"),
         Binding("t", "tags", "Tags", id="runs.tags", tooltip="Tags of the run, or of all that are marked"),
-        Binding("z", "archive", "Archive", show=False, id="runs.archive", tooltip="Put away, or bring back (archived:yes shows them)"),
+        Binding(
+            "z",
+            "archive",
+            "Archive",
+            show=False,
+            id="runs.archive",
+            tooltip="Put away, or bring back (archived:yes shows them)",
+        ),
         Binding("d,delete", "delete", "Delete", id="runs.delete", tooltip="Move to the trash"),
         Binding("U", "restore", "Undelete", show=False, id="runs.restore", tooltip="Take back what was deleted last"),
         Binding("c", "checkpoints", "Weights", show=False, id="runs.checkpoints", tooltip="The run's checkpoints"),
         Binding("Y", "copy", "Copy", show=False, id="runs.copy", tooltip="Copy the run's directory (OSC 52)"),
-    ]  # fmt: skip
+    ]
 
     def __init__(self, link: Link, memory: Memory) -> None:
         super().__init__()
@@ -196,10 +217,15 @@ class RunActions(Halves):
         if not rows:
             return
         what = rows[0].name if len(rows) == 1 else count(len(rows), "run")
-        answer = await self.app.push_screen_wait(Question(
-            f"Move {what} ({size(sum(r.size for r in rows))}) to the trash?",
-            [Answer("n", "no", "No"), Answer("y", "yes", "Yes; U takes it back, torchdeck trash --empty frees the disk")],
-        ))  # fmt: skip
+        answer = await self.app.push_screen_wait(
+            Question(
+                f"Move {what} ({size(sum(r.size for r in rows))}) to the trash?",
+                [
+                    Answer("n", "no", "No"),
+                    Answer("y", "yes", "Yes; U takes it back, torchdeck trash --empty frees the disk"),
+                ],
+            )
+        )
         if answer != "yes":
             return
         try:

@@ -23,20 +23,43 @@ class RunKeys(Workplace):
     """Part of the Train screen."""
 
     BINDINGS = [
-        Binding("s", "start", "Start", id="run.start", tooltip="Start a run with the experiment; while one goes on: queue it"),
+        Binding(
+            "s",
+            "start",
+            "Start",
+            id="run.start",
+            tooltip="Start a run with the experiment; while one goes on: queue it",
+        ),
         Binding("p", "pause", "Pause", id="run.pause", tooltip="Pause, or go on"),
         Binding("x", "stop", "Stop", id="run.stop", tooltip="Stop after a checkpoint"),
         Binding("X", "abort", "Abort", show=False, id="run.abort", tooltip="End at once, without a checkpoint"),
-        Binding("r", "resume", "Resume", id="run.resume", tooltip="Go on with the run from its last checkpoint, or prolong it"),
+        Binding(
+            "r",
+            "resume",
+            "Resume",
+            id="run.resume",
+            tooltip="Go on with the run from its last checkpoint, or prolong it",
+        ),
         Binding("w", "checkpoint", "Checkpoint", show=False, id="run.checkpoint", tooltip="Write a checkpoint now"),
-        Binding("e", "evaluate", "Evaluate", show=False, id="run.evaluate", tooltip="Evaluate on the validation set now"),
-        Binding("t", "learning_rate", "Learning rate", show=False, id="run.learning-rate", tooltip="Change the learning rate now"),
+        Binding(
+            "e", "evaluate", "Evaluate", show=False, id="run.evaluate", tooltip="Evaluate on the validation set now"
+        ),
+        Binding(
+            "t",
+            "learning_rate",
+            "Learning rate",
+            show=False,
+            id="run.learning-rate",
+            tooltip="Change the learning rate now",
+        ),
         Binding("a", "enqueue", "Queue", show=False, id="run.queue", tooltip="Put the experiment into the queue"),
         Binding("W", "serve", "Start queue", show=False, id="run.serve", tooltip="Start what waits in the queue"),
-        Binding("A", "attach", "Runs", id="run.attach", tooltip="Attach to a run that goes on, or look at one that is over"),
+        Binding(
+            "A", "attach", "Runs", id="run.attach", tooltip="Attach to a run that goes on, or look at one that is over"
+        ),
         Binding("E", "load_run", "Load", show=False, id="run.load", tooltip="Take the run's experiment into the form"),
         Binding("Y", "copy_run", "Copy", show=False, id="run.copy", tooltip="Copy the run's directory (OSC 52)"),
-    ]  # fmt: skip
+    ]
 
     def _send(self, what: Callable[[Control], None], said: str) -> None:
         """Send a command to the run; tell what happened."""
@@ -149,10 +172,12 @@ class RunKeys(Workplace):
     @work
     async def action_abort(self) -> None:
         """End at once."""
-        answer = await self.app.push_screen_wait(Question(
-            "End the run at once? What was trained since the last checkpoint is lost.",
-            [Answer("n", "no", "No, let it go on"), Answer("y", "yes", "Yes, end it without a checkpoint")],
-        ))  # fmt: skip
+        answer = await self.app.push_screen_wait(
+            Question(
+                "End the run at once? What was trained since the last checkpoint is lost.",
+                [Answer("n", "no", "No, let it go on"), Answer("y", "yes", "Yes, end it without a checkpoint")],
+            )
+        )
         if answer == "yes":
             self._send(lambda control: control.abort(), "ending at once")
 
@@ -171,9 +196,14 @@ class RunKeys(Workplace):
         if summary is None or self.snapshot is None or not self.snapshot.under_way:
             self.notify("No run is going on.", severity="warning", timeout=3)
             return
-        text = await self.app.push_screen_wait(Line(
-            "Learning rate from now on", "The schedule goes on from it in proportion.", f"{summary.learning_rate:g}", _rate
-        ))  # fmt: skip
+        text = await self.app.push_screen_wait(
+            Line(
+                "Learning rate from now on",
+                "The schedule goes on from it in proportion.",
+                f"{summary.learning_rate:g}",
+                _rate,
+            )
+        )
         if text is not None:
             self._send(lambda control: control.set_learning_rate(_rate(text)), f"learning rate {text}")
 
@@ -229,8 +259,10 @@ class RunKeys(Workplace):
             if event.what == "remove":
                 self.link.queue.remove(event.item)
             elif event.what == "load":
-                self.load(toml.loads(event.item.experiment, event.item.title).model_dump(mode="json", exclude_defaults=True),
-                          event.item.title)  # fmt: skip
+                self.load(
+                    toml.loads(event.item.experiment, event.item.title).model_dump(mode="json", exclude_defaults=True),
+                    event.item.title,
+                )
             elif event.other is not None:
                 self.link.queue.swap(event.item, event.other)
         except (UserError, OSError) as error:

@@ -67,14 +67,20 @@ class RunsScreen(RunActions):
     PREFIX, PANES = "runs", _PANES
     BINDINGS = [
         *pane_bindings("runs", _PANES),
-        Binding("slash", "filter", "Filter", id="runs.filter", tooltip="Filter: val_acc > 0.9 model:cnn tag:paper -status:failed"),
+        Binding(
+            "slash",
+            "filter",
+            "Filter",
+            id="runs.filter",
+            tooltip="Filter: val_acc > 0.9 model:cnn tag:paper -status:failed",
+        ),
         Binding("space", "mark", "Mark", id="runs.mark", tooltip="Mark the run, to compare it with others"),
         Binding("u", "unmark", "Unmark", show=False, id="runs.unmark", tooltip="Unmark all"),
         Binding("o", "sort", "Sort", id="runs.sort", tooltip="Sort by a field, metric or hyperparameter"),
         Binding("O", "reverse", "Reverse", show=False, id="runs.reverse", tooltip="The other way round"),
         Binding("v", "columns", "Columns", show=False, id="runs.columns", tooltip="Choose columns"),
         Binding("escape", "back", "Back", show=False, id="runs.back", tooltip="Back: to the list, then without filter"),
-    ]  # fmt: skip
+    ]
     DEFAULT_CSS = """
     RunsScreen {
         & #runs-filter { height: 1; border: none; padding: 0 1; background: $boost; }
@@ -291,8 +297,11 @@ class RunsScreen(RunActions):
         if len(rows) < 2:
             table.show((), (), lambda d: d.key)
             return
-        found = [*differences(rows), Difference("best", tuple(f"{r.watched_text} {result_text(r)}" for r in rows)),
-                 Difference("status", tuple(r.status for r in rows))]  # fmt: skip
+        found = [
+            *differences(rows),
+            Difference("best", tuple(f"{r.watched_text} {result_text(r)}" for r in rows)),
+            Difference("status", tuple(r.status for r in rows)),
+        ]
         columns = [TableColumn("", lambda d: d.key, width=28)]
         columns += [
             TableColumn(row.title or row.name, partial(_difference, number), width=26)
@@ -398,8 +407,10 @@ def labelled(rows: Sequence[Row], histories: Sequence[History]) -> list[Source]:
     if len(set(names)) < len(names):
         names = [row.name for row in rows]
     names = [printable(name) for name in names]
-    return [Source(name if len(name) <= _LABEL else name[: _LABEL - 1] + "…", history)
-            for name, history in zip(names, histories, strict=True)]  # fmt: skip
+    return [
+        Source(name if len(name) <= _LABEL else name[: _LABEL - 1] + "…", history)
+        for name, history in zip(names, histories, strict=True)
+    ]
 
 
 def _differing(rows: Sequence[Row]) -> list[str]:
@@ -416,10 +427,21 @@ def _differing(rows: Sequence[Row]) -> list[str]:
 def facts(row: Row) -> list[tuple[str, str]]:
     """What is known of a run, line by line."""
     found = [
-        ("directory", str(row.path.absolute())), ("status", row.status), ("message", row.message), ("note", row.note),
-        ("tags", " ".join(row.tags)), ("begun", f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(row.created))} ({ago(row.created)} ago)" if row.created else ""),
-        ("best", f"{row.watched_text} {result_text(row)}"), ("size", size(row.size)), ("device", row.device),
-    ]  # fmt: skip
+        ("directory", str(row.path.absolute())),
+        ("status", row.status),
+        ("message", row.message),
+        ("note", row.note),
+        ("tags", " ".join(row.tags)),
+        (
+            "begun",
+            f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(row.created))} ({ago(row.created)} ago)"
+            if row.created
+            else "",
+        ),
+        ("best", f"{row.watched_text} {result_text(row)}"),
+        ("size", size(row.size)),
+        ("device", row.device),
+    ]
     for part, metrics in (("best", row.best), ("last", row.last), ("test", row.test), ("train", row.train)):
         if metrics:
             found.append(

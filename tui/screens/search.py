@@ -41,8 +41,18 @@ _PACE, _IDLE_PACE = 1.0, 3.0
 #: Seconds between two computations of importances, at least.
 _IMPORTANCE_EVERY = 10.0
 
-_PANES = {"list": "Trials", "history": "History", "intermediate": "Curves", "importance": "Importance", "slices": "Slices",
-          "contour": "Contour", "parallel": "Parallel", "pareto": "Pareto", "edf": "Distribution", "details": "Details"}  # fmt: skip
+_PANES = {
+    "list": "Trials",
+    "history": "History",
+    "intermediate": "Curves",
+    "importance": "Importance",
+    "slices": "Slices",
+    "contour": "Contour",
+    "parallel": "Parallel",
+    "pareto": "Pareto",
+    "edf": "Distribution",
+    "details": "Details",
+}
 _TINTS = {"running": "success", "failed": "error", "pruned": "text-muted", "waiting": "warning"}
 _EVALUATORS = {"fanova": "fANOVA", "ped-anova": "PED-ANOVA"}
 
@@ -54,9 +64,16 @@ class SearchScreen(TrialActions):
     BINDINGS = [
         *pane_bindings("search", _PANES),
         Binding("O", "order", "Order", show=False, id="search.order", tooltip="Trials by number, or the best first"),
-        Binding("i", "evaluator", "Evaluator", show=False, id="search.evaluator", tooltip="Importance by fANOVA or by PED-ANOVA"),
+        Binding(
+            "i",
+            "evaluator",
+            "Evaluator",
+            show=False,
+            id="search.evaluator",
+            tooltip="Importance by fANOVA or by PED-ANOVA",
+        ),
         Binding("escape", "back", "Back", show=False, id="search.back", tooltip="Back to the trials"),
-    ]  # fmt: skip
+    ]
     DEFAULT_CSS = """
     SearchScreen {
         & #search-head { height: 1; padding: 0 1; background: $surface; }
@@ -184,8 +201,17 @@ class SearchScreen(TrialActions):
 
         counts = look.counts
         over = sum(n for state, n in counts.items() if state not in ("running", "waiting"))
-        state = "starting" if self.starting and not look.working else f"{look.working} running" if look.working else \
-            "stopped" if look.stopped else "over" if over >= look.limits.trials else "at rest"  # fmt: skip
+        state = (
+            "starting"
+            if self.starting and not look.working
+            else f"{look.working} running"
+            if look.working
+            else "stopped"
+            if look.stopped
+            else "over"
+            if over >= look.limits.trials
+            else "at rest"
+        )
         words = [state, f"{over}/{look.limits.trials} trials"]
         words += [f"{counts[name]} {name}" for name in ("pruned", "failed", "waiting") if counts.get(name)]
         best = look.row(look.best[0]) if look.best else None
@@ -289,8 +315,11 @@ class SearchScreen(TrialActions):
         evaluator = self._evaluator
         process = await asyncio.create_subprocess_exec(
             *command("torchdeck", "study", "importance", str(folder), "--by", evaluator, "--json"),
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment(),
-        )  # fmt: skip
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment(),
+        )
         out, wrong = await process.communicate()
         if process.returncode == 0:
             name = self.seen.objectives[0].name if self.seen is not None else ""

@@ -29,13 +29,23 @@ class SearchActions(Halves):
     """Part of the Search screen."""
 
     BINDINGS = [
-        Binding("n", "new", "New", id="search.new", tooltip="Begin a study: search the form's experiment (m on the form marks fields)"),
+        Binding(
+            "n",
+            "new",
+            "New",
+            id="search.new",
+            tooltip="Begin a study: search the form's experiment (m on the form marks fields)",
+        ),
         Binding("o", "open", "Open", id="search.open", tooltip="Another study"),
-        Binding("s", "go_on", "Start", id="search.start", tooltip="Start, or go on: how many trials in all, and workers"),
+        Binding(
+            "s", "go_on", "Start", id="search.start", tooltip="Start, or go on: how many trials in all, and workers"
+        ),
         Binding("x", "stop", "Stop", id="search.stop", tooltip="Stop all workers after a checkpoint"),
-        Binding("e", "edit", "Space", id="search.edit", tooltip="Change the space, and go on with the trials that are there"),
+        Binding(
+            "e", "edit", "Space", id="search.edit", tooltip="Change the space, and go on with the trials that are there"
+        ),
         Binding("Y", "copy", "Copy", show=False, id="search.copy", tooltip="Copy the study's directory (OSC 52)"),
-    ]  # fmt: skip
+    ]
 
     def __init__(self, link: Link, memory: Memory, roots: list[Path]) -> None:
         super().__init__()
@@ -150,11 +160,16 @@ class SearchActions(Halves):
         except UserError as error:
             if "searches something else" not in str(error):
                 raise
-            answer = await self.app.push_screen_wait(Question(f"{str(error).partition(chr(10) + 'Start another')[0]}", [
-                Answer("c", "cancel", "Change nothing"),
-                Answer("l", "learn", "Begin another study that learns from its trials"),
-                Answer("b", "begin", "Begin another study from nothing"),
-            ]))  # fmt: skip
+            answer = await self.app.push_screen_wait(
+                Question(
+                    f"{str(error).partition(chr(10) + 'Start another')[0]}",
+                    [
+                        Answer("c", "cancel", "Change nothing"),
+                        Answer("l", "learn", "Begin another study that learns from its trials"),
+                        Answer("b", "begin", "Begin another study from nothing"),
+                    ],
+                )
+            )
         if answer not in ("learn", "begin"):
             return None
         former = find(name, self.link.root)
@@ -198,10 +213,12 @@ class SearchActions(Halves):
         code = await asyncio.to_thread(study.unvouched)
         if code is None:
             return True
-        answer = await self.app.push_screen_wait(Question(
-            f"{study.name} was not made here, and would run the code {code!r}. Do you trust it?",
-            [Answer("n", "no", "No, leave it"), Answer("y", "yes", "Yes, run it")],
-        ))  # fmt: skip
+        answer = await self.app.push_screen_wait(
+            Question(
+                f"{study.name} was not made here, and would run the code {code!r}. Do you trust it?",
+                [Answer("n", "no", "No, leave it"), Answer("y", "yes", "Yes, run it")],
+            )
+        )
         return bool(answer == "yes")
 
     def _start(self, study: Study, trials: int, workers: int) -> None:
@@ -275,9 +292,13 @@ class SearchActions(Halves):
 
         before = study.space.dimensions[key].text if key in study.space.dimensions else ""
         text = await self.app.push_screen_wait(
-            Line(f"Searched values of {key}", "1e-4 .. 0.1 log, 16 .. 512 step 16, SGD | AdamW; nothing: not searched any more.", before,
-                 lambda text: read(key, text) if text.strip() else None)
-        )  # fmt: skip
+            Line(
+                f"Searched values of {key}",
+                "1e-4 .. 0.1 log, 16 .. 512 step 16, SGD | AdamW; nothing: not searched any more.",
+                before,
+                lambda text: read(key, text) if text.strip() else None,
+            )
+        )
         if text is None or text.strip() == before:
             return
 

@@ -60,10 +60,12 @@ class TrainScreen(ExperimentKeys, RunKeys):
             for number, (name, title) in enumerate(PANES.items(), 1)
         ),
         Binding("tab", "next_pane(1)", "Next pane", show=False, id="pane.next", tooltip="To the next pane"),
-        Binding("shift+tab", "next_pane(-1)", "Pane before", show=False, id="pane.before", tooltip="To the pane before"),
+        Binding(
+            "shift+tab", "next_pane(-1)", "Pane before", show=False, id="pane.before", tooltip="To the pane before"
+        ),
         Binding("Z", "alone", "One pane", show=False, id="pane.alone", tooltip="This pane alone, or all again"),
         Binding("escape", "back", "Back", show=False, id="pane.back", tooltip="Back: all panes again, then the charts"),
-    ]  # fmt: skip
+    ]
 
     @dataclass
     class Looked(Message):
@@ -99,10 +101,14 @@ class TrainScreen(ExperimentKeys, RunKeys):
         yield Header(PANES, id="header")
         yield Progress(id="progress")
         contents: dict[str, Widget] = {
-            "experiment": Form(id="experiment"), "charts": Charts(id="charts"), "model": ModelTree(id="model"),
-            "data": DataPreview(id="data"), "device": Device(id="device"), "log": Log(id="log"),
+            "experiment": Form(id="experiment"),
+            "charts": Charts(id="charts"),
+            "model": ModelTree(id="model"),
+            "data": DataPreview(id="data"),
+            "device": Device(id="device"),
+            "log": Log(id="log"),
             "queue": QueueList(id="queue"),
-        }  # fmt: skip
+        }
         yield Panes(contents)
         yield KeyBar(id="keys")
 

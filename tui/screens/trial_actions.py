@@ -22,13 +22,28 @@ class TrialActions(SearchActions):
     """Part of the Search screen."""
 
     BINDINGS = [
-        Binding("X", "stop_trial", "Stop trial", show=False, id="search.stop-trial", tooltip="Stop the trial; its best value so far counts"),
+        Binding(
+            "X",
+            "stop_trial",
+            "Stop trial",
+            show=False,
+            id="search.stop-trial",
+            tooltip="Stop the trial; its best value so far counts",
+        ),
         Binding("p", "prune", "Prune", id="search.prune", tooltip="Give the trial up"),
         Binding("a", "add", "Add", id="search.add", tooltip="Add a trial by hand: what to try next"),
-        Binding("enter", "run", "Run", show=False, id="search.run", tooltip="Look at the trial's run on the Train screen"),
-        Binding("E", "experiment", "To the form", id="search.experiment", tooltip="Take the trial's experiment into the form of the Train screen"),
+        Binding(
+            "enter", "run", "Run", show=False, id="search.run", tooltip="Look at the trial's run on the Train screen"
+        ),
+        Binding(
+            "E",
+            "experiment",
+            "To the form",
+            id="search.experiment",
+            tooltip="Take the trial's experiment into the form of the Train screen",
+        ),
         Binding("c", "checkpoints", "Weights", show=False, id="search.checkpoints", tooltip="The trial's checkpoints"),
-    ]  # fmt: skip
+    ]
 
     @property
     def current(self) -> TrialRow | None:
@@ -143,9 +158,16 @@ class TrialActions(SearchActions):
         look = self.seen
         if look is None:
             return ()
-        found = [("study", str(look.folder.absolute())), ("seeks", ", ".join(o.text for o in look.objectives)),
-                 ("limits", f"{look.limits.trials} trials" + (f", {look.limits.minutes:g} minutes" if look.limits.minutes else "")
-                  + (f", no better for {look.limits.patience}" if look.limits.patience else ""))]  # fmt: skip
+        found = [
+            ("study", str(look.folder.absolute())),
+            ("seeks", ", ".join(o.text for o in look.objectives)),
+            (
+                "limits",
+                f"{look.limits.trials} trials"
+                + (f", {look.limits.minutes:g} minutes" if look.limits.minutes else "")
+                + (f", no better for {look.limits.patience}" if look.limits.patience else ""),
+            ),
+        ]
         found += [(f"⌕ {key}", d.text) for key, d in look.dimensions.items()]
         if row is not None:
             found += [("", ""), (f"trial {row.number}", row.state + (f": {row.reason}" if row.reason else ""))]

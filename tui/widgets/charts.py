@@ -31,26 +31,85 @@ class Charts(Grid, can_focus=True):
 
     BINDINGS = [
         Binding("left,h", "move(-1)", "Cursor", show=False, id="charts.left", tooltip="Move the cursor to the left"),
-        Binding("right,l", "move(1)", "Cursor", key_display="←→", id="charts.right", tooltip="Move the cursor to the right"),
-        Binding("shift+left,H", "move(-10)", "Cursor fast", show=False, id="charts.left-fast", tooltip="Move the cursor ten columns to the left"),
-        Binding("shift+right,L", "move(10)", "Cursor fast", show=False, id="charts.right-fast", tooltip="Move the cursor ten columns to the right"),
-        Binding("plus,equals_sign", "zoom(0.5)", "Zoom in", show=False, id="charts.zoom-in", tooltip="Zoom in around the cursor"),
+        Binding(
+            "right,l", "move(1)", "Cursor", key_display="←→", id="charts.right", tooltip="Move the cursor to the right"
+        ),
+        Binding(
+            "shift+left,H",
+            "move(-10)",
+            "Cursor fast",
+            show=False,
+            id="charts.left-fast",
+            tooltip="Move the cursor ten columns to the left",
+        ),
+        Binding(
+            "shift+right,L",
+            "move(10)",
+            "Cursor fast",
+            show=False,
+            id="charts.right-fast",
+            tooltip="Move the cursor ten columns to the right",
+        ),
+        Binding(
+            "plus,equals_sign",
+            "zoom(0.5)",
+            "Zoom in",
+            show=False,
+            id="charts.zoom-in",
+            tooltip="Zoom in around the cursor",
+        ),
         Binding("minus", "zoom(2.0)", "Zoom out", show=False, id="charts.zoom-out", tooltip="Zoom out"),
         Binding("comma", "pan(-0.25)", "Pan", show=False, id="charts.pan-left", tooltip="Pan to the left"),
         Binding("full_stop", "pan(0.25)", "Pan", show=False, id="charts.pan-right", tooltip="Pan to the right"),
-        Binding("0,home", "reset", "All", show=False, id="charts.reset", tooltip="Show everything again, without cursor"),
-        Binding("left_square_bracket", "smooth(-1)", "Smooth", show=False, id="charts.smooth-less", tooltip="Smooth less"),
-        Binding("right_square_bracket", "smooth(1)", "Smooth", key_display="[ ]", id="charts.smooth-more", tooltip="Smooth more (exponential average; ≈ where points were joined)"),
+        Binding(
+            "0,home", "reset", "All", show=False, id="charts.reset", tooltip="Show everything again, without cursor"
+        ),
+        Binding(
+            "left_square_bracket", "smooth(-1)", "Smooth", show=False, id="charts.smooth-less", tooltip="Smooth less"
+        ),
+        Binding(
+            "right_square_bracket",
+            "smooth(1)",
+            "Smooth",
+            key_display="[ ]",
+            id="charts.smooth-more",
+            tooltip="Smooth more (exponential average; ≈ where points were joined)",
+        ),
         Binding("y", "log", "Log y", show=False, id="charts.log", tooltip="Logarithmic y axis"),
         Binding("u", "unit", "x unit", show=False, id="charts.unit", tooltip="x axis: step, epoch or time"),
-        Binding("i", "outliers", "Outliers", show=False, id="charts.outliers", tooltip="Leave outliers out of the range"),
+        Binding(
+            "i", "outliers", "Outliers", show=False, id="charts.outliers", tooltip="Leave outliers out of the range"
+        ),
         Binding("down,j", "choose(1)", "Next chart", show=False, id="charts.next", tooltip="Choose the next chart"),
-        Binding("up,k", "choose(-1)", "Chart before", show=False, id="charts.before", tooltip="Choose the chart before"),
-        Binding("enter", "single", "One chart", show=False, id="charts.single", tooltip="Show the chosen chart alone, or all"),
-        Binding("f", "full", "Full screen", show=False, id="charts.full", tooltip="The chosen chart on the whole screen, or all again"),
+        Binding(
+            "up,k", "choose(-1)", "Chart before", show=False, id="charts.before", tooltip="Choose the chart before"
+        ),
+        Binding(
+            "enter",
+            "single",
+            "One chart",
+            show=False,
+            id="charts.single",
+            tooltip="Show the chosen chart alone, or all",
+        ),
+        Binding(
+            "f",
+            "full",
+            "Full screen",
+            show=False,
+            id="charts.full",
+            tooltip="The chosen chart on the whole screen, or all again",
+        ),
         Binding("m", "metrics", "Metrics", show=False, id="charts.metrics", tooltip="Choose which scalars are charted"),
-        Binding("escape", "back", "Back", show=False, id="charts.back", tooltip="Back: one chart to all, zoom and cursor off"),
-    ]  # fmt: skip
+        Binding(
+            "escape",
+            "back",
+            "Back",
+            show=False,
+            id="charts.back",
+            tooltip="Back: one chart to all, zoom and cursor off",
+        ),
+    ]
 
     DEFAULT_CSS = """
     Charts { height: 1fr; grid-gutter: 0 1; min-height: 5;

@@ -131,8 +131,11 @@ def machine_lines(reading: Reading, cpu: list[float], memory: list[float], width
     )
     if reading.process is not None:
         p = reading.process
-        lines.append(Text(f"run    pid {p.pid}  {read_value(p.memory, 'bytes')}  {p.threads} threads  {p.cpu:.0f}%",
-                          no_wrap=True))  # fmt: skip
+        lines.append(
+            Text(
+                f"run    pid {p.pid}  {read_value(p.memory, 'bytes')}  {p.threads} threads  {p.cpu:.0f}%", no_wrap=True
+            )
+        )
     if reading.others is not None and reading.others >= 1:
         lines.append(Text(f"others {reading.others:.0f}% of a core is taken by other users", no_wrap=True))
     if reading.disk_total:

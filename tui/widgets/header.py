@@ -17,10 +17,18 @@ from torchdeck.tui.widgets.lines import Lines
 
 #: A sign and a theme colour for each state; the sign tells it without colour.
 _SIGNS = {
-    "idle": ("○", "text-muted"), "starting": ("◌", "warning"), "running": ("●", "success"), "paused": ("‖", "warning"), "stalled": ("◍", "warning"),
-    "done": ("✓", "success"), "pruned": ("✂", "warning"), "stopped": ("■", "warning"), "failed": ("✗", "error"),
-    "dead": ("✗", "error"), "events": ("≈", "text-muted"),
-}  # fmt: skip
+    "idle": ("○", "text-muted"),
+    "starting": ("◌", "warning"),
+    "running": ("●", "success"),
+    "paused": ("‖", "warning"),
+    "stalled": ("◍", "warning"),
+    "done": ("✓", "success"),
+    "pruned": ("✂", "warning"),
+    "stopped": ("■", "warning"),
+    "failed": ("✗", "error"),
+    "dead": ("✗", "error"),
+    "events": ("≈", "text-muted"),
+}
 
 
 class Header(Lines):

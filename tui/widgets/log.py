@@ -28,7 +28,7 @@ class Log(RichLog):
         Binding("g,home", "scroll_home", "First", show=False, id="log.first", tooltip="To the first line"),
         Binding("G,end", "scroll_end", "Last", id="log.last", tooltip="To the last line, and follow"),
         Binding("c", "copy", "Copy", id="log.copy", tooltip="Copy the log to the clipboard (OSC 52)"),
-    ]  # fmt: skip
+    ]
 
     DEFAULT_CSS = "Log { height: 1fr; min-height: 1; background: $background; scrollbar-size-vertical: 1; overflow-x: hidden; overflow-y: auto; }"
 

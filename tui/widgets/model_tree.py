@@ -28,7 +28,7 @@ class ModelTree(VimTree):
         Binding("n", "find_next", "Next found", show=False, id="model.find-next", tooltip="The next module found"),
         Binding("O", "fold_all", "Fold all", show=False, id="model.fold-all", tooltip="Fold or unfold everything"),
         Binding("c", "copy", "Copy", show=False, id="model.copy", tooltip="Copy the module's name (OSC 52)"),
-    ]  # fmt: skip
+    ]
     DEFAULT_CSS = """
     ModelTree { height: 1fr; background: $background; scrollbar-size-vertical: 1; padding: 0; }
     """

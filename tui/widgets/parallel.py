@@ -43,8 +43,13 @@ class Parallel(Lines, can_focus=True):
         if width < 8 or height < 3:
             return
         theme = self.app.theme_variables
-        styles = {"axis": colour(theme, "text-muted"), "good": f"bold {colour(theme, 'success')}", "middle": colour(theme, "warning"),
-                  "bad": colour(theme, "error"), "chosen": f"bold {colour(theme, 'accent')}"}  # fmt: skip
+        styles = {
+            "axis": colour(theme, "text-muted"),
+            "good": f"bold {colour(theme, 'success')}",
+            "middle": colour(theme, "warning"),
+            "bad": colour(theme, "error"),
+            "chosen": f"bold {colour(theme, 'accent')}",
+        }
         lines = self._picture(width, height, styles)
         self.set_lines(lines + [Text("")] * (height - len(lines)))
 
@@ -55,8 +60,13 @@ class Parallel(Lines, can_focus=True):
             return [Text("two runs or more of one metric are needed", style=styles["axis"])]
         keys = sorted(_telling(rows), key=lambda key: not isinstance(rows[-1].hyperparameters.get(key), int | float))
         room = max(1, width // 14 - 1)
-        axes = [axis(key.removeprefix("model.args.").removeprefix("optimizer.").removeprefix("trainer."),
-                     [row.hyperparameters.get(key) for row in rows]) for key in keys[:room]]  # fmt: skip
+        axes = [
+            axis(
+                key.removeprefix("model.args.").removeprefix("optimizer.").removeprefix("trainer."),
+                [row.hyperparameters.get(key) for row in rows],
+            )
+            for key in keys[:room]
+        ]
         result = axis(watched, [row.result for row in rows])
         if not rows[0].higher:  # the best is always on top
             result = type(result)(result.name, result.bottom, result.top, tuple(1 - p for p in result.places))

@@ -34,9 +34,23 @@ class Picture(Lines, can_focus=True):
     BINDINGS = [
         Binding("left,h", "turn(-1, 0)", "Before", show=False, id="picture.left", tooltip="The parameter before"),
         Binding("right,l", "turn(1, 0)", "Next", show=False, id="picture.right", tooltip="The next parameter"),
-        Binding("up,k", "turn(0, -1)", "Up", show=False, id="picture.up", tooltip="Of a contour: the parameter before, of the vertical axis"),
-        Binding("down,j", "turn(0, 1)", "Down", show=False, id="picture.down", tooltip="Of a contour: the next parameter, of the vertical axis"),
-    ]  # fmt: skip
+        Binding(
+            "up,k",
+            "turn(0, -1)",
+            "Up",
+            show=False,
+            id="picture.up",
+            tooltip="Of a contour: the parameter before, of the vertical axis",
+        ),
+        Binding(
+            "down,j",
+            "turn(0, 1)",
+            "Down",
+            show=False,
+            id="picture.down",
+            tooltip="Of a contour: the next parameter, of the vertical axis",
+        ),
+    ]
     DEFAULT_CSS = "Picture { height: 1fr; }"
 
     class Turned(Message):
@@ -65,8 +79,10 @@ class Picture(Lines, can_focus=True):
         if self._draw is None or width < 8 or height < 3:
             return
         theme = self.app.theme_variables
-        styles = {name: f"{'bold ' if name in _BOLD else ''}{colour(theme, _THEME.get(name, 'text-muted' if name in ('axis', 'pruned') else ''))}".strip()
-                  for name in STYLES}  # fmt: skip
+        styles = {
+            name: f"{'bold ' if name in _BOLD else ''}{colour(theme, _THEME.get(name, 'text-muted' if name in ('axis', 'pruned') else ''))}".strip()
+            for name in STYLES
+        }
         lines = self._draw(width, height, styles)
         self.set_lines(lines[:height] + [Text("")] * (height - len(lines)))
 

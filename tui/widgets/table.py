@@ -40,10 +40,19 @@ class Table(Lines, can_focus=True):
         Binding("pageup", "page_up", "Page up", show=False, id="list.page-up", tooltip="A page up"),
         Binding("home", "first", "First", show=False, id="list.first", tooltip="To the first line"),
         Binding("end", "last", "Last", show=False, id="list.last", tooltip="To the last line"),
-        Binding("left,h", "scroll_columns(-1)", "Columns left", show=False, id="table.left", tooltip="Columns to the left"),
-        Binding("right,l", "scroll_columns(1)", "Columns right", show=False, id="table.right", tooltip="Columns to the right"),
+        Binding(
+            "left,h", "scroll_columns(-1)", "Columns left", show=False, id="table.left", tooltip="Columns to the left"
+        ),
+        Binding(
+            "right,l",
+            "scroll_columns(1)",
+            "Columns right",
+            show=False,
+            id="table.right",
+            tooltip="Columns to the right",
+        ),
         Binding("enter", "choose", "Open", show=False, id="table.choose", tooltip="Open it"),
-    ]  # fmt: skip
+    ]
     DEFAULT_CSS = "Table { height: 1fr; }"
 
     class Moved(Message):

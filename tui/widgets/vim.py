@@ -18,7 +18,7 @@ LIST_KEYS = [
     Binding("G", "last", "Last", show=False, id="list.last", tooltip="To the last line"),
     Binding("ctrl+d", "page_down", "Page down", show=False, id="list.page-down", tooltip="A page down"),
     Binding("ctrl+u", "page_up", "Page up", show=False, id="list.page-up", tooltip="A page up"),
-]  # fmt: skip
+]
 
 
 class VimTree(Tree):

@@ -154,8 +154,14 @@ def test_prefixes_are_stripped() -> None:
     assert list(strip_prefixes({"module.a": tensor, "b": tensor})) == ["module.a", "b"]
 
 
-@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
-                                  lambda s: {"model": {f"_orig_mod.{k}": v for k, v in s.items()}, "epoch": 3}])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: s,
+        lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
+        lambda s: {"model": {f"_orig_mod.{k}": v for k, v in s.items()}, "epoch": 3},
+    ],
+)
 def test_weights_of_all_kinds_start_a_run(train: Train, tmp_path: Path, wrap) -> None:
     run = train("trainer.epochs=2")
     best = load_checkpoint(run.path / "checkpoints" / "best.pt", "t")
@@ -190,8 +196,16 @@ def test_exports_give_the_same_numbers(train: Train, tmp_path: Path) -> None:
         done = command("export", run.path.name, "--runs", runs, "--format", format, "-o", name, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(name)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 256), nn.ReLU(), nn.Dropout(), nn.Linear(256, 128), nn.ReLU(), nn.Dropout(),
-                        nn.Linear(128, 10)).eval()  # fmt: skip
+    net = nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(64, 256),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.Linear(256, 128),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.Linear(128, 10),
+    ).eval()
     for name in ("a.pth", "a.safetensors"):
         net.load_state_dict(load_weights(tmp_path / name, "t"))
         assert torch.equal(net(x), expected)

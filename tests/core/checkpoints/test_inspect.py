@@ -33,8 +33,22 @@ from torchdeck.core.checkpoints.tensors import figures
 from torchdeck.core.errors import UserError
 from torchdeck.core.runs.prune import carry_out, plan
 
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8,
-          torch.bool, torch.complex64, torch.float8_e4m3fn, torch.float8_e5m2, torch.uint16]  # fmt: skip
+DTYPES = [
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.bool,
+    torch.complex64,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+    torch.uint16,
+]
 
 
 def net() -> nn.Module:
@@ -75,8 +89,14 @@ def test_every_dtype_shape_and_stride(tmp_path: Path, legacy: bool) -> None:
             dtype
         )
     base = torch.arange(120.0)
-    state |= {"view": base[10:34].reshape(4, 6), "transposed": base[:24].reshape(4, 6).t(), "every second": base[::2], "scalar": torch.tensor(3.5),
-              "none": torch.zeros(0, 4), "expanded": torch.ones(1, 5).expand(3, 5)}  # fmt: skip
+    state |= {
+        "view": base[10:34].reshape(4, 6),
+        "transposed": base[:24].reshape(4, 6).t(),
+        "every second": base[::2],
+        "scalar": torch.tensor(3.5),
+        "none": torch.zeros(0, 4),
+        "expanded": torch.ones(1, 5).expand(3, 5),
+    }
     path = tmp_path / "w.pth"
     torch.save(state, path, _use_new_zipfile_serialization=not legacy)
     stored = look(path)
@@ -180,9 +200,17 @@ def test_tied_and_endless_structures(tmp_path: Path) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
-                    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4) | st.tuples(inner, inner)),
-       st.integers(0, 5))  # fmt: skip
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(st.text(max_size=5), inner, max_size=4)
+            | st.tuples(inner, inner)
+        ),
+    ),
+    st.integers(0, 5),
+)
 def test_plain_values_are_read_as_pickle_reads_them(value: Any, protocol: int) -> None:
     from torchdeck.core.checkpoints.pickles import read
 
@@ -289,15 +317,21 @@ def test_a_difference_that_float64_can_not_hold_is_one(tmp_path: Path, dtype: to
 def test_sparse_and_nested_tensors_and_views_of_another_sign_are_shown(tmp_path: Path) -> None:
     eye = torch.eye(4)
     state = {
-        "coo": (eye.to_sparse(), (4, 4), "float32 sparse_coo"), "csr": (eye.to_sparse_csr(), (4, 4), "float32 sparse_csr"),
-        "csc": (eye.to_sparse_csc(), (4, 4), "float32 sparse_csc"), "bsr": (eye.to_sparse_bsr((2, 2)), (4, 4), "float32 sparse_bsr"),
+        "coo": (eye.to_sparse(), (4, 4), "float32 sparse_coo"),
+        "csr": (eye.to_sparse_csr(), (4, 4), "float32 sparse_csr"),
+        "csc": (eye.to_sparse_csc(), (4, 4), "float32 sparse_csc"),
+        "bsr": (eye.to_sparse_bsr((2, 2)), (4, 4), "float32 sparse_bsr"),
         "parameter": (nn.Parameter(eye.double().to_sparse()), (4, 4), "float64 sparse_coo"),
         "nested": (torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(1, 3)]), (9,), "float32 nested"),
-        "jagged": (torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(1, 3)], layout=torch.jagged), (3, 3), "float32 nested"),
+        "jagged": (
+            torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(1, 3)], layout=torch.jagged),
+            (3, 3),
+            "float32 nested",
+        ),
         "conj": (torch.ones(2, dtype=torch.complex64).conj(), (2,), "complex64 conjugate view"),
         "neg": (torch.ones(2, dtype=torch.complex64).conj().imag, (2,), "float32 negative view"),
         "plain": (torch.ones(2), (2,), "float32"),
-    }  # fmt: skip
+    }
     for name, (tensor, shape, dtype) in state.items():
         path = tmp_path / f"{name}.pt"
         torch.save({"first": torch.zeros(1), name: tensor}, path)
@@ -409,8 +443,14 @@ def test_files_are_found_once_with_all_their_names(
 
 def test_empty_zeros_text_and_other_things(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
-    for data, word in ((b"", "empty"), (bytes(5000), "zeros"), (b"hello world\n", "text"), (b"\x89HDF\r\n\x1a\n" + bytes(20), "HDF5"),
-                       (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"), (os.urandom(3) + b"\xfe" * 500, "")):  # fmt: skip
+    for data, word in (
+        (b"", "empty"),
+        (bytes(5000), "zeros"),
+        (b"hello world\n", "text"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(20), "HDF5"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+        (os.urandom(3) + b"\xfe" * 500, ""),
+    ):
         path.write_bytes(data)
         assert word in refused(path)
     assert "no file" in refused(tmp_path / "missing.pth")
@@ -493,19 +533,27 @@ def test_encrypted_archives_and_bombs(tmp_path: Path) -> None:
     assert "something else" in refused(path)
 
 
-@pytest.mark.parametrize("body", [
-    b"\x80\x02" + b"(" * 1_000_000 + b".",
-    b"\x80\x02N" + b"\x85" * 1_000_000 + b".",  # a tuple a million deep
-    b"\x80\x02}N" + b"\x85" * 100_000 + b"Ns.",  # ... as the key of a dict
-    b"\x80\x02" + b"]" + b"2e" * 500_000 + b".",
-    b"\x80\x04\x96" + struct.pack("<Q", 1 << 62) + b".",  # bytearray8 of four exabytes
-    b"\x80\x02]r" + struct.pack("<I", (1 << 32) - 1) + b".",  # a memo of four billion places
-    b"\x80\x04\x95" + struct.pack("<Q", 1 << 60) + b".",
-    b"I" + b"9" * 1_000_000 + b"\n.",
-    b"\x80\x02\x8b" + struct.pack("<i", 1_000_000) + b"\xff" * 1_000_000 + b".",
-    b"\x80\x02" + b"N" * 6_000_000 + b".",
-    b"\x80\x02K\x01K\x02s.", b"\x80\x02N.", b"\x80\x02.", b".", b"\x80\x09N.", b"\x80\x02cos\nsystem\n.",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x80\x02" + b"(" * 1_000_000 + b".",
+        b"\x80\x02N" + b"\x85" * 1_000_000 + b".",  # a tuple a million deep
+        b"\x80\x02}N" + b"\x85" * 100_000 + b"Ns.",  # ... as the key of a dict
+        b"\x80\x02" + b"]" + b"2e" * 500_000 + b".",
+        b"\x80\x04\x96" + struct.pack("<Q", 1 << 62) + b".",  # bytearray8 of four exabytes
+        b"\x80\x02]r" + struct.pack("<I", (1 << 32) - 1) + b".",  # a memo of four billion places
+        b"\x80\x04\x95" + struct.pack("<Q", 1 << 60) + b".",
+        b"I" + b"9" * 1_000_000 + b"\n.",
+        b"\x80\x02\x8b" + struct.pack("<i", 1_000_000) + b"\xff" * 1_000_000 + b".",
+        b"\x80\x02" + b"N" * 6_000_000 + b".",
+        b"\x80\x02K\x01K\x02s.",
+        b"\x80\x02N.",
+        b"\x80\x02.",
+        b".",
+        b"\x80\x09N.",
+        b"\x80\x02cos\nsystem\n.",
+    ],
+)
 def test_pickle_bombs(tmp_path: Path, body: bytes) -> None:
     for wrap in ("zip", "bare"):
         path = tmp_path / f"{wrap}.pt"
@@ -527,8 +575,16 @@ def test_ten_thousand_tensors(tmp_path: Path) -> None:
 
 
 def test_names_that_are_no_text_or_try_to_paint(tmp_path: Path) -> None:
-    torch.save({"\x1b]0;owned\x07": torch.ones(1), b"\xff\xfe": torch.ones(1), 7: torch.ones(1), "a" * 5000: torch.ones(1), ".".join("x" * 500): torch.ones(1)},
-               tmp_path / "names.pt")  # fmt: skip
+    torch.save(
+        {
+            "\x1b]0;owned\x07": torch.ones(1),
+            b"\xff\xfe": torch.ones(1),
+            7: torch.ones(1),
+            "a" * 5000: torch.ones(1),
+            ".".join("x" * 500): torch.ones(1),
+        },
+        tmp_path / "names.pt",
+    )
     names = [t.name for t in look(tmp_path / "names.pt").tensors]
     assert len(names) == 5
     assert all(name.isprintable() for name in names)

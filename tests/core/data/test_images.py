@@ -24,12 +24,21 @@ from torchdeck.core.experiment import toml
 
 #: What EXIF's orientations mean, for a picture as rows and columns (EXIF 2.3, tag 0x0112).
 UPRIGHT = {
-    1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud,
-    5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a, -1),
-    7: lambda a: np.rot90(a, 2).swapaxes(0, 1), 8: np.rot90,
-}  # fmt: skip
-FILES = {"png": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"], "tiff": ["L", "RGB", "CMYK", "I;16"], "bmp": ["L", "RGB"],
-         "webp": ["RGB", "RGBA"]}  # fmt: skip
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
+FILES = {
+    "png": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"],
+    "tiff": ["L", "RGB", "CMYK", "I;16"],
+    "bmp": ["L", "RGB"],
+    "webp": ["RGB", "RGBA"],
+}
 
 
 def picture(mode: str, height: int, width: int, seed: int) -> Image.Image:
@@ -54,8 +63,13 @@ def stored(image: Image.Image, kind: str, orientation: int = 1) -> bytes:
     return buffer.getvalue()
 
 
-@given(st.sampled_from([(k, m) for k, modes in FILES.items() for m in modes]), st.integers(1, 7), st.integers(1, 7),
-       st.integers(1, 8), st.integers(0, 999))  # fmt: skip
+@given(
+    st.sampled_from([(k, m) for k, modes in FILES.items() for m in modes]),
+    st.integers(1, 7),
+    st.integers(1, 7),
+    st.integers(1, 8),
+    st.integers(0, 999),
+)
 @settings(max_examples=120, deadline=None)
 def test_pixels_are_those_of_the_file_upright(
     file: tuple[str, str], h: int, w: int, orientation: int, seed: int
@@ -102,8 +116,19 @@ def test_a_damaged_file_is_an_image_or_a_sentence_with_its_name(kind: str, data:
 # --- folders ---------------------------------------------------------------------------------------------------------
 
 PNG = stored(picture("RGB", 8, 8, 0), "png")
-JUNK = [".ipynb_checkpoints/0.png", "__MACOSX/cat/._0.png", "Thumbs.db", "cat/Thumbs.db", "cat/._000.png", ".DS_Store",
-        "dog/.ipynb_checkpoints/a.png", "dog/.hidden/b.png", ".git/HEAD", "@eaDir/cat/0.png", "desktop.ini"]  # fmt: skip
+JUNK = [
+    ".ipynb_checkpoints/0.png",
+    "__MACOSX/cat/._0.png",
+    "Thumbs.db",
+    "cat/Thumbs.db",
+    "cat/._000.png",
+    ".DS_Store",
+    "dog/.ipynb_checkpoints/a.png",
+    "dog/.hidden/b.png",
+    ".git/HEAD",
+    "@eaDir/cat/0.png",
+    "desktop.ini",
+]
 LEFT_OUT = {"dog/notes.txt": r"\.txt", "cat/labels.csv": r"\.csv", "stray.png": "1 image", "cat/sub/readme.md": r"\.md"}
 
 
@@ -112,12 +137,24 @@ def put(path: Path, content: bytes = PNG) -> None:
     path.write_bytes(content)
 
 
-@given(st.sets(st.sampled_from(JUNK)), st.sets(st.sampled_from(sorted(LEFT_OUT))), st.integers(1, 3), st.integers(1, 3),
-       st.sets(st.sampled_from(["val", "test"])), st.booleans())  # fmt: skip
+@given(
+    st.sets(st.sampled_from(JUNK)),
+    st.sets(st.sampled_from(sorted(LEFT_OUT))),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.sets(st.sampled_from(["val", "test"])),
+    st.booleans(),
+)
 @settings(max_examples=25, deadline=None)
 def test_what_tools_leave_is_no_class_and_no_image(
-    tmp_path_factory: pytest.TempPathFactory, junk: set[str], left: set[str], cats: int, dogs: int, others: set[str], below: bool
-) -> None:  # fmt: skip
+    tmp_path_factory: pytest.TempPathFactory,
+    junk: set[str],
+    left: set[str],
+    cats: int,
+    dogs: int,
+    others: set[str],
+    below: bool,
+) -> None:
     top = tmp_path_factory.mktemp("folder")
     names = {"val": ("val", "valid", "Validation"), "test": ("test", "Test")}
     roots = [top / "train", *(top / names[o][cats % len(names[o])] for o in sorted(others))] if below else [top]
@@ -136,8 +173,12 @@ def test_what_tools_leave_is_no_class_and_no_image(
     told = "\n".join(source.notes)
     for name, word in LEFT_OUT.items():
         assert (len([n for n in source.notes if re.search(word, n)]) > 0) == (name in left), (name, told)
-    expected = sorted(r / k / f"{i}.{'PNG' if i % 2 else 'png'}" for r in roots for k, m in (("cat", cats), ("dog", dogs))
-                      for i in range(m))  # fmt: skip
+    expected = sorted(
+        r / k / f"{i}.{'PNG' if i % 2 else 'png'}"
+        for r in roots
+        for k, m in (("cat", cats), ("dog", dogs))
+        for i in range(m)
+    )
     stray = [root / "stray.png" for root in roots if "stray.png" in left]
     assert images.images_below(top) == sorted(expected + stray)
     shutil.rmtree(top)
@@ -179,8 +220,17 @@ def test_a_damaged_image_ends_a_training_with_its_name(
     for file in files:
         put(file)
     files[place].write_bytes(PNG[:-30])
-    run = train("data.name=ImageFolder", f"data.args.path={tmp_path}/d", "trainer.batch_size=4", "trainer.epochs=1",
-                "data.workers=0", "model.name=mlp", "model.args.widths=[4]", *options, source=None)  # fmt: skip
+    run = train(
+        "data.name=ImageFolder",
+        f"data.args.path={tmp_path}/d",
+        "trainer.batch_size=4",
+        "trainer.epochs=1",
+        "data.workers=0",
+        "model.name=mlp",
+        "model.args.widths=[4]",
+        *options,
+        source=None,
+    )
     assert run.failure
     assert f"'{files[place]}' can't be read" in run.failure.message
     assert "\n" not in run.failure.message

@@ -327,8 +327,11 @@ def test_image_folder(tmp_path: Path, train: Train) -> None:
     assert run.failure
     assert "inputs of several sizes" in run.failure.message
     assert "add a Resize to data.transforms" in run.failure.message
-    for first in ("{name='Resize',size=[8,8]},{name='RandomHorizontalFlip'}", "{name='RandomResizedCrop',size=8}",
-                  "{name='Resize',size=10},{name='RandomCrop',size=8}"):  # fmt: skip
+    for first in (
+        "{name='Resize',size=[8,8]},{name='RandomHorizontalFlip'}",
+        "{name='RandomResizedCrop',size=8}",
+        "{name='Resize',size=10},{name='RandomCrop',size=8}",
+    ):
         good = train(*folder, f"data.transforms=[{first},{{name='ToTensor'}},{{name='Normalize'}}]", source=None)
         assert good.status == "done", good.failure
         assert good.session._built.data.info.class_names == ("cat", "dog")
@@ -393,8 +396,14 @@ class Stream(IterableDataset):
 )
 def test_user_data_that_are_wrong(tmp_path: Path, train: Train, how: str, sentence: str) -> None:
     (tmp_path / "d.py").write_text(USER)
-    run = train(f"data.name={tmp_path}/d.py:Data", f"data.args.how={how}", "data.test_share=0", "trainer.validation_share=0",
-                "trainer.epochs=1", source=None)  # fmt: skip
+    run = train(
+        f"data.name={tmp_path}/d.py:Data",
+        f"data.args.how={how}",
+        "data.test_share=0",
+        "trainer.validation_share=0",
+        "trainer.epochs=1",
+        source=None,
+    )
     assert run.failure
     assert sentence in run.failure.message
 

@@ -138,11 +138,23 @@ DAY = datetime.datetime(2020, 1, 1)
     ("columns", "found"),
     [
         ({"x": X, "y": [True, False, True, True]}, ("classification", ("False", "True"), [1, 0, 1, 1])),
-        ({"x": X, "y": [Decimal("1.50"), Decimal("2.25"), Decimal("2"), Decimal("3")]}, ("regression", (), [1.5, 2.25, 2, 3])),
-        ({"x": X, "y": pa.array(["b", "a", "b", "a"]).dictionary_encode()}, ("classification", ("a", "b"), [1, 0, 1, 0])),
+        (
+            {"x": X, "y": [Decimal("1.50"), Decimal("2.25"), Decimal("2"), Decimal("3")]},
+            ("regression", (), [1.5, 2.25, 2, 3]),
+        ),
+        (
+            {"x": X, "y": pa.array(["b", "a", "b", "a"]).dictionary_encode()},
+            ("classification", ("a", "b"), [1, 0, 1, 0]),
+        ),
         ({"x": [True, False, True, True], "y": ["u", "v", "u", "v"]}, ("classification", ("u", "v"), [0, 1, 0, 1])),
-        ({"x": X, "y": ["u", "v"] * 2, "__index_level_0__": ["p", "q", "r", "s"]}, ("classification", ("u", "v"), [0, 1, 0, 1])),
-        ({"x": X, "y": ["u", "v"] * 2, "__index_level_0__": [7, 3, 9, 1]}, ("classification", ("u", "v"), [0, 1, 0, 1])),
+        (
+            {"x": X, "y": ["u", "v"] * 2, "__index_level_0__": ["p", "q", "r", "s"]},
+            ("classification", ("u", "v"), [0, 1, 0, 1]),
+        ),
+        (
+            {"x": X, "y": ["u", "v"] * 2, "__index_level_0__": [7, 3, 9, 1]},
+            ("classification", ("u", "v"), [0, 1, 0, 1]),
+        ),
         ({"x": X, "y": [True, None, False, True]}, "column 'y' row 2: the target is missing"),
         ({"x": [1.0, None, 2.0, 3.0], "y": ["u", "v"] * 2}, "column 'x' row 2: None is not a finite number"),
         ({"x": X, "y": [DAY.date()] * 4}, "column 'y' row 1: '2020-01-01' is neither a number nor the name of a class"),
@@ -151,7 +163,7 @@ DAY = datetime.datetime(2020, 1, 1)
         ({"x": pa.array([1] * 4, pa.timestamp("ns")), "y": ["u", "v"] * 2}, "column 'x' row 1: '1970"),
         ({"x": [10**18 + i for i in range(4)], "y": ["u", "v"] * 2}, "row 2: 1000000000000000001 has more figures"),
     ],
-)  # fmt: skip
+)
 def test_what_parquet_holds_works_or_is_one_sentence(tmp_path: Path, columns: dict[str, Any], found: Any) -> None:
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
     if isinstance(found, str):
@@ -177,11 +189,14 @@ def test_two_parquet_columns_of_one_name_and_folders_that_look_like_columns(tmp_
 @pytest.mark.parametrize(
     ("texts", "found"),
     [
-        (["yes", "no", "yes"], ("no", "yes")), (["True", "False", "True"], ("False", "True")), (["3", "1", "10"], ("1", "3", "10")),
-        (["1.0", "2.0", "1.0"], None), (["2020-01-01", "2020-01-02", "x"], "row 2: '2020-01-01' is neither"),
+        (["yes", "no", "yes"], ("no", "yes")),
+        (["True", "False", "True"], ("False", "True")),
+        (["3", "1", "10"], ("1", "3", "10")),
+        (["1.0", "2.0", "1.0"], None),
+        (["2020-01-01", "2020-01-02", "x"], "row 2: '2020-01-01' is neither"),
         (["u", "NaN", "v"], "row 3: the target is missing"),
     ],
-)  # fmt: skip
+)
 def test_targets_in_text_are_names_of_classes_or_numbers(tmp_path: Path, texts: list[str], found: Any) -> None:
     (tmp_path / "t.csv").write_text("a,y\n" + "".join(f"{i}.5,{t}\n" for i, t in enumerate(texts)))
     if isinstance(found, str):
@@ -213,9 +228,11 @@ def test_rows_are_matched_by_name_else_by_place_else_refused() -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(
-    st.sampled_from(["f2", "f4", "f8", "g", "?", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8"]), st.sampled_from("<>"),
-    st.booleans(), st.integers(0, 10**6),
-)  # fmt: skip
+    st.sampled_from(["f2", "f4", "f8", "g", "?", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8"]),
+    st.sampled_from("<>"),
+    st.booleans(),
+    st.integers(0, 10**6),
+)
 def test_arrays_of_any_type_and_byte_order_are_what_numpy_has(
     tmp_path_factory: pytest.TempPathFactory, kind: str, order: str, fortran: bool, seed: int
 ) -> None:
@@ -233,11 +250,14 @@ def test_arrays_of_any_type_and_byte_order_are_what_numpy_has(
 @pytest.mark.parametrize(
     ("x", "sentence"),
     [
-        (np.zeros((4, 2), "c8"), "complex numbers"), (np.zeros((4, 2), "M8[s]"), "dates"), (np.array(3.0), "a single number"),
-        (np.zeros(4, [("a", "f8"), ("b", "i4")]), "records"), (np.array([[None]] * 4), "Python objects"),
+        (np.zeros((4, 2), "c8"), "complex numbers"),
+        (np.zeros((4, 2), "M8[s]"), "dates"),
+        (np.array(3.0), "a single number"),
+        (np.zeros(4, [("a", "f8"), ("b", "i4")]), "records"),
+        (np.array([[None]] * 4), "Python objects"),
         (np.full((4, 1), 2**63, "u8"), "2\\^63"),
     ],
-)  # fmt: skip
+)
 def test_arrays_that_are_no_numbers_are_one_sentence(tmp_path: Path, x: np.ndarray, sentence: str) -> None:
     np.savez(tmp_path / "a.npz", x=x, y=np.array([0, 1, 0, 1]))
     with pytest.raises(UserError, match=sentence):

@@ -28,16 +28,20 @@ def apply(transforms: list[Transform], x: torch.Tensor, seed: int = 0) -> torch.
     ("transforms", "theirs"),
     [
         ([Transform(name="ToTensor")], [v2.ToDtype(torch.float32, scale=True)]),
-        ([Transform(name="ToTensor"), Transform(name="Normalize", mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])],
-         [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.1, 0.2, 0.3], [0.5, 0.6, 0.7])]),
-        ([Transform(name="ToTensor"), Transform(name="Resize", size=7)],
-         [v2.ToDtype(torch.float32, scale=True), v2.Resize(7)]),
+        (
+            [Transform(name="ToTensor"), Transform(name="Normalize", mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])],
+            [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.1, 0.2, 0.3], [0.5, 0.6, 0.7])],
+        ),
+        (
+            [Transform(name="ToTensor"), Transform(name="Resize", size=7)],
+            [v2.ToDtype(torch.float32, scale=True), v2.Resize(7)],
+        ),
         ([Transform(name="Resize", size=[5, 9])], [v2.Resize([5, 9])]),
         ([Transform(name="CenterCrop", size=8)], [v2.CenterCrop(8)]),
         ([Transform(name="CenterCrop", size=14)], [v2.CenterCrop(14)]),
     ],
     ids=lambda v: "" if not isinstance(v, list) else "-".join(getattr(t, "name", type(t).__name__) for t in v),
-)  # fmt: skip
+)
 def test_fixed_transforms_are_torchvisions(transforms: list[Transform], theirs: list) -> None:
     expected = v2.Compose(theirs)(IMAGES)
     got = apply(transforms, IMAGES)

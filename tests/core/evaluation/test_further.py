@@ -88,10 +88,13 @@ def test_labels_are_matched_by_name(train: Train, tmp_path: Path) -> None:
     assert sum(done.report.confusion[0]) == 0
 
 
-@pytest.mark.parametrize(("other", "sentence"), [
-    ({"name": "diabetes"}, "is regression, but the model was trained for classification"),
-    ({"name": "iris"}, "has the class 'setosa', which the model was not trained on"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        ({"name": "diabetes"}, "is regression, but the model was trained for classification"),
+        ({"name": "iris"}, "has the class 'setosa', which the model was not trained on"),
+    ],
+)
 def test_data_that_do_not_fit_are_told(digits: Path, other: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         evaluate(best(digits), data(**other))
@@ -152,10 +155,17 @@ def test_regression_is_told_in_the_targets_own_unit(train: Train) -> None:
     assert abs(np.mean(found) - real.target.mean()) < 30
 
 
-@pytest.mark.parametrize(("name", "content", "sentence"), [
-    ("x.png", b"no image", "is no image"), ("x.png", b"", "is no image"), ("x.csv", b"a,b\n1,2\n", "has 2 columns; the model takes 64"),
-    ("x.csv", b"\xff\xfe", "can't be read as a table"), ("x.npy", b"\x93NUMPY", "can't be read as an array"), ("x.csv", b"", "is empty"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("x.png", b"no image", "is no image"),
+        ("x.png", b"", "is no image"),
+        ("x.csv", b"a,b\n1,2\n", "has 2 columns; the model takes 64"),
+        ("x.csv", b"\xff\xfe", "can't be read as a table"),
+        ("x.npy", b"\x93NUMPY", "can't be read as an array"),
+        ("x.csv", b"", "is empty"),
+    ],
+)
 def test_inputs_that_can_not_be_read(digits: Path, tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=sentence) as error:

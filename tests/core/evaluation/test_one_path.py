@@ -49,8 +49,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     top = tmp_path_factory.mktemp("one_path")
     (top / "own.py").write_text(RECORD.format(file=str(top / "logits.pt")))
     draw = np.random.default_rng(0)
-    modes = [("RGB", "png"), ("L", "png"), ("RGBA", "png"), ("P", "png"), ("I;16", "png"), ("CMYK", "jpg"), ("RGB", "jpg"),
-             ("LA", "png"), ("1", "png"), ("RGB", "webp")]  # fmt: skip
+    modes = [
+        ("RGB", "png"),
+        ("L", "png"),
+        ("RGBA", "png"),
+        ("P", "png"),
+        ("I;16", "png"),
+        ("CMYK", "jpg"),
+        ("RGB", "jpg"),
+        ("LA", "png"),
+        ("1", "png"),
+        ("RGB", "webp"),
+    ]
     for number, (mode, suffix) in enumerate(modes * 2):
         path = top / "d" / ("cat", "dog")[number % 2] / f"{number:02}.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,12 +84,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(request: pytest.FixtureRequest, place: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-        experiment = toml.build({
-            "data": {"name": "ImageFolder", "args": {"path": str(place / "d")}, "workers": 0},
-            "model": {"name": "cnn", "args": {"channels": [4], "hidden": 4}},
-            "trainer": {"epochs": 1, "batch_size": 8, "flip_test": request.param},
-            "tracking": {"metrics": [f"{place}/own.py:kept"], "graph": False, "images": False},
-        })  # fmt: skip
+        experiment = toml.build(
+            {
+                "data": {"name": "ImageFolder", "args": {"path": str(place / "d")}, "workers": 0},
+                "model": {"name": "cnn", "args": {"channels": [4], "hidden": 4}},
+                "trainer": {"epochs": 1, "batch_size": 8, "flip_test": request.param},
+                "tracking": {"metrics": [f"{place}/own.py:kept"], "graph": False, "images": False},
+            }
+        )
         session = Session(experiment, tmp_path_factory.mktemp("runs"))
         session.start()
         assert session.join(60)
@@ -124,8 +136,13 @@ def pipelines(draw: st.DrawFn) -> tuple[list[tuple[str, dict[str, Any]]], list[A
     )
     parts += [(name, *draw(CATALOG[name])) for name in late]
     if draw(st.booleans()):
-        parts.append(("Normalize", {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]},
-                      [v2.Normalize([0.4, 0.5, 0.6], [0.2, 0.3, 0.4])]))  # fmt: skip
+        parts.append(
+            (
+                "Normalize",
+                {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]},
+                [v2.Normalize([0.4, 0.5, 0.6], [0.2, 0.3, 0.4])],
+            )
+        )
     parts += [("Resize", {"size": [HEIGHT, WIDTH]}, [v2.Resize([HEIGHT, WIDTH])])]
     theirs = [step for name, _, steps in parts for step in (steps if name != "Lambda" else [lambda x: x * 0.5])]
     return [(name, args) for name, args, _ in parts], theirs
@@ -179,8 +196,11 @@ def test_evaluation_prediction_and_torchvision_agree(
 def test_files_one_by_one_from_stdin_and_in_folders_of_other_sizes(
     trained: Trained, place: Path, tmp_path: Path, own: str
 ) -> None:
-    chosen = (Transform(name="ToTensor"), Transform.model_validate({"name": f"{place}/own.py:{own}", "train_only": own == "noise"}),
-              Transform.model_validate({"name": "Normalize", "mean": [0.5] * 3, "std": [0.2] * 3}))  # fmt: skip
+    chosen = (
+        Transform(name="ToTensor"),
+        Transform.model_validate({"name": f"{place}/own.py:{own}", "train_only": own == "noise"}),
+        Transform.model_validate({"name": "Normalize", "mean": [0.5] * 3, "std": [0.2] * 3}),
+    )
     trained = dataclasses.replace(trained, transforms=chosen)
     folder = tmp_path / "other"
     for number, (width, height) in enumerate([(WIDTH, HEIGHT), (30, 20), (5, 40), (WIDTH, HEIGHT)]):

@@ -63,15 +63,21 @@ def test_what_is_shown_is_what_is_typed(name: str) -> None:
         ("model.args.widths", "[64]", [64]),
         ("model.args.widths", "64", [64]),
         ("model.freeze", "features.*", ["features.*"]),
-        ("data.transforms", "ToTensor, RandomCrop(size=28, padding=4)",
-         [{"name": "ToTensor"}, {"name": "RandomCrop", "size": 28, "padding": 4}]),
-        ("data.transforms", 'RandomCrop(size=(28, 28), padding_mode="reflect")',
-         [{"name": "RandomCrop", "size": [28, 28], "padding_mode": "reflect"}]),
+        (
+            "data.transforms",
+            "ToTensor, RandomCrop(size=28, padding=4)",
+            [{"name": "ToTensor"}, {"name": "RandomCrop", "size": 28, "padding": 4}],
+        ),
+        (
+            "data.transforms",
+            'RandomCrop(size=(28, 28), padding_mode="reflect")',
+            [{"name": "RandomCrop", "size": [28, 28], "padding_mode": "reflect"}],
+        ),
         ("data.transforms", '[{name = "ToTensor"}]', [{"name": "ToTensor"}]),
         ("trainer.image_sizes", "{until = 0.4, size = 20}", [{"until": 0.4, "size": 20}]),
         ("trainer.seed", "", None),
     ],
-)  # fmt: skip
+)
 def test_typed(key: str, text: str, value: Any) -> None:
     assert fields.typed(field(key), text) == value
 

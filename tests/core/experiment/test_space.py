@@ -55,8 +55,12 @@ def test_a_dimension_reads_back_from_its_line(raw: dict[str, Any]) -> None:
     again = read("model.args.widths", dimension.text)
     assert again.text == dimension.text
     assert (again.low, again.high, again.log, again.step, again.length) == (
-        dimension.low, dimension.high, dimension.log, dimension.step, dimension.length,
-    )  # fmt: skip
+        dimension.low,
+        dimension.high,
+        dimension.log,
+        dimension.step,
+        dimension.length,
+    )
     assert again.choices == dimension.choices
     assert again.when == dimension.when
 
@@ -102,13 +106,19 @@ def space(**dimensions: Any) -> Space:
         ({"trainer__batch_size": "0.5 .. 2"}, "0.5 is not a whole number"),
         ({"optimizer__args__momentum": "0 .. 0.9"}, "momentum is not a parameter of optimizer 'AdamW'"),
         ({"optimizer__lr": "0.1 .. 1 when model.name = mlp"}, "depends on 'model.name', which is not searched"),
-        ({"optimizer__lr": "0.1 .. 1 when optimizer.name = Adam", "optimizer__name": ["SGD", "AdamW"]}, "which is never so: SGD | AdamW"),
-        ({"optimizer__lr": "0.1 .. 1 when model.name = mlp", "model__name": "mlp | linear when optimizer.lr = 0.1"}, "depend on each other"),
+        (
+            {"optimizer__lr": "0.1 .. 1 when optimizer.name = Adam", "optimizer__name": ["SGD", "AdamW"]},
+            "which is never so: SGD | AdamW",
+        ),
+        (
+            {"optimizer__lr": "0.1 .. 1 when model.name = mlp", "model__name": "mlp | linear when optimizer.lr = 0.1"},
+            "depend on each other",
+        ),
         ({"search__trials": "1 .. 5"}, "'search.trials' can't be searched"),
         ({"model__args__widths": "8 .. 16 length 3 .. 1"}, "length = [3, 1]"),
         ({"model__args__widths__deeper__still": "1 .. 2"}, "goes too deep"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_a_space_is_told_in_one_sentence(dimensions: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError) as error:
         space(**dimensions)

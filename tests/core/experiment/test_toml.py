@@ -24,17 +24,30 @@ floats = st.floats(min_value=1e-9, max_value=100, allow_nan=False)
 overrides = st.fixed_dictionaries(
     {},
     optional={
-        "data": st.fixed_dictionaries({"name": names([e.name for e in catalog.entries("data") if not any(p.required for p in e.params)])}),
-        "model": st.fixed_dictionaries({"name": names([e.name for e in catalog.entries("model")]),
-                                        "freeze": st.lists(st.text(max_size=8), max_size=3)}),
-        "optimizer": st.fixed_dictionaries({"name": names([e.name for e in catalog.entries("optimizer")]),
-                                            "lr": st.none() | floats}),
+        "data": st.fixed_dictionaries(
+            {"name": names([e.name for e in catalog.entries("data") if not any(p.required for p in e.params)])}
+        ),
+        "model": st.fixed_dictionaries(
+            {
+                "name": names([e.name for e in catalog.entries("model")]),
+                "freeze": st.lists(st.text(max_size=8), max_size=3),
+            }
+        ),
+        "optimizer": st.fixed_dictionaries(
+            {"name": names([e.name for e in catalog.entries("optimizer")]), "lr": st.none() | floats}
+        ),
         "schedule": st.fixed_dictionaries({"name": names([e.name for e in catalog.entries("schedule")])}),
-        "trainer": st.fixed_dictionaries({"epochs": st.integers(1, 10**6), "clip_norm": st.none() | floats,
-                                          "seed": st.integers(0, 2**63 - 1), "ema": st.floats(0, 0.999)}),
+        "trainer": st.fixed_dictionaries(
+            {
+                "epochs": st.integers(1, 10**6),
+                "clip_norm": st.none() | floats,
+                "seed": st.integers(0, 2**63 - 1),
+                "ema": st.floats(0, 0.999),
+            }
+        ),
         "tracking": st.fixed_dictionaries({"note": st.text(), "tags": st.lists(st.text())}),
     },
-)  # fmt: skip
+)
 
 
 @given(overrides)

@@ -173,9 +173,16 @@ def test_cuda_visible_devices_as_torch_reads_them(parts: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("value", "right"),
-    [("MIG-aa", [True, False]), ("MIG-b", [False, True]), ("MIG-a", [False, False]), ("MIG-aa,MIG-ab", [True, False]),
-     ("MIG-GPU-0001/1/0", [False, True]), ("MIG-b,MIG-b", [False, False]), ("1,-1,0", [False, True])],
-)  # fmt: skip
+    [
+        ("MIG-aa", [True, False]),
+        ("MIG-b", [False, True]),
+        ("MIG-a", [False, False]),
+        ("MIG-aa,MIG-ab", [True, False]),
+        ("MIG-GPU-0001/1/0", [False, True]),
+        ("MIG-b,MIG-b", [False, False]),
+        ("1,-1,0", [False, True]),
+    ],
+)
 def test_parts_of_gpus(monkeypatch: pytest.MonkeyPatch, value: str, right: list[bool]) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
     nvml = FakeNvml(2)

@@ -37,10 +37,16 @@ def double(x):
     return x * 2
 """
 SETTINGS = (
-    "data.name=table", "data.args.path=data/points.csv", "data.args.task=classification", "model.name=net.py:Net",
-    "loss.name=net:loss", "tracking.metrics=['net.py:share']", "trainer.epochs=2", "tracking.tensorboard=false",
+    "data.name=table",
+    "data.args.path=data/points.csv",
+    "data.args.task=classification",
+    "model.name=net.py:Net",
+    "loss.name=net:loss",
+    "tracking.metrics=['net.py:share']",
+    "trainer.epochs=2",
+    "tracking.tensorboard=false",
     "data.transforms=[{name='Lambda', function='net.py:double'}]",
-)  # fmt: skip
+)
 
 
 def project(folder: Path) -> Path:
@@ -51,7 +57,9 @@ def project(folder: Path) -> Path:
     return folder
 
 
-def test_a_run_goes_on_and_is_evaluated_from_any_folder(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_a_run_goes_on_and_is_evaluated_from_any_folder(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     home, elsewhere = project(tmp_path / "home"), tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(home)
@@ -103,8 +111,18 @@ def test_what_is_there_wins_over_the_current_folder(tmp_path: Path, monkeypatch:
     (home / "package").mkdir()
     (home / "package" / "deep.py").write_text("")
     (here / "w.pt").write_bytes(b"")
-    experiment = toml.load(None, ["model.name=package.deep:Net", "data.root=data", "data.name=net.py:Set", "data.args.split=data",
-                                  "data.args.file=data/points.csv", "model.weights=w.pt", "loss.name=torch.nn:L1Loss"])  # fmt: skip
+    experiment = toml.load(
+        None,
+        [
+            "model.name=package.deep:Net",
+            "data.root=data",
+            "data.name=net.py:Set",
+            "data.args.split=data",
+            "data.args.file=data/points.csv",
+            "model.weights=w.pt",
+            "loss.name=torch.nn:L1Loss",
+        ],
+    )
     said: list[str] = []
     found = located(experiment, home, said.append)
     assert found.model.name == f"{home}/package/deep.py:Net"

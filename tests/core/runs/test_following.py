@@ -25,13 +25,35 @@ def follow(path: Path) -> History:
 
 
 def summary(step: int, losses: list[float], time: float) -> StepSummary:
-    return StepSummary(epoch=1, step=step, train={"loss": losses[-1]}, losses=tuple(losses), learning_rate=0.1,
-                       gradient_norm=None, samples_per_second=1.0, data_wait=0.0, memory=1, time=time)  # fmt: skip
+    return StepSummary(
+        epoch=1,
+        step=step,
+        train={"loss": losses[-1]},
+        losses=tuple(losses),
+        learning_rate=0.1,
+        gradient_norm=None,
+        samples_per_second=1.0,
+        data_wait=0.0,
+        memory=1,
+        time=time,
+    )
 
 
 def started(step: int, time: float) -> Started:
-    return Started(epoch=0, step=step, epochs=10, steps=100, epoch_length=10, device="cpu", precision="fp32",
-                   parameters=1, train_samples=1, val_samples=0, test_samples=0, time=time)  # fmt: skip
+    return Started(
+        epoch=0,
+        step=step,
+        epochs=10,
+        steps=100,
+        epoch_length=10,
+        device="cpu",
+        precision="fp32",
+        parameters=1,
+        train_samples=1,
+        val_samples=0,
+        test_samples=0,
+        time=time,
+    )
 
 
 def test_every_event_comes_back_from_its_record(train: Train) -> None:

@@ -30,10 +30,21 @@ def make(root: Path, name: str, **values: Any) -> Path:
     path = root / name
     (path / "checkpoints").mkdir(parents=True)
     facts = {
-        "layout": 1, "status": "done", "data": "digits", "model": "mlp", "created": 1000.0, "ended": 1090.0, "epoch": 3, "epochs": 3,
-        "best_metric": "accuracy", "higher_is_better": True, "val": {"loss": 0.2, "accuracy": 0.9}, "best": {"loss": 0.1, "accuracy": 0.95},
-        "hyperparameters": {"optimizer.lr": 0.01, "trainer.batch_size": 64, "model.name": "mlp"}, "curve": [[1, 0.5], [2, 0.95]],
-    }  # fmt: skip
+        "layout": 1,
+        "status": "done",
+        "data": "digits",
+        "model": "mlp",
+        "created": 1000.0,
+        "ended": 1090.0,
+        "epoch": 3,
+        "epochs": 3,
+        "best_metric": "accuracy",
+        "higher_is_better": True,
+        "val": {"loss": 0.2, "accuracy": 0.9},
+        "best": {"loss": 0.1, "accuracy": 0.95},
+        "hyperparameters": {"optimizer.lr": 0.01, "trainer.batch_size": 64, "model.name": "mlp"},
+        "curve": [[1, 0.5], [2, 0.95]],
+    }
     (path / "run.json").write_text(json.dumps(facts | values))
     return path
 
@@ -107,8 +118,14 @@ def test_loops_of_links_unreadable_folders_and_broken_runs(tmp_path: Path) -> No
     inner.mkdir()
     (inner / "again").symlink_to(inner, target_is_directory=True)
     (tmp_path / "dangling").symlink_to(tmp_path / "gone")
-    for name, text in (("half", '{"layout": 1, "stat'), ("later", '{"layout": 99, "status": "done"}'), ("list", "[]"),
-                       ("empty", ""), ("bytes", "\udcff"), ("deep-json", "[" * 100_000)):  # fmt: skip
+    for name, text in (
+        ("half", '{"layout": 1, "stat'),
+        ("later", '{"layout": 99, "status": "done"}'),
+        ("list", "[]"),
+        ("empty", ""),
+        ("bytes", "\udcff"),
+        ("deep-json", "[" * 100_000),
+    ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_bytes(text.encode(errors="surrogateescape"))
     (tmp_path / "odd").mkdir()
@@ -191,9 +208,18 @@ def test_the_index_saves_reading_and_may_be_deleted_or_spoilt(tmp_path: Path, mo
     assert read == []
     monkeypatch.undo()
     good = (tmp_path / INDEX).read_bytes()
-    for spoilt in (b"", b"{}", b"[]", b"\xff\xfe", good[:-100], b'{"version": 1, "runs": 5}', b"[" * 100_000,
-                   b'{"version": 1, "runs": {"run-00": {"signature": 3, "row": []}, "run-01": {}, "run-02": 5}}',
-                   good.replace(b'"status":"done"', b'"status":5'), good.replace(b'"hyperparameters"', b'"other"')):  # fmt: skip
+    for spoilt in (
+        b"",
+        b"{}",
+        b"[]",
+        b"\xff\xfe",
+        good[:-100],
+        b'{"version": 1, "runs": 5}',
+        b"[" * 100_000,
+        b'{"version": 1, "runs": {"run-00": {"signature": 3, "row": []}, "run-01": {}, "run-02": 5}}',
+        good.replace(b'"status":"done"', b'"status":5'),
+        good.replace(b'"hyperparameters"', b'"other"'),
+    ):
         (tmp_path / INDEX).write_bytes(spoilt)
         assert RunList([tmp_path]).scan() == first
     (tmp_path / INDEX).unlink()
@@ -228,10 +254,20 @@ def test_a_root_that_can_not_be_written_is_read_all_the_same(tmp_path: Path, mon
 # --- names, filter, sorting ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("tag", "expected"), [
-    ("Loss/train", "train/loss"), ("val_acc", "val/accuracy"), ("val/loss", "val/loss"), ("loss/val", "val/loss"),
-    ("train_loss_step", "train/loss_step"), ("valid.f1_score", "val/f1"), ("lr", "learning_rate"), ("lr-AdamW", "lr-AdamW"), ("train", "train"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("tag", "expected"),
+    [
+        ("Loss/train", "train/loss"),
+        ("val_acc", "val/accuracy"),
+        ("val/loss", "val/loss"),
+        ("loss/val", "val/loss"),
+        ("train_loss_step", "train/loss_step"),
+        ("valid.f1_score", "val/f1"),
+        ("lr", "learning_rate"),
+        ("lr-AdamW", "lr-AdamW"),
+        ("train", "train"),
+    ],
+)
 def test_tags_of_all_tools_have_one_name(tag: str, expected: str) -> None:
     assert canonical(tag) == expected
 
@@ -242,31 +278,82 @@ def test_keras_folders_tell_the_part() -> None:
 
 
 ROWS = [
-    Row(Path("a/cnn-one"), "done", data="digits", model="cnn", watched="accuracy", higher=True, best={"accuracy": 0.95, "loss": 0.2},
-        last={"accuracy": 0.9}, hyperparameters={"optimizer.lr": 0.1, "trainer.batch_size": 32}, tags=("paper", "Big"), seconds=100, size=5_000_000),
-    Row(Path("a/mlp-two"), "failed", data="iris", model="mlp", watched="loss", best={"loss": 0.5}, note="too slow to learn",
-        hyperparameters={"optimizer.lr": 0.001, "model.args.widths": "(10, 10)"}, seconds=7200),
+    Row(
+        Path("a/cnn-one"),
+        "done",
+        data="digits",
+        model="cnn",
+        watched="accuracy",
+        higher=True,
+        best={"accuracy": 0.95, "loss": 0.2},
+        last={"accuracy": 0.9},
+        hyperparameters={"optimizer.lr": 0.1, "trainer.batch_size": 32},
+        tags=("paper", "Big"),
+        seconds=100,
+        size=5_000_000,
+    ),
+    Row(
+        Path("a/mlp-two"),
+        "failed",
+        data="iris",
+        model="mlp",
+        watched="loss",
+        best={"loss": 0.5},
+        note="too slow to learn",
+        hyperparameters={"optimizer.lr": 0.001, "model.args.widths": "(10, 10)"},
+        seconds=7200,
+    ),
     Row(Path("a/old"), "done", model="cnn", best={"accuracy": 0.99}, archived=True),
-]  # fmt: skip
+]
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("", "cnn-one mlp-two"), ("val_acc > 0.9", "cnn-one"), ("acc>90%", "cnn-one"), ("val_acc<=0.9", ""), ("last_acc = 0.9", "cnn-one"),
-    ("model:cnn", "cnn-one"), ("model=cnn", "cnn-one"), ("model != cnn", "mlp-two"), ("tag:paper", "cnn-one"), ("tag=big", "cnn-one"),
-    ("tag:pap", "cnn-one"), ("tag=pap", ""), ("-tag:paper", "mlp-two"), ("status:failed or val_acc>0.9", "cnn-one mlp-two"),
-    ("lr<=1e-3", "mlp-two"), ("optimizer.lr >= 0.1 model:cnn", "cnn-one"), ("duration>1h", "mlp-two"), ("size > 1MB", "cnn-one"),
-    ('"too slow"', "mlp-two"), ("slow", "mlp-two"), ("-slow", "cnn-one"), ("archived:yes", "old"), ("note:LEARN", "mlp-two"),
-    ("loss<0.3", "cnn-one"), ("batch_size=32", "cnn-one"), ("widths:10", "mlp-two"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "cnn-one mlp-two"),
+        ("val_acc > 0.9", "cnn-one"),
+        ("acc>90%", "cnn-one"),
+        ("val_acc<=0.9", ""),
+        ("last_acc = 0.9", "cnn-one"),
+        ("model:cnn", "cnn-one"),
+        ("model=cnn", "cnn-one"),
+        ("model != cnn", "mlp-two"),
+        ("tag:paper", "cnn-one"),
+        ("tag=big", "cnn-one"),
+        ("tag:pap", "cnn-one"),
+        ("tag=pap", ""),
+        ("-tag:paper", "mlp-two"),
+        ("status:failed or val_acc>0.9", "cnn-one mlp-two"),
+        ("lr<=1e-3", "mlp-two"),
+        ("optimizer.lr >= 0.1 model:cnn", "cnn-one"),
+        ("duration>1h", "mlp-two"),
+        ("size > 1MB", "cnn-one"),
+        ('"too slow"', "mlp-two"),
+        ("slow", "mlp-two"),
+        ("-slow", "cnn-one"),
+        ("archived:yes", "old"),
+        ("note:LEARN", "mlp-two"),
+        ("loss<0.3", "cnn-one"),
+        ("batch_size=32", "cnn-one"),
+        ("widths:10", "mlp-two"),
+    ],
+)
 def test_filters(text: str, expected: str) -> None:
     assert " ".join(names(Filter(text).apply(ROWS))) == expected
 
 
-@pytest.mark.parametrize(("text", "sentence"), [
-    ("val_ac > 0.9", "No run has 'val_ac'; did you mean"), ("lr > fast", "'fast' is none"), ('"open', "a quote is not closed"),
-    ("model > 3", "model is no number; write model:3"), ("or x", "nothing before 'or'"), ("x or", "nothing after 'or'"),
-    ("> 3", "can't be understood at '>'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("val_ac > 0.9", "No run has 'val_ac'; did you mean"),
+        ("lr > fast", "'fast' is none"),
+        ('"open', "a quote is not closed"),
+        ("model > 3", "model is no number; write model:3"),
+        ("or x", "nothing before 'or'"),
+        ("x or", "nothing after 'or'"),
+        ("> 3", "can't be understood at '>'"),
+    ],
+)
 def test_wrong_filters_are_one_sentence(text: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence) as error:
         Filter(text).apply(ROWS)

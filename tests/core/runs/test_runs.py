@@ -149,8 +149,20 @@ def small_disk(tmp_path: Path):
 
 
 def test_a_full_disk_ends_the_run_and_keeps_what_was_good(small_disk: Path, tmp_path: Path) -> None:
-    done = command("--batch", "--plain", *ENDLESS, "--set", "trainer.checkpoint_steps=20", "--runs", str(small_disk / "runs"),
-                   "--set", "trainer.keep=1000", "--set", "tracking.tensorboard=false", cwd=tmp_path)  # fmt: skip
+    done = command(
+        "--batch",
+        "--plain",
+        *ENDLESS,
+        "--set",
+        "trainer.checkpoint_steps=20",
+        "--runs",
+        str(small_disk / "runs"),
+        "--set",
+        "trainer.keep=1000",
+        "--set",
+        "tracking.tensorboard=false",
+        cwd=tmp_path,
+    )
     assert done.returncode == 1, done.stderr
     assert "can't be written" in done.stderr
     assert "No space left on device" in done.stderr

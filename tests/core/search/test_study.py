@@ -121,9 +121,13 @@ def test_trials_in_all_means_in_all(search: Search) -> None:
 
 def test_bad_trials_are_pruned_by_their_epochs(search: Search) -> None:
     study, _, _ = search(
-        "search.trials=4", "trainer.epochs=30", "pruner.name=median", "pruner.args.n_startup_trials=1",
-        'search.enqueue=[{"optimizer.lr"=0.05}, {"optimizer.lr"=0.001}]', "schedule.name=constant",
-    )  # fmt: skip
+        "search.trials=4",
+        "trainer.epochs=30",
+        "pruner.name=median",
+        "pruner.args.n_startup_trials=1",
+        'search.enqueue=[{"optimizer.lr"=0.05}, {"optimizer.lr"=0.001}]',
+        "schedule.name=constant",
+    )
     states = {t.number: t.state for t in study.trials()}
     assert states[0] == TrialState.COMPLETE
     assert states[1] == TrialState.PRUNED
@@ -141,9 +145,12 @@ def test_with_steps_trials_are_judged_between_epochs(search: Search) -> None:
 
 def test_a_trial_that_diverges_is_pruned_and_the_study_lives(search: Search) -> None:
     study, _, code = search(
-        "search.trials=2", 'search.enqueue=[{"optimizer.lr"=1000.0}]', "search.space.optimizer.lr=1e-3 .. 1000 log",
-        "optimizer.name=SGD", "model.args.widths=[64,64,64]",
-    )  # fmt: skip
+        "search.trials=2",
+        'search.enqueue=[{"optimizer.lr"=1000.0}]',
+        "search.space.optimizer.lr=1e-3 .. 1000 log",
+        "optimizer.name=SGD",
+        "model.args.widths=[64,64,64]",
+    )
     first, second = study.trials()
     assert first.params["optimizer.lr"] == 1000.0
     assert first.state == TrialState.PRUNED
@@ -172,17 +179,25 @@ def test_an_objective_that_is_never_measured_is_told_before_the_search(search: S
 
 def test_several_objectives_have_a_front(search: Search) -> None:
     study, _, _ = search(
-        "search.trials=5", 'search.objectives=["accuracy", "parameters", "latency"]',
-        "search.space.model.args.widths=4 .. 64 length 1 .. 2", "sampler.name=NSGA-II", "search.keep=1",
-    )  # fmt: skip
+        "search.trials=5",
+        'search.objectives=["accuracy", "parameters", "latency"]',
+        "search.space.model.args.widths=4 .. 64 length 1 .. 2",
+        "sampler.name=NSGA-II",
+        "search.keep=1",
+    )
     trials = study.trials()
     assert all(t.state == TrialState.COMPLETE and len(t.values) == 3 for t in trials)
     assert all(t.values[1] == read_info(study.run_of(t.number)).get("parameters") for t in trials)
     assert all(0 < t.values[2] < 1000 for t in trials)
     front = {t.number for t in study.best()}
     for t in trials:
-        beaten = any(o.values[0] >= t.values[0] and o.values[1] <= t.values[1] and o.values[2] <= t.values[2] and o.values != t.values
-                     for o in trials)  # fmt: skip
+        beaten = any(
+            o.values[0] >= t.values[0]
+            and o.values[1] <= t.values[1]
+            and o.values[2] <= t.values[2]
+            and o.values != t.values
+            for o in trials
+        )
         assert (t.number in front) == (not beaten)
         # What is on the front keeps its checkpoint, whatever search.keep says.
         assert (study.run_of(t.number) / "checkpoints" / "best.pt").exists() == (t.number in front)
@@ -197,8 +212,15 @@ def test_only_the_best_keep_their_checkpoints(search: Search) -> None:
 
 
 def test_it_ends_when_nothing_gets_better(search: Search) -> None:
-    study, _, _ = search("search.trials=50", "search.patience=2", 'search.enqueue=[{"optimizer.lr"=0.05}]',
-                         "search.space.optimizer.lr=1e-5 .. 0.05 log", "sampler.name=random", "pruner.name=none", "trainer.epochs=3")  # fmt: skip
+    study, _, _ = search(
+        "search.trials=50",
+        "search.patience=2",
+        'search.enqueue=[{"optimizer.lr"=0.05}]',
+        "search.space.optimizer.lr=1e-5 .. 0.05 log",
+        "sampler.name=random",
+        "pruner.name=none",
+        "trainer.epochs=3",
+    )
     best = study.best()[0]
     assert len(study.trials()) == best.number + 1 + 2
 
@@ -453,8 +475,13 @@ def test_an_objective_of_ones_own_ends_as_in_optuna_whatever_it_gives(
     names: dict[str, Any] = {}
     exec(VALUES, names)
     count = len(names["VALUES"])
-    study, _, code = search(f"search.function={tmp_path}/o.py:objective", 'search.objectives=["minimize value"]',
-                            f"search.trials={count}", "search.failures=100", "search.name=own")  # fmt: skip
+    study, _, code = search(
+        f"search.function={tmp_path}/o.py:objective",
+        'search.objectives=["minimize value"]',
+        f"search.trials={count}",
+        "search.failures=100",
+        "search.name=own",
+    )
     assert code == 0
     theirs = optuna.create_study()
     theirs.optimize(names["objective"], n_trials=count, catch=Exception)
@@ -484,8 +511,12 @@ def test_an_objective_of_ones_own_ends_as_in_optuna_whatever_it_gives(
 
 def test_when_all_of_fewer_trials_than_the_limit_fail_that_is_the_end(search: Search, tmp_path: Path) -> None:
     (tmp_path / "o.py").write_text("def objective(trial):\n    return float('nan')\n")
-    _, worker, code = search(f"search.function={tmp_path}/o.py:objective", 'search.objectives=["minimize value"]',
-                             "search.trials=3", "search.failures=5")  # fmt: skip
+    _, worker, code = search(
+        f"search.function={tmp_path}/o.py:objective",
+        'search.objectives=["minimize value"]',
+        "search.trials=3",
+        "search.failures=5",
+    )
     assert code == 1
     assert worker.failure is not None and "The last 3 trials have all failed" in worker.failure
     assert "NaN is no value of an objective" in worker.failure
@@ -493,8 +524,11 @@ def test_when_all_of_fewer_trials_than_the_limit_fail_that_is_the_end(search: Se
 
 def test_editing_is_advised_only_where_it_is_possible(search: Search, tmp_path: Path) -> None:
     search("search.trials=1", "search.space.optimizer.lr=1e-3 .. 1e-2 log", "search.name=s")
-    for change, possible in (("search.space.optimizer.lr=1e-4 .. 1e-2 log", True), ("search.space.optimizer.lr=1e-3 .. 1e-2", False),
-                             ("trainer.epochs=7", False)):  # fmt: skip
+    for change, possible in (
+        ("search.space.optimizer.lr=1e-4 .. 1e-2 log", True),
+        ("search.space.optimizer.lr=1e-3 .. 1e-2", False),
+        ("trainer.epochs=7", False),
+    ):
         space = [] if "space" in change else ["search.space.optimizer.lr=1e-3 .. 1e-2 log"]
         with pytest.raises(UserError) as error:
             search("search.trials=1", *space, change, "search.name=s")

@@ -32,12 +32,22 @@ from torchdeck.tui.__main__ import main
 
 NUMBER = st.floats(width=32) | st.integers(-(10**30), 10**30) | st.sampled_from([math.inf, -math.inf, math.nan])
 AS_NUMBER = st.sampled_from(
-    [float, np.float32, np.float64, np.array, torch.tensor, lambda v: torch.tensor([v]), lambda v: np.array([v]),
-     lambda v: torch.tensor(float(v), requires_grad=True), lambda v: Decimal(str(v)), lambda v: complex(v, 1)]
-)  # fmt: skip
+    [
+        float,
+        np.float32,
+        np.float64,
+        np.array,
+        torch.tensor,
+        lambda v: torch.tensor([v]),
+        lambda v: np.array([v]),
+        lambda v: torch.tensor(float(v), requires_grad=True),
+        lambda v: Decimal(str(v)),
+        lambda v: complex(v, 1),
+    ]
+)
 ONE = st.builds(lambda make, value: make(float(value)), AS_NUMBER, NUMBER) | st.sampled_from(
     [True, np.True_, Fraction(1, 3), np.int64(7), None, object(), {}, {"a": 1}, [], (), np.zeros(2), torch.zeros(2)]
-)  # fmt: skip
+)
 RETURNED = ONE | st.lists(ONE, max_size=3) | st.tuples(ONE, ONE)
 RAISED = st.sampled_from([ValueError("no"), MemoryError(), SystemExit(3), optuna.TrialPruned("enough"), KeyError("k")])
 
@@ -66,8 +76,12 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("values")
     (folder / "mine.py").write_text("now = {}\ndef objective(trial):\n    return now['does'](trial)\n")
     names = ", ".join(f'"minimize value{i}"' for i in range(request.param))
-    settings = [f"search.function={folder}/mine.py:objective", f"search.objectives=[{names}]", "search.failures=1000000",
-                "search.name=v"]  # fmt: skip
+    settings = [
+        f"search.function={folder}/mine.py:objective",
+        f"search.objectives=[{names}]",
+        "search.failures=1000000",
+        "search.name=v",
+    ]
     study = studies.create(toml.load("digits", settings), folder)
     return study, request.param, usercode.load(f"{folder}/mine.py:now", "now")
 
@@ -160,8 +174,20 @@ def test_infinities_survive_every_export_and_json_is_json(endless: Path, capsys:
     from optuna_dashboard._serializer import serialize_frozen_trial
 
     runs = ["--runs", str(endless / "runs")]
-    words = ["--batch", "digits", "--json", "--trials", "3", *runs, "--set", "search.name=i", "--set",
-             f"search.function={endless}/mine.py:objective", "--set", 'search.objectives=["minimize value"]']  # fmt: skip
+    words = [
+        "--batch",
+        "digits",
+        "--json",
+        "--trials",
+        "3",
+        *runs,
+        "--set",
+        "search.name=i",
+        "--set",
+        f"search.function={endless}/mine.py:objective",
+        "--set",
+        'search.objectives=["minimize value"]',
+    ]
     assert main(words) == 0
     told = [strictly(line) for line in capsys.readouterr().out.splitlines()]
     theirs = [serialize_frozen_trial(0, trial, {}) for trial in studies.open_folder(endless / "runs" / "i").trials()]
@@ -193,12 +219,29 @@ def test_infinities_survive_every_export_and_json_is_json(endless: Path, capsys:
 
 @pytest.mark.parametrize(
     "url",
-    ["sqlite:///:memory:", "sqlite://", "sqlite+pysqlite:///:memory:", "sqlite:///file::memory:?cache=shared&uri=true",
-     "sqlite:///file:trials?mode=memory&uri=true"],
-)  # fmt: skip
-def test_a_storage_in_memory_is_not_for_several_workers(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
-    words = ["--batch", "digits", "--workers", "2", "--runs", str(tmp_path / "runs"), "--set",
-             "search.space.optimizer.lr=0.1 .. 1", "--set", f"search.storage={url}"]  # fmt: skip
+    [
+        "sqlite:///:memory:",
+        "sqlite://",
+        "sqlite+pysqlite:///:memory:",
+        "sqlite:///file::memory:?cache=shared&uri=true",
+        "sqlite:///file:trials?mode=memory&uri=true",
+    ],
+)
+def test_a_storage_in_memory_is_not_for_several_workers(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "--batch",
+        "digits",
+        "--workers",
+        "2",
+        "--runs",
+        str(tmp_path / "runs"),
+        "--set",
+        "search.space.optimizer.lr=0.1 .. 1",
+        "--set",
+        f"search.storage={url}",
+    ]
     assert main(words) == 2
     assert "is in the memory of one process" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

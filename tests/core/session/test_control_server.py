@@ -56,10 +56,20 @@ def ask(run: Path, line: bytes) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     "line",
-    [b"nonsense\n", b"[]\n", b"{}\n", b'{"command": "take"}\n', b'{"command": "__init__"}\n', b'{"command": 3}\n',
-     b'{"command": "set_learning_rate", "value": "x"}\n', b'{"command": "set_learning_rate", "value": NaN}\n',
-     b'{"command": "set_learning_rate", "value": -1}\n', b'{"command": "set_learning_rate"}\n', b"\xff\xfe\n"],
-)  # fmt: skip
+    [
+        b"nonsense\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"command": "take"}\n',
+        b'{"command": "__init__"}\n',
+        b'{"command": 3}\n',
+        b'{"command": "set_learning_rate", "value": "x"}\n',
+        b'{"command": "set_learning_rate", "value": NaN}\n',
+        b'{"command": "set_learning_rate", "value": -1}\n',
+        b'{"command": "set_learning_rate"}\n',
+        b"\xff\xfe\n",
+    ],
+)
 def test_what_is_wrong_is_answered_in_a_sentence(door: tuple[Path, Control], line: bytes) -> None:
     run, control = door
     assert str(ask(run, line)["error"]).endswith(".")

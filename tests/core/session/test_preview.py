@@ -24,9 +24,12 @@ class Looker:
 
     def __init__(self, folder: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "torchdeck.core.session.preview"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env=environment(), cwd=folder,
-        )  # fmt: skip
+            [sys.executable, "-P", "-m", "torchdeck.core.session.preview"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment(),
+            cwd=folder,
+        )
         self._number = 0
 
     def send(self, source: str | None, *overrides: str) -> None:

@@ -13,13 +13,35 @@ from torchdeck.core.text import duration
 
 
 def started(step: int = 0, time: float = 0.0) -> Started:
-    return Started(epoch=step // 100, step=step, epochs=20, steps=2000, epoch_length=100, device="cpu", precision="fp32",
-                   parameters=10, train_samples=100, val_samples=10, test_samples=10, time=time)  # fmt: skip
+    return Started(
+        epoch=step // 100,
+        step=step,
+        epochs=20,
+        steps=2000,
+        epoch_length=100,
+        device="cpu",
+        precision="fp32",
+        parameters=10,
+        train_samples=100,
+        val_samples=10,
+        test_samples=10,
+        time=time,
+    )
 
 
 def summary(step: int, time: float) -> StepSummary:
-    return StepSummary(epoch=step // 100 + 1, step=step, train={"loss": 1.0}, losses=(1.0,), learning_rate=0.1,
-                       gradient_norm=None, samples_per_second=1.0, data_wait=0.0, memory=0, time=time)  # fmt: skip
+    return StepSummary(
+        epoch=step // 100 + 1,
+        step=step,
+        train={"loss": 1.0},
+        losses=(1.0,),
+        learning_rate=0.1,
+        gradient_norm=None,
+        samples_per_second=1.0,
+        data_wait=0.0,
+        memory=0,
+        time=time,
+    )
 
 
 def test_eta_counts_the_steps_done_here() -> None:
@@ -65,8 +87,17 @@ def test_plain_lines() -> None:
     reporter = PlainReporter(out)
     reporter.run = "runs/x"
     reporter.report(started(step=100))
-    reporter.report(EpochEnded(epoch=2, step=200, train={"loss": 0.5, "accuracy": 0.9}, val={"loss": 0.6, "accuracy": 0.8},
-                               learning_rate=0.1, seconds=1, best=True))  # fmt: skip
+    reporter.report(
+        EpochEnded(
+            epoch=2,
+            step=200,
+            train={"loss": 0.5, "accuracy": 0.9},
+            val={"loss": 0.6, "accuracy": 0.8},
+            learning_rate=0.1,
+            seconds=1,
+            best=True,
+        )
+    )
     reporter.report(Finished(epoch=2, step=200, status="done", test={"loss": 0.1, "accuracy": 0.99}, seconds=75))
     lines = out.getvalue().splitlines()
     assert lines[0] == "run      runs/x"

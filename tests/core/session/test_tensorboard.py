@@ -58,10 +58,23 @@ def serve() -> Iterator:
 
     def begin(folder: Path) -> Server:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", "0", "--host", "127.0.0.1",
-             "--reload_interval", "1"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "tensorboard.main",
+                "--logdir",
+                str(folder),
+                "--port",
+                "0",
+                "--host",
+                "127.0.0.1",
+                "--reload_interval",
+                "1",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         servers.append(process)
         assert process.stderr
         for line in process.stderr:
@@ -85,8 +98,21 @@ def test_scalars_hparams_images_graph_and_text_show_in_a_real_tensorboard(train:
     assert runs == [name]  # one run, no sub-run for hparams
 
     tags = server.until("/data/plugin/scalars/tags", lambda t: "accuracy/test" in t.get(name, {}))[name]
-    assert {"loss/train", "loss/val", "loss/train_epoch", "accuracy/train", "accuracy/val", "f1/val", "top5/val", "loss/test",
-            "learning_rate", "gradient_norm", "samples_per_second", "data_wait", "memory"} <= set(tags)  # fmt: skip
+    assert {
+        "loss/train",
+        "loss/val",
+        "loss/train_epoch",
+        "accuracy/train",
+        "accuracy/val",
+        "f1/val",
+        "top5/val",
+        "loss/test",
+        "learning_rate",
+        "gradient_norm",
+        "samples_per_second",
+        "data_wait",
+        "memory",
+    } <= set(tags)
     points = server.json(f"/data/plugin/scalars/scalars?run={name}&tag=loss/train")
     assert [(p[1], pytest.approx(p[2], rel=1e-5)) for p in points] == [
         (e.step, e.train["loss"]) for e in run.of(StepSummary)
@@ -99,10 +125,15 @@ def test_scalars_hparams_images_graph_and_text_show_in_a_real_tensorboard(train:
     experiment = server.json("/data/plugin/hparams/experiment", {"experimentName": ""})
     assert {h["name"] for h in experiment["hparamInfos"]} >= {"optimizer.lr", "model.name", "trainer.epochs"}
     wanted = {
-        "experimentName": "", "startIndex": 0, "sliceSize": 10, "allowedStatuses": ["STATUS_SUCCESS", "STATUS_UNKNOWN", "STATUS_RUNNING"],
-        "colParams": [{"metric": {"tag": "accuracy/test", "group": ""}, "includeInResult": True},
-                      *({"hparam": name, "includeInResult": True} for name in ("optimizer.lr", "model.name"))],
-    }  # fmt: skip
+        "experimentName": "",
+        "startIndex": 0,
+        "sliceSize": 10,
+        "allowedStatuses": ["STATUS_SUCCESS", "STATUS_UNKNOWN", "STATUS_RUNNING"],
+        "colParams": [
+            {"metric": {"tag": "accuracy/test", "group": ""}, "includeInResult": True},
+            *({"hparam": name, "includeInResult": True} for name in ("optimizer.lr", "model.name")),
+        ],
+    }
     groups = server.json("/data/plugin/hparams/session_groups", wanted)["sessionGroups"]
     assert len(groups) == 1
     (session,) = groups[0]["sessions"]

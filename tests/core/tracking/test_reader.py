@@ -103,8 +103,14 @@ def test_scalars_as_keras_writes_them(tmp_path: Path) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 2**40), st.sampled_from(["a", "b/long", "ü"]),
-                          st.floats(width=32, allow_subnormal=False)), max_size=300))  # fmt: skip
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2**40), st.sampled_from(["a", "b/long", "ü"]), st.floats(width=32, allow_subnormal=False)
+        ),
+        max_size=300,
+    )
+)
 def test_any_scalars_in_rising_order(
     tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[int, str, float]]
 ) -> None:
@@ -213,8 +219,14 @@ def test_a_writer_that_begins_anew_takes_the_place_of_what_came_after(tmp_path: 
 
 #: What a writer does: a scalar, or a restart at that step.
 doings = st.lists(
-    st.tuples(st.sampled_from(["point"] * 8 + ["restart"]), st.integers(0, 30), st.sampled_from(["a", "b"]),
-              st.floats(-100, 100, width=32)), max_size=60)  # fmt: skip
+    st.tuples(
+        st.sampled_from(["point"] * 8 + ["restart"]),
+        st.integers(0, 30),
+        st.sampled_from(["a", "b"]),
+        st.floats(-100, 100, width=32),
+    ),
+    max_size=60,
+)
 
 
 @settings(max_examples=150, deadline=None)

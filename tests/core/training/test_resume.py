@@ -26,10 +26,20 @@ EXPERIMENTS = {
     "adamw ema cosine": ("trainer.ema=0.95", "schedule.name=cosine", "schedule.args.warmup=0.2", "trainer.epochs=3"),
     "cnn batch norm, crops on the device": (*CNN, *CROPS, "model.args.dropout=0.1"),
     "crops through the DataLoader": (*CNN, *SAMPLEWISE, "data.workers=0"),
-    "accumulation and clipping": ("trainer.accumulate=4", "trainer.batch_size=32", "trainer.clip_norm=0.5", "trainer.epochs=3"),
-    "plateau and RMSprop": ("optimizer.name=RMSprop", "schedule.name=plateau", "schedule.args.patience=0", "trainer.epochs=4"),
+    "accumulation and clipping": (
+        "trainer.accumulate=4",
+        "trainer.batch_size=32",
+        "trainer.clip_norm=0.5",
+        "trainer.epochs=3",
+    ),
+    "plateau and RMSprop": (
+        "optimizer.name=RMSprop",
+        "schedule.name=plateau",
+        "schedule.args.patience=0",
+        "trainer.epochs=4",
+    ),
     "muon": ("optimizer.name=Muon", "trainer.epochs=3"),
-}  # fmt: skip
+}
 
 
 def final(path: Path) -> dict:
@@ -146,8 +156,10 @@ def test_what_can_not_be_read_or_written_at_a_resume_is_a_sentence(
     assert full.failure.message == f"The run {str(part.path)!r} can't be written: File too large."
 
     def load(*args: object, **options: object) -> None:
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory: "
-                           "you tried to allocate 4294967296 bytes. Error code 12")  # fmt: skip
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory: "
+            "you tried to allocate 4294967296 bytes. Error code 12"
+        )
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "load", load)

@@ -48,14 +48,21 @@ def reference(scheduler: theirs.LRScheduler, opt: torch.optim.Optimizer, every: 
         (Schedule(name="multistep", args={"milestones": [2, 7]}), lambda o: theirs.MultiStepLR(o, [2, 7]), PER_EPOCH),
         (Schedule(name="exponential", args={"gamma": 0.8}), lambda o: theirs.ExponentialLR(o, 0.8), PER_EPOCH),
         (Schedule(name="cosine"), lambda o: theirs.CosineAnnealingLR(o, TOTAL), 1),
-        (Schedule(name="cosine", args={"final": 0.1}), lambda o: theirs.CosineAnnealingLR(o, TOTAL, eta_min=LR * 0.1), 1),
+        (
+            Schedule(name="cosine", args={"final": 0.1}),
+            lambda o: theirs.CosineAnnealingLR(o, TOTAL, eta_min=LR * 0.1),
+            1,
+        ),
         (Schedule(name="linear", args={"final": 0.2}), lambda o: theirs.LinearLR(o, 1.0, 0.2, TOTAL), 1),
         (Schedule(name="one_cycle"), lambda o: theirs.OneCycleLR(o, LR, TOTAL), 1),
-        (Schedule(name="one_cycle", args={"warmup": 0.1, "div": 10, "final_div": 100}),
-         lambda o: theirs.OneCycleLR(o, LR, TOTAL, pct_start=0.1, div_factor=10, final_div_factor=100), 1),
+        (
+            Schedule(name="one_cycle", args={"warmup": 0.1, "div": 10, "final_div": 100}),
+            lambda o: theirs.OneCycleLR(o, LR, TOTAL, pct_start=0.1, div_factor=10, final_div_factor=100),
+            1,
+        ),
     ],
     ids=lambda v: v.name if isinstance(v, Schedule) else "",
-)  # fmt: skip
+)
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
 def test_schedules_are_torchs(schedule: Schedule, make, every: int, kind: type) -> None:
     mine = optimizer(kind=kind)

@@ -32,9 +32,14 @@ def weights(run) -> dict[str, torch.Tensor]:
 def test_one_step_is_the_textbook_step(train: Train) -> None:
     """The whole machine against five lines of torch."""
     run = train(
-        *PLAIN, "trainer.steps=1", "trainer.batch_size=64", "optimizer.name=SGD", "optimizer.lr=0.1", "schedule.name=constant",
+        *PLAIN,
+        "trainer.steps=1",
+        "trainer.batch_size=64",
+        "optimizer.name=SGD",
+        "optimizer.lr=0.1",
+        "schedule.name=constant",
         "model.args.dropout=0",
-    )  # fmt: skip
+    )
     built = run.session._built
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10))
@@ -204,8 +209,14 @@ def test_two_classes_with_one_logit(train: Train, tmp_path: Path) -> None:
     (tmp_path / "n.py").write_text(
         "from torch import nn\n\ndef net(in_features):\n    return nn.Sequential(nn.Linear(in_features, 16), nn.ReLU(), nn.Linear(16, 1))\n"
     )
-    run = train("data.name=breast_cancer", f"model.name={tmp_path}/n.py:net", "loss.name=bce_with_logits", "trainer.epochs=20",
-                "optimizer.lr=1e-2", source=None)  # fmt: skip
+    run = train(
+        "data.name=breast_cancer",
+        f"model.name={tmp_path}/n.py:net",
+        "loss.name=bce_with_logits",
+        "trainer.epochs=20",
+        "optimizer.lr=1e-2",
+        source=None,
+    )
     assert run.status == "done", run.failure
     assert run.of(EpochEnded)[-1].val["accuracy"] > 0.9
 
@@ -219,8 +230,16 @@ def test_table_presets(train: Train, preset: str) -> None:
 
 
 def test_bf16_channels_last_progressive_sizes_and_flips(train: Train) -> None:
-    run = train("model.name=fastnet", "model.args.channels=[8,8,16,16]", "trainer.precision=bf16", "trainer.flip_test=true",
-                "trainer.image_sizes=[{until=0.5,size=6}]", "trainer.epochs=2", "trainer.ema=0.9", "tracking.graph=false")  # fmt: skip
+    run = train(
+        "model.name=fastnet",
+        "model.args.channels=[8,8,16,16]",
+        "trainer.precision=bf16",
+        "trainer.flip_test=true",
+        "trainer.image_sizes=[{until=0.5,size=6}]",
+        "trainer.epochs=2",
+        "trainer.ema=0.9",
+        "tracking.graph=false",
+    )
     assert run.status == "done", run.failure
     assert run.of(Started)[0].precision == "bf16"
     trainer = run.session._built.trainer
@@ -293,8 +312,14 @@ def test_training_on_a_gpu(train: Train, name: str) -> None:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_out_of_memory_on_a_gpu_is_advised_on(train: Train) -> None:
-    run = train("model.name=cnn", "model.args.channels=[4096,4096]", "trainer.device=cuda", "trainer.batch_size=1294", "data.name=FakeData",
-                "data.args.image_size=[3,512,512]")  # fmt: skip
+    run = train(
+        "model.name=cnn",
+        "model.args.channels=[4096,4096]",
+        "trainer.device=cuda",
+        "trainer.batch_size=1294",
+        "data.name=FakeData",
+        "data.args.image_size=[3,512,512]",
+    )
     assert run.failure and "set trainer.batch_size to" in run.failure.message
 
 

@@ -341,8 +341,12 @@ class Half(Metric):
 def test_ignite_metrics_and_loss_modules(train: Train, tmp_path: Path) -> None:
     write(tmp_path / "m.py", "from torch import nn\n\nclass L(nn.CrossEntropyLoss):\n    pass\n")
     write(tmp_path / "half.py", HALF)
-    run = train(f"loss.name={tmp_path}/m.py:L", "loss.args.label_smoothing=0.1",
-                f"tracking.metrics=['{tmp_path}/half.py:Half']", "trainer.epochs=1")  # fmt: skip
+    run = train(
+        f"loss.name={tmp_path}/m.py:L",
+        "loss.args.label_smoothing=0.1",
+        f"tracking.metrics=['{tmp_path}/half.py:Half']",
+        "trainer.epochs=1",
+    )
     assert run.status == "done", run.failure
     assert run.of(EpochEnded)[0].val["Half"] == 72
 

@@ -38,21 +38,37 @@ def test_a_log_axis_has_at_least_three_ticks(low: float, factor: float, count: i
 @pytest.mark.parametrize(
     ("value", "step", "unit", "text"),
     [
-        (0.5, 0.1, "number", "0.5"), (0.25, 0.05, "number", "0.25"), (1500, 500, "count", "1.5k"),
-        (2_000_000, 1_000_000, "count", "2M"), (0.95, 0.05, "percent", "95%"), (0.985, 0.005, "percent", "98.5%"),
-        (90, 30, "time", "1:30"), (7200, 3600, "time", "2:00:00"), (5, 5, "time", "5s"), (1e-5, 1e-5, "number", "1e-5"),
-        (400_000, 86_400, "time", "4d 15h"), (0, 1, "number", "0"), (3 << 30, 1 << 30, "bytes", "3G"),
+        (0.5, 0.1, "number", "0.5"),
+        (0.25, 0.05, "number", "0.25"),
+        (1500, 500, "count", "1.5k"),
+        (2_000_000, 1_000_000, "count", "2M"),
+        (0.95, 0.05, "percent", "95%"),
+        (0.985, 0.005, "percent", "98.5%"),
+        (90, 30, "time", "1:30"),
+        (7200, 3600, "time", "2:00:00"),
+        (5, 5, "time", "5s"),
+        (1e-5, 1e-5, "number", "1e-5"),
+        (400_000, 86_400, "time", "4d 15h"),
+        (0, 1, "number", "0"),
+        (3 << 30, 1 << 30, "bytes", "3G"),
     ],
-)  # fmt: skip
+)
 def test_labels(value: float, step: float, unit: str, text: str) -> None:
     assert axes.label(value, step, unit) == text
 
 
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
-    [(math.nan, "number", "NaN"), (math.inf, "percent", "∞"), (-math.inf, "number", "-∞"), (0.98052, "percent", "98.05%"),
-     (12_345, "rate", "12.3k/s"), (0.00012, "number", "1.200e-04"), (1234.5678, "number", "1234.5678")],
-)  # fmt: skip
+    [
+        (math.nan, "number", "NaN"),
+        (math.inf, "percent", "∞"),
+        (-math.inf, "number", "-∞"),
+        (0.98052, "percent", "98.05%"),
+        (12_345, "rate", "12.3k/s"),
+        (0.00012, "number", "1.200e-04"),
+        (1234.5678, "number", "1234.5678"),
+    ],
+)
 def test_readings(value: float, unit: str, text: str) -> None:
     assert axes.reading(value, unit) == text
 
@@ -71,8 +87,11 @@ def test_every_point_is_covered_by_its_column(values: list[float], columns: int,
     low, high = envelope(x, y, y, window)
     at = np.clip(((x - window.x0) / (window.x1 - window.x0) * columns * 2).astype(int), 0, columns * 2 - 1)
     # A point on an edge may belong to the column before it.
-    assert all((low[max(a - 1, 0) : a + 2].min() <= v <= high[max(a - 1, 0) : a + 2].max()) or
-               np.isnan(low[max(a - 1, 0) : a + 2]).any() for a, v in zip(at, y, strict=True))  # fmt: skip
+    assert all(
+        (low[max(a - 1, 0) : a + 2].min() <= v <= high[max(a - 1, 0) : a + 2].max())
+        or np.isnan(low[max(a - 1, 0) : a + 2]).any()
+        for a, v in zip(at, y, strict=True)
+    )
     assert curve(x, y, y, window).shape == (rows, columns)
     assert curve(x, y, y, window).any()
 
