@@ -222,10 +222,10 @@ def _quiet() -> Iterator[None]:
     logging.disable(logging.ERROR)
     with (
         warnings.catch_warnings(),
-        open(os.devnull, "w") as nowhere,
+        Path(os.devnull).open("w") as nowhere,
         contextlib.redirect_stdout(nowhere),
         contextlib.redirect_stderr(nowhere),
-    ):  # noqa: PTH123
+    ):
         warnings.simplefilter("ignore")
         try:
             yield

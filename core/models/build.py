@@ -121,9 +121,9 @@ def adapt_inputs(net: nn.Module, channels: int) -> None:
     new = nn.Conv2d(
         channels,
         first.out_channels,
-        first.kernel_size,
-        first.stride,
-        first.padding,
+        first.kernel_size,  # type: ignore[arg-type]
+        first.stride,  # type: ignore[arg-type]
+        first.padding,  # type: ignore[arg-type]
         first.dilation,  # type: ignore[arg-type]
         bias=first.bias is not None,
         padding_mode=first.padding_mode,
