@@ -22,7 +22,7 @@ from torchdeck.core.data.vision import load_idx
 from torchdeck.core.events import StepSummary
 from torchdeck.core.experiment import toml
 from torchdeck.core.experiment.schema import Experiment
-from torchdeck.core.models.build import wants_channels_last
+from torchdeck.core.models.build import build_model, wants_channels_last
 from torchdeck.core.session.session import Session
 
 
@@ -53,10 +53,9 @@ def experiment(model: str, batch_size: int, steps: int, *more: str) -> Experimen
 def net_for(model: str) -> nn.Module:
     """The same model, bare."""
     from torchdeck.core.data.source import DataInfo
-    from torchdeck.core.models.build import build
 
     info = DataInfo("FashionMNIST", "classification", (1, 28, 28), 10, tuple("0123456789"))
-    return build(experiment(model, 1, 1).model, info)
+    return build_model(experiment(model, 1, 1).model, info)
 
 
 def optimizer_for(net: nn.Module) -> torch.optim.Optimizer:

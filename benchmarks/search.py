@@ -108,7 +108,7 @@ def by_hand(minutes: float, seed: int, root: Path) -> list[tuple[float, float, i
 
     from torchdeck.core.data.source import DataInfo
     from torchdeck.core.experiment import toml
-    from torchdeck.core.models.build import build
+    from torchdeck.core.models.build import build_model
 
     draw = random.Random(seed)
     torch.manual_seed(seed)
@@ -124,7 +124,7 @@ def by_hand(minutes: float, seed: int, root: Path) -> list[tuple[float, float, i
         batch_size, dropout, channels = (
             draw.choice(SPACE[k]) for k in ("trainer.batch_size", "model.args.dropout", "model.args.channels")
         )
-        net = build(
+        net = build_model(
             toml.load("fashion-cnn", [f"model.args.dropout={dropout}", f"model.args.channels={channels}"]).model, info
         )
         optimizer, loss_function = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=decay), nn.CrossEntropyLoss()

@@ -190,7 +190,7 @@ _FIELDS = {kind: frozenset(kind.__dataclass_fields__) for kind in _KINDS.values(
 _NOT_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
-def parse(record: Mapping[str, Any]) -> Event | None:
+def parse_event(record: Mapping[str, Any]) -> Event | None:
     """The event that ``record`` was made of; None for a kind or fields that this version does not know.
 
     The texts "NaN", "Infinity" and "-Infinity" that strict JSON has in place of such numbers become numbers again.

@@ -205,7 +205,7 @@ class Series:
                 grown[: self._smooth_size] = self._smooth[: self._smooth_size]
                 self._smooth = grown
             part = slice(self._smooth_size, self._size)
-            values, self._smooth_state, self._smooth_seen = average(
+            values, self._smooth_state, self._smooth_seen = debiased_average(
                 self._rows[_MEAN, part], weight**self.stride, self._smooth_state, self._smooth_seen
             )
             self._smooth[part] = values
@@ -213,7 +213,7 @@ class Series:
         return self._smooth[: self._size]
 
 
-def average(x: Floats, weight: float, state: float = 0.0, seen: int = 0) -> tuple[Floats, float, int]:
+def debiased_average(x: Floats, weight: float, state: float = 0.0, seen: int = 0) -> tuple[Floats, float, int]:
     """The debiased exponential moving average of ``x``, going on from (state, seen): values, and the new two.
 
     The recurrence s = weight s + (1 - weight) x is solved by doubling (Kogge and Stone 1973): a few passes over the

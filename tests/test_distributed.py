@@ -61,10 +61,10 @@ def test_two_processes_train_one_run(tmp_path: Path) -> None:
     # The same by hand: a step sees two neighbouring batches of the order, and batches left over are left out.
     from torchdeck.core.control import Control
     from torchdeck.core.experiment import toml
-    from torchdeck.core.training.build import build
+    from torchdeck.core.training.build import build_trainer
 
     experiment = toml.build(toml.override(toml.read(run / "experiment.toml"), []))
-    built = build(experiment, Control(), lambda event: None)
+    built = build_trainer(experiment, Control(), lambda event: None)
     net, optimizer = built.trainer.net, built.trainer.optimizer
     for epoch in range(3):
         batches = list(built.data.train.epoch(epoch))

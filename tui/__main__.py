@@ -14,7 +14,7 @@ from torchdeck.core.errors import UserError
 from torchdeck.core.machine import launch
 from torchdeck.tui.commands import search
 from torchdeck.tui.commands.shared import add_runs, with_roots_apart
-from torchdeck.tui.commands.shared import roots as roots_of
+from torchdeck.tui.commands.shared import runs_roots as roots_of
 
 EXIT_CODES = """exit codes:
   0 done   1 the training failed   2 the input is wrong   130 stopped by Ctrl-C   143 stopped by SIGTERM
@@ -101,11 +101,11 @@ def _train(words: list[str]) -> int:
 
     resume: Path | None = None
     if options.resume:
-        from torchdeck.core.runs.directory import find
+        from torchdeck.core.runs.directory import find_run
 
         if options.experiment:
             raise UserError("--resume takes the experiment from the run; change it with --set, without naming another.")
-        resume = find(options.resume, root)
+        resume = find_run(options.resume, root)
         experiment = toml.build(toml.override(toml.read(resume / "experiment.toml"), options.overrides), str(resume))
         base = toml.said_base(str(resume / "experiment.toml"), options.overrides)
     else:
@@ -116,21 +116,21 @@ def _train(words: list[str]) -> int:
         base = toml.said_base(source, options.overrides)
         resume = requeued(root, toml.dumps(experiment.to_share()))
     if options.dry_run:
-        from torchdeck.tui.dry_run import show
+        from torchdeck.tui.dry_run import show_plan
 
-        return show(experiment, base)
+        return show_plan(experiment, base)
     from torchdeck.core.session import batch, reporters
     from torchdeck.core.session.session import Session
 
     if experiment.search.space and resume is None and not options.quiet:
         print("note: [search.space] is left alone; search it with --trials N", file=sys.stderr)
 
-    reporter = reporters.choose(options.json, options.quiet, options.plain)
-    return batch.run(Session(experiment, root, resume, base=base), reporter)
+    reporter = reporters.choose_reporter(options.json, options.quiet, options.plain)
+    return batch.run_batch(Session(experiment, root, resume, base=base), reporter)
 
 
 def _open_workbench(options: argparse.Namespace, roots: list[Path]) -> int:
-    from torchdeck.tui.app import check_terminal, run
+    from torchdeck.tui.app import check_terminal, run_app
 
     check_terminal()
     raw: dict[str, Any] | None = None
@@ -142,7 +142,7 @@ def _open_workbench(options: argparse.Namespace, roots: list[Path]) -> int:
         source = toml.base_of(options.experiment, options.overrides)
         toml.load(source, options.overrides)  # raises for what is wrong
         raw = toml.tables(source, options.overrides)
-    return run(roots, raw, None, not options.no_mouse)
+    return run_app(roots, raw, None, not options.no_mouse)
 
 
 def _verb(name: str, words: list[str]) -> int:
@@ -165,7 +165,7 @@ def main(words: list[str] | None = None) -> int:
         return _train(with_roots_apart(given))
 
     if words is None:
-        launch.run(work)
+        launch.run_process(work)
     return launch.exit_code(work)
 
 

@@ -33,7 +33,7 @@ from torchdeck.tui.thrift import SpansUpdate
 
 # What the Train screen needs (pydantic, numpy, a dozen widgets) is imported after the first paint.
 if TYPE_CHECKING:
-    from torchdeck.tui.link import Link
+    from torchdeck.tui.link import RunMonitor
     from torchdeck.tui.screens.dialogs import Question
     from torchdeck.tui.screens.train import TrainScreen
 
@@ -100,7 +100,7 @@ class Workbench(App[int]):
         """``raw``: the experiment to open with; ``attach``: the run to look at; ``others``: further roots of runs."""
         super().__init__()
         self.memory = Memory.load()
-        self.link: Link
+        self.link: RunMonitor
         self._root = root
         self.roots = list(dict.fromkeys([root, *others]))
         self._raw = raw
@@ -133,10 +133,10 @@ class Workbench(App[int]):
 
     def _open(self) -> None:
         """Open the Train screen."""
-        from torchdeck.tui.link import Link
+        from torchdeck.tui.link import RunMonitor
         from torchdeck.tui.screens.train import TrainScreen
 
-        self.link = Link(self._root)
+        self.link = RunMonitor(self._root)
         raw = self._raw if self._raw is not None else self.memory.experiment
         if raw is None:
             from torchdeck.core.experiment import toml
@@ -449,7 +449,7 @@ def _title(node: Any) -> str:
     return name.get(type(node).__name__, type(node).__name__)
 
 
-def run(roots: list[Path], raw: dict[str, Any] | None, attach: Path | None, mouse: bool) -> int:
+def run_app(roots: list[Path], raw: dict[str, Any] | None, attach: Path | None, mouse: bool) -> int:
     """Open the workbench on this terminal and return the exit code.
 
     Raises UserError where there is no terminal that could show it.
@@ -479,7 +479,7 @@ def _exit_soon(code: int) -> None:
     timer.start()
 
 
-def _keep(link: Link) -> None:
+def _keep(link: RunMonitor) -> None:
     """After a failure of the workbench: have the run write a checkpoint, and say how to look at it again."""
     if link.run is None:
         return

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from torchdeck.core.models.summary import Node
 
 
-def show(experiment: Experiment, base: str) -> int:
+def show_plan(experiment: Experiment, base: str) -> int:
     """Print what would be trained; nothing is written. ``base``: what the experiment was made from."""
     from torchdeck.core.control import Control
     from torchdeck.core.models.summary import summarize
-    from torchdeck.core.training.build import build
+    from torchdeck.core.training.build import build_trainer
 
     notes: list[str] = []
-    built = build(experiment, Control(), lambda event: None, notes.append)
+    built = build_trainer(experiment, Control(), lambda event: None, notes.append)
     info = built.data.info
     console = Console(highlight=False, soft_wrap=True)
     console.print(printable(f"# from {base}"), markup=False)
@@ -50,7 +50,7 @@ def show(experiment: Experiment, base: str) -> int:
         built.trainer.net, info.input_shape, experiment.trainer.batch_size, experiment.optimizer.name, info.integer
     )
     console.print()
-    Console(highlight=False, width=max(console.width, 100)).print(tree(summary.root))
+    Console(highlight=False, width=max(console.width, 100)).print(module_table(summary.root))
     root = summary.root
     console.print(
         f"{root.parameters:,} parameters ({root.trainable:,} trained), {root.multiply_adds:,} multiply-adds a sample"
@@ -66,7 +66,7 @@ def show(experiment: Experiment, base: str) -> int:
     return 0
 
 
-def tree(root: Node) -> Table:
+def module_table(root: Node) -> Table:
     """The model's modules, nested, as a table."""
     table = Table(box=None, pad_edge=False)
     table.add_column("module", no_wrap=True)

@@ -77,7 +77,7 @@ def _status(item: Item) -> str | None:
         return None
 
 
-class Link:
+class RunMonitor:
     """Follows one run at a time, and starts what waits. One thread calls ``poll``; the rest may be called from any."""
 
     def __init__(self, root: Path) -> None:

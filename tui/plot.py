@@ -17,10 +17,10 @@ from textual.strip import Strip
 from torchdeck.core import files
 from torchdeck.core.errors import UserError, did_you_mean
 from torchdeck.core.experiment.metric_names import metric
-from torchdeck.core.runs.labels import read as labels_of
+from torchdeck.core.runs.labels import read_labels as labels_of
 from torchdeck.core.runs.opened import histories
 from torchdeck.core.text import printable
-from torchdeck.tui.drawing.chart import Painter, Scalar, Source, View, curves_of, overlaid, scalars, titled
+from torchdeck.tui.drawing.chart import ChartSource, Painter, Scalar, View, curves_of, overlaid, scalars, titled
 
 _COLOURS = {
     "axis": "bright_black",
@@ -44,7 +44,7 @@ def draw(paths: Sequence[Path], wanted: Sequence[str], output: str | None, x: st
 
     Raises UserError when a run can't be read, has no such metric, or the file can't be written.
     """
-    sources = [Source(labels_of(one.path).title or one.path.name, one.history) for one in histories(list(paths))]
+    sources = [ChartSource(labels_of(one.path).title or one.path.name, one.history) for one in histories(list(paths))]
     charts = _chosen(sources, wanted)
     view = View(x=x, smoothing=smoothing, log=log)
     if output is not None:
@@ -72,7 +72,7 @@ def _text(line: Strip) -> Text:
     return Text.assemble(*((segment.text, segment.style or "") for segment in line))
 
 
-def _chosen(sources: Sequence[Source], wanted: Sequence[str]) -> list[Scalar]:
+def _chosen(sources: Sequence[ChartSource], wanted: Sequence[str]) -> list[Scalar]:
     found = scalars(sources[0].history) if len(sources) == 1 else overlaid(sources)
     if not found:
         raise UserError("There is nothing to draw: no scalars yet.")
@@ -98,7 +98,7 @@ def _chosen(sources: Sequence[Source], wanted: Sequence[str]) -> list[Scalar]:
     return chosen
 
 
-def _to_file(sources: Sequence[Source], charts: Sequence[Scalar], view: View, path: Path) -> None:
+def _to_file(sources: Sequence[ChartSource], charts: Sequence[Scalar], view: View, path: Path) -> None:
     kind = path.suffix.lower().lstrip(".")
     if kind not in ("png", "svg", "pdf"):
         raise UserError(f"-o {str(path)!r}: name a .png, .svg or .pdf file.")

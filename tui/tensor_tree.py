@@ -33,7 +33,7 @@ class Branch:
         return list(dict.fromkeys(b.tensor.dtype for _, b in self.walk() if b.tensor is not None))
 
 
-def tree(tensors: Iterable[StoredTensor]) -> Branch:
+def tensor_tree(tensors: Iterable[StoredTensor]) -> Branch:
     """Tensors under the modules that their names tell."""
     root = Branch("", "")
     for tensor in tensors:

@@ -38,7 +38,7 @@ SUFFIXES = (
 )
 
 
-def look(path: Path) -> Stored:
+def inspect_file(path: Path) -> Stored:
     """What is in a file. Nothing in it is run, imported or loaded.
 
     Raises UserError, in one sentence, when it is missing, damaged, encrypted or of no known kind.
@@ -157,7 +157,7 @@ def _sharded(path: Path, size: int) -> Stored:
         raise Unreadable("the index points to files in other folders")
     if len(files) > 1000:
         raise Unreadable("the index names more than a thousand files")
-    shards = [look(path.parent / name) for name in files]
+    shards = [inspect_file(path.parent / name) for name in files]
     wanted = set(names)
     return Stored(
         path,

@@ -27,7 +27,7 @@ class Change:
     change: float = math.nan
 
 
-def diff(
+def diff_weights(
     before: Sequence[StoredTensor], after: Sequence[StoredTensor], stop: Callable[[], bool] = lambda: False
 ) -> list[Change]:
     """Every tensor of either, in the order of the first; ``stop`` is asked between tensors."""

@@ -15,7 +15,7 @@ _DEPTH = 6
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundCheckpoint:
     """A file; ``names`` are all that it has in its folder (best.pt and step-*.pt are often one)."""
 
     path: Path
@@ -42,18 +42,20 @@ def caches() -> list[Path]:
     return [torch_home / "hub" / "checkpoints", hf_home / "hub"]
 
 
-def find(runs: Iterable[Path], folders: Iterable[Path], stop: Callable[[], bool] = lambda: False) -> list[Found]:
+def find_checkpoints(
+    runs: Iterable[Path], folders: Iterable[Path], stop: Callable[[], bool] = lambda: False
+) -> list[FoundCheckpoint]:
     """The checkpoints of these runs, then every file of weights below these folders, the newest first in each.
 
     What can't be read is passed over; links to folders are not followed.
     """
-    found: dict[tuple[int, int], Found] = {}
+    found: dict[tuple[int, int], FoundCheckpoint] = {}
     for run in runs:
         if stop():
             break
         for one in sorted(_in_folder(run / "checkpoints", run), key=lambda f: -f.modified):
             found.setdefault(_key(one), one)
-    others: list[Found] = []
+    others: list[FoundCheckpoint] = []
     for folder in folders:
         for inner in _below(folder, stop):
             others += _in_folder(inner, None)
@@ -62,7 +64,7 @@ def find(runs: Iterable[Path], folders: Iterable[Path], stop: Callable[[], bool]
     return list(found.values())
 
 
-def _key(found: Found) -> tuple[int, int]:
+def _key(found: FoundCheckpoint) -> tuple[int, int]:
     try:
         stat = found.path.stat()
     except OSError:
@@ -70,7 +72,7 @@ def _key(found: Found) -> tuple[int, int]:
     return (stat.st_dev, stat.st_ino)
 
 
-def _in_folder(folder: Path, run: Path | None) -> list[Found]:
+def _in_folder(folder: Path, run: Path | None) -> list[FoundCheckpoint]:
     by_inode: dict[tuple[int, int], list[tuple[str, os.stat_result]]] = {}
     try:
         with os.scandir(folder) as entries:
@@ -88,7 +90,7 @@ def _in_folder(folder: Path, run: Path | None) -> list[Found]:
     for listed in by_inode.values():
         names = tuple(sorted((name for name, _ in listed), key=lambda n: (n in (BEST, LAST), n)))
         stat = listed[0][1]
-        made.append(Found(folder / names[0], names, run, stat.st_size, stat.st_mtime))
+        made.append(FoundCheckpoint(folder / names[0], names, run, stat.st_size, stat.st_mtime))
     return made
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchdeck.core.checkpoints.archive import look
+from torchdeck.core.checkpoints.archive import inspect_file
 from torchdeck.core.checkpoints.stored import Stored
 from torchdeck.core.checkpoints.tensors import StoredTensor
 from torchdeck.core.errors import UserError
@@ -24,7 +24,7 @@ def weights(path: Path, where: str) -> dict[str, Tensor]:
     Raises UserError, beginning with ``where``.
     """
     try:
-        stored = look(path)
+        stored = inspect_file(path)
         refuse_dangerous(stored)
         return tensors(stored.weights())
     except UserError as error:
@@ -62,7 +62,7 @@ def tensor(stored: StoredTensor) -> Tensor:
     return torch.frombuffer(bytearray(copied.tobytes()), dtype=dtype).reshape(stored.shape)
 
 
-def average(paths: list[Path]) -> dict[str, Tensor]:
+def average_weights(paths: list[Path]) -> dict[str, Tensor]:
     """The mean of the weights of several files (stochastic weight averaging by hand; Izmailov et al. 2018).
 
     What is no floating-point number (counters of batch norm) is the last file's.
@@ -73,7 +73,7 @@ def average(paths: list[Path]) -> dict[str, Tensor]:
         raise UserError("An average needs two files or more.")
     every = []
     for path in paths:
-        one = look(path)
+        one = inspect_file(path)
         refuse_dangerous(one)
         every.append({t.name: t for t in one.weights()})
     for path, own in zip(paths[1:], every[1:], strict=True):

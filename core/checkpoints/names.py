@@ -22,7 +22,7 @@ def step_of(path: Path) -> int:
     return int(found[1]) if found else -1
 
 
-def choose(run: Path, which: str) -> Path:
+def choose_checkpoint(run: Path, which: str) -> Path:
     """The file of ``best`` or ``last`` (the last where there is no best), or the file that is named.
 
     Raises UserError when the run has none.

@@ -287,7 +287,7 @@ DTYPES: dict[str, tuple[int, str]] = {
 _MARK = object()
 
 
-def read(file: BinaryIO) -> Pickle:
+def read_pickle(file: BinaryIO) -> Pickle:
     """One pickle from the file's position on.
 
     Raises Unreadable when it is none, is damaged, or holds what no file of tensors needs.
@@ -577,7 +577,7 @@ def brief(value: Any, depth: int = 2) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
-def walk(value: Any, most: int = 2_000_000) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def walk_values(value: Any, most: int = 2_000_000) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Every value inside, with its path, containers before what they hold; each container once (files may be loops)."""
     seen: set[int] = set()
     waiting: list[tuple[tuple[Any, ...], Any]] = [((), value)]

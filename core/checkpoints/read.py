@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from torchdeck.core.checkpoints import load
-from torchdeck.core.checkpoints.archive import look
+from torchdeck.core.checkpoints.archive import inspect_file
 from torchdeck.core.checkpoints.names import LAST, generations, step_of
 from torchdeck.core.checkpoints.stored import PREFIXES
 from torchdeck.core.errors import UserError
@@ -70,7 +70,7 @@ def load_checkpoint(path: Path, where: str) -> dict[str, Any]:
 def _refuse_other_formats(path: Path, where: str) -> None:
     """Files of weights that are whole, but can't be checkpoints of ours."""
     try:
-        kind = look(path).format
+        kind = inspect_file(path).format
     except UserError:
         return  # torch.load tells what is wrong
     if not kind.startswith(("torch zip", "torch legacy", "pickle")):

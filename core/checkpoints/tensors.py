@@ -155,7 +155,7 @@ class Figures:
         return self.zeros / self.count if self.count else 0.0
 
 
-def figures(tensor: StoredTensor) -> Figures:
+def tensor_figures(tensor: StoredTensor) -> Figures:
     """The figures of a tensor; it is read twice, in parts.
 
     Raises UserError when it can't be read.

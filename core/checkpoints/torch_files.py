@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from torchdeck.core.checkpoints import pickles
-from torchdeck.core.checkpoints.pickles import DTYPES, Call, Global, Persistent, Pickle, Unreadable, brief, walk
+from torchdeck.core.checkpoints.pickles import DTYPES, Call, Global, Persistent, Pickle, Unreadable, brief, walk_values
 from torchdeck.core.checkpoints.stored import Stored, shape_of, word
 from torchdeck.core.checkpoints.tensors import StoredTensor
 from torchdeck.core.text import printable
@@ -45,7 +45,7 @@ def _pickle_in(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Pickle:
         raise Unreadable(f"its pickle has {info.file_size:,} bytes, more than any file of tensors needs")
     with archive.open(info) as member:
         data = member.read(_PICKLE + 1)
-    return pickles.read(io.BytesIO(data))
+    return pickles.read_pickle(io.BytesIO(data))
 
 
 def start_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
@@ -64,11 +64,11 @@ def start_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
 
 def torch_legacy(path: Path, file: BinaryIO, size: int) -> Stored:
     limited: Any = _Limited(file, min(size, _PICKLE))
-    first = pickles.read(limited)
+    first = pickles.read_pickle(limited)
     if first.value != _MAGIC:
         # No file of torch.save: still told apart, for instance a model pickled by hand.
         return _stored(path, "pickle", size, first, lambda key: None)
-    protocol, _, pickled, keys = (pickles.read(limited) for _ in range(4))
+    protocol, _, pickled, keys = (pickles.read_pickle(limited) for _ in range(4))
     if protocol.value != _PROTOCOL:
         raise Unreadable(f"its protocol is {brief(protocol.value)}, not {_PROTOCOL}")
     sizes = {str(s.key): s.dtype_size for s in _storages(pickled.value)}
@@ -156,7 +156,7 @@ def _storage(value: Any) -> _Storage | None:
 
 def _storages(value: Any) -> list[_Storage]:
     found: dict[str, _Storage] = {}
-    for _, one in walk(value):
+    for _, one in walk_values(value):
         if isinstance(one, Call):
             for argument in one.arguments:
                 if (storage := _storage(argument)) is not None:
@@ -237,7 +237,7 @@ def _assembled(call: Call, name: str, path: Path, place: Any) -> StoredTensor | 
 
 def _stored(path: Path, format: str, size: int, pickled: Pickle, place: Any, script: bool = False) -> Stored:
     tensors: list[StoredTensor] = []
-    for where, value in walk(pickled.value):
+    for where, value in walk_values(pickled.value):
         if isinstance(value, Call):
             names = [word(part) for part in where if part not in ("_modules", "_parameters", "_buffers")]
             tensor = _tensor(value, ".".join(names), path, place)

@@ -37,7 +37,7 @@ def in_own_unit(net: nn.Module, mean: Sequence[float], std: Sequence[float], sam
     return fx.GraphModule(root, graph).train(net.training)
 
 
-def in_words(mean: Sequence[float], std: Sequence[float]) -> str:
+def unit_in_words(mean: Sequence[float], std: Sequence[float]) -> str:
     """How to get from the outputs to the targets' own unit."""
 
     def listed(values: Sequence[float]) -> str:

@@ -25,7 +25,7 @@ def load_npz(path: str, x_name: str | None, y_name: str | None, task: str, num_c
 
     Raises UserError when the file is damaged or the arrays don't fit.
     """
-    arrays = read(Path(path).expanduser())
+    arrays = read_arrays(Path(path).expanduser())
     if list(arrays) == [""]:
         raise UserError(f"{path!r} holds a single array (.npy); a .npz file with x and y is needed.")
     x, y = _pick(arrays, x_name, _INPUTS, path), _pick(arrays, y_name, _TARGETS, path)
@@ -45,7 +45,7 @@ def load_npz(path: str, x_name: str | None, y_name: str | None, task: str, num_c
     return Source(train, others.get("test"), found, image, names, place=path, val=others.get("val"))
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a .npz file by name; that of a .npy file, whatever it is called, under the name "".
 
     Raises UserError when it can't be read.

@@ -17,7 +17,7 @@ from torchdeck.core.data.feeds import FeedMaker, Preparation
 from torchdeck.core.data.fingerprint import fingerprint
 from torchdeck.core.data.load import load_source
 from torchdeck.core.data.source import DataInfo, Part, Source
-from torchdeck.core.data.split import split
+from torchdeck.core.data.split import split_parts
 from torchdeck.core.data.statistics import measure
 from torchdeck.core.errors import UserCodeError, UserError
 from torchdeck.core.experiment.schema import Data, Experiment, Transform
@@ -94,7 +94,7 @@ def evaluation_feed(
     same = _same(experiment.data, own, source, trained, warn, given)
     if same and data.test_share != own.test_share:
         warn(f"The parts are those of the training (data.test_share = {own.test_share:g}).")
-    parts = split(source, own if same else data, experiment.trainer)
+    parts = split_parts(source, own if same else data, experiment.trainer)
     if split_name is None:
         split_name = ("test" if len(parts["test"][1]) else "val") if same else "all"
     chosen = [parts[split_name]] if split_name != "all" else [(p, torch.arange(len(p))) for p in source.parts.values()]

@@ -59,7 +59,7 @@ class FeedMaker:
     def make(self, part: Part, indices: Tensor, training: bool, workers: int | None = None) -> Feed:
         """The feed of some samples of a part."""
         trainer, data = self._experiment.trainer, self._experiment.data
-        pipeline = transforms.split(self._prepared.transforms, training, streamed=not isinstance(part, Arrays))
+        pipeline = transforms.make_pipelines(self._prepared.transforms, training, streamed=not isinstance(part, Arrays))
         size = trainer.batch_size
         options = FeedOptions(
             batch_size=size if training else evaluation_batch_size(trainer.eval_batch_size, size),
@@ -81,7 +81,7 @@ class FeedMaker:
 
     def peek(self, part: Part, indices: Tensor, training: bool = False) -> Batch:
         """Some samples as a batch, read in this process, before any worker is started."""
-        pipeline = transforms.split(self._prepared.transforms, training, streamed=not isinstance(part, Arrays))
+        pipeline = transforms.make_pipelines(self._prepared.transforms, training, streamed=not isinstance(part, Arrays))
         ops = transforms.batch_transform(pipeline.batch, self._device)
         options = FeedOptions(
             len(indices),

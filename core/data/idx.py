@@ -15,7 +15,7 @@ from torchdeck.core.errors import UserError
 _TYPES = {8: np.uint8, 9: np.int8, 11: np.int16, 12: np.int32, 13: np.float32, 14: np.float64}
 
 
-def read(path: Path) -> torch.Tensor:
+def read_idx(path: Path) -> torch.Tensor:
     """The array in an IDX file, in the file's shape and type.
 
     Raises UserError when the file is damaged or is not IDX.

@@ -19,7 +19,7 @@ from torchdeck.core.data.feeds import FeedMaker, Preparation
 from torchdeck.core.data.fingerprint import fingerprint
 from torchdeck.core.data.probe import is_random, seeded
 from torchdeck.core.data.source import Arrays, DataInfo, Source
-from torchdeck.core.data.split import split
+from torchdeck.core.data.split import split_parts
 from torchdeck.core.data.statistics import measure, moments, tell_collapsed
 from torchdeck.core.errors import UserError, count
 from torchdeck.core.experiment.schema import Data, Experiment, Transform
@@ -112,7 +112,9 @@ def _read_source(data: Data, mode: str) -> Source:
     raise AssertionError(entry)
 
 
-def load(experiment: Experiment, device: torch.device, warn: Callable[[str], None] = lambda text: None) -> LoadedData:
+def load_data(
+    experiment: Experiment, device: torch.device, warn: Callable[[str], None] = lambda text: None
+) -> LoadedData:
     """Load, check and split the data, and make the feeds; ``warn`` is told what was guessed, scaled or left out.
 
     Raises UserError for data that can't be trained on, in one sentence.
@@ -123,7 +125,7 @@ def load(experiment: Experiment, device: torch.device, warn: Callable[[str], Non
     check(source, data.name, len(classes))
     for note in source.notes:
         warn(note)
-    parts = split(source, data, trainer)
+    parts = split_parts(source, data, trainer)
     train_part, train_at = parts["train"]
     if not len(train_at):
         raise UserError(

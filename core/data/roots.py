@@ -9,7 +9,7 @@ from pathlib import Path
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
-def roots(root: str | None) -> list[Path]:
+def data_roots(root: str | None) -> list[Path]:
     """The folders to look in, in order; the last is where downloads go.
 
     ``root`` (data.root) alone where it is given; else $TORCHDECK_DATA, ./data and the user's cache.

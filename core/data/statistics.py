@@ -100,7 +100,7 @@ def _statistics(
     before: Sequence[Transform], source: Source, train_at: Tensor, seed: int, tell: Callable[[str], None]
 ) -> tuple[list[float], list[float]]:
     part = source.train
-    pipeline = transforms.split(before, training=False, streamed=not isinstance(part, Arrays))
+    pipeline = transforms.make_pipelines(before, training=False, streamed=not isinstance(part, Arrays))
     unit = any(t.name == "ToTensor" for t in before)
     if isinstance(part, Arrays) and not pipeline.needs_samples():
         if part.x.dtype == torch.uint8 and part.x.ndim == 4:

@@ -30,7 +30,7 @@ _PARQUET_INDEX = re.compile(r"__index_level_\d+__")
 
 
 @dataclass(frozen=True)
-class Table:
+class TableFile:
     """Columns by name; ``rows``: each row's number in the file, from 1, the header included."""
 
     path: str
@@ -41,7 +41,7 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def read(path: Path, known: Sequence[str] = ()) -> Table:
+def read_table(path: Path, known: Sequence[str] = ()) -> TableFile:
     """The table in a file. ``known``: names of columns that it should have, by which a header of numbers is recognised.
 
     Raises UserError, naming file and row, when it can't be read.
@@ -54,10 +54,10 @@ def read(path: Path, known: Sequence[str] = ()) -> Table:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{str(path)!r} can't be read as a table: {error.strerror}.") from None
-    return parse(data, str(path), known)
+    return parse_table(data, str(path), known)
 
 
-def parse(data: bytes, name: str, known: Sequence[str] = ()) -> Table:
+def parse_table(data: bytes, name: str, known: Sequence[str] = ()) -> TableFile:
     """The table in the bytes of a CSV file; see ``read``."""
     text = _decoded(data, name)
     delimiter = _delimiter(text, name)
@@ -79,7 +79,7 @@ def parse(data: bytes, name: str, known: Sequence[str] = ()) -> Table:
         cells, told = _decimal_points(names, cells, name)
         notes += told
     columns, told = _named(names, cells, name, known)
-    return Table(name, columns, rows, header, (*notes, *told))
+    return TableFile(name, columns, rows, header, (*notes, *told))
 
 
 def _decoded(data: bytes, name: str) -> str:
@@ -244,7 +244,7 @@ def _is_index(values: Sequence[Any], place: int) -> bool:
     return place == 0 and whole and len(set(numbers)) == len(numbers)
 
 
-def _read_parquet(path: Path, known: Sequence[str]) -> Table:
+def _read_parquet(path: Path, known: Sequence[str]) -> TableFile:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -258,7 +258,7 @@ def _read_parquet(path: Path, known: Sequence[str]) -> Table:
     if not table.num_rows:
         raise UserError(f"{str(path)!r} is empty.")
     columns, notes = _named(names, cells, str(path), known)
-    return Table(str(path), columns, list(range(1, table.num_rows + 1)), True, notes)
+    return TableFile(str(path), columns, list(range(1, table.num_rows + 1)), True, notes)
 
 
 def _values(column: Any) -> list[Any]:

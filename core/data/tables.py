@@ -15,7 +15,7 @@ import torch
 
 from torchdeck.core.data import table_files
 from torchdeck.core.data.source import Arrays, Source, Task, targets_of
-from torchdeck.core.data.table_files import Table, number
+from torchdeck.core.data.table_files import TableFile, number
 from torchdeck.core.errors import UserError, count, did_you_mean
 
 #: More classes than that are not taken for classes unless it is said.
@@ -47,7 +47,7 @@ def load_table(
 
     Raises UserError naming file, column and row.
     """
-    table = table_files.read(Path(path).expanduser(), [*(features or ()), *([target] if target else [])])
+    table = table_files.read_table(Path(path).expanduser(), [*(features or ()), *([target] if target else [])])
     names = list(table.columns)
     target = target or names[-1]
     for column in (target, *(features or ())):
@@ -63,7 +63,7 @@ def load_table(
     train = Arrays(_features(table, chosen), y, table.rows)
     test, told = None, [*table.notes, *notes]
     if test_path:
-        other = table_files.read(Path(test_path).expanduser(), [*chosen, target])
+        other = table_files.read_table(Path(test_path).expanduser(), [*chosen, target])
         told += other.notes
         _refuse_missing(other, [*chosen, target], table)
         test_y, _, _, _ = _target_column(other, target, found, class_names)
@@ -71,7 +71,7 @@ def load_table(
     return Source(train, test, found, False, class_names, tuple(chosen), path, None, (target,), tuple(told))
 
 
-def _refuse_missing(table: Table, wanted: Sequence[str], like: Table) -> None:
+def _refuse_missing(table: TableFile, wanted: Sequence[str], like: TableFile) -> None:
     if not table.header and like.header:
         raise UserError(
             f"{table.path!r} has no header, by which its columns could be matched with those of {like.path!r}."
@@ -81,7 +81,7 @@ def _refuse_missing(table: Table, wanted: Sequence[str], like: Table) -> None:
             raise UserError(f"{table.path!r} has no column {column!r}, which {like.path!r} has.")
 
 
-def rows_for(table: Table, features: Sequence[str], width: int) -> tuple[torch.Tensor, tuple[str, ...]]:
+def rows_for(table: TableFile, features: Sequence[str], width: int) -> tuple[torch.Tensor, tuple[str, ...]]:
     """The rows of a table as inputs [N, F] of a model that was trained on these features, matched by name; and what to
     say of it. Without names on either side they are matched by their place, if there are as many.
 
@@ -104,7 +104,7 @@ def rows_for(table: Table, features: Sequence[str], width: int) -> tuple[torch.T
     return _features(table, names), (told,)
 
 
-def _features(table: Table, chosen: Sequence[str]) -> torch.Tensor:
+def _features(table: TableFile, chosen: Sequence[str]) -> torch.Tensor:
     """Columns of numbers as [N, F]: float64 where float32 would lose what tells the rows apart."""
     result = np.empty((len(table.rows), len(chosen)))
     for place, name in enumerate(chosen):
@@ -120,7 +120,7 @@ def _features(table: Table, chosen: Sequence[str]) -> torch.Tensor:
     return narrowed(torch.from_numpy(result))
 
 
-def _refuse_collapsed(table: Table, name: str, values: np.ndarray) -> None:
+def _refuse_collapsed(table: TableFile, name: str, values: np.ndarray) -> None:
     """Whole numbers beyond 2^53 that differ may be the same as float64: they would train as if they were."""
     if np.abs(values).max() <= 2**53:
         return
@@ -166,7 +166,7 @@ def _rounded(columns: np.ndarray) -> bool:
 
 
 def _target_column(
-    table: Table, name: str, task: str, class_names: tuple[str, ...] = ()
+    table: TableFile, name: str, task: str, class_names: tuple[str, ...] = ()
 ) -> tuple[torch.Tensor, tuple[str, ...], Task, tuple[str, ...]]:
     """The target [N], the names of its classes, the task, and what to say of it."""
     values, path = table.columns[name], table.path

@@ -46,7 +46,7 @@ def make(name: str, **args: Any) -> Transform:
     return Transform.model_validate({"name": name, **args})
 
 
-def split(transforms: Sequence[Transform], training: bool, streamed: bool = False) -> Pipeline:
+def make_pipelines(transforms: Sequence[Transform], training: bool, streamed: bool = False) -> Pipeline:
     """The transforms for training or for evaluation, which leaves the random ones out (but keeps their sizes).
 
     ``streamed``: samples are read one by one and may differ in size, so what makes them one size runs there, too.

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from torchdeck.core.data import idx
-from torchdeck.core.data.roots import DEBIAN_FASHION, roots
+from torchdeck.core.data.roots import DEBIAN_FASHION, data_roots
 from torchdeck.core.data.source import Arrays, Source
 from torchdeck.core.errors import UserError
 
@@ -59,7 +59,7 @@ def load_idx(name: str, root: str | None, download: bool, split: str = "") -> So
             raise UserError(f"{name} was downloaded to {str(folder)!r}, but its files are not there.")
 
     def part(which: str) -> Arrays:
-        x, y = (idx.read(_idx_file(folder, which, what, split)) for what in ("images-idx3", "labels-idx1"))
+        x, y = (idx.read_idx(_idx_file(folder, which, what, split)) for what in ("images-idx3", "labels-idx1"))
         if len(x) != len(y):
             raise UserError(f"{name} in {str(folder)!r} has {len(x):,} images but {len(y):,} labels ({which}).")
         if split:  # EMNIST's images are stored transposed
@@ -95,7 +95,7 @@ def _find_idx(name: str, root: str | None, split: str) -> Path | None:
 
 
 def _idx_folders(name: str, root: str | None) -> list[Path]:
-    folders = [folder for base in roots(root) for folder in (base / name / "raw", base / name, base)]
+    folders = [folder for base in data_roots(root) for folder in (base / name / "raw", base / name, base)]
     # Files straight in a root could be any of the four; only FashionMNIST's Debian folder is known to be its own.
     folders = [f for f in folders if f.name in (name, "raw")] + ([Path(root).expanduser()] if root else [])
     return folders + ([DEBIAN_FASHION] if name == "FashionMNIST" else [])
@@ -115,7 +115,7 @@ def load_torchvision(name: str, root: str | None, download: bool) -> Source:
             return [cls(str(folder), split=s) for s in ("train", "test")]
         return [cls(str(folder), train=t) for t in (True, False)]
 
-    for base in roots(root):
+    for base in data_roots(root):
         for folder in (base, base / name):
             with contextlib.suppress(RuntimeError):  # "Dataset not found or corrupted"
                 return _from_torchvision(name, parts(folder), folder)
@@ -140,7 +140,7 @@ def _download(name: str, root: str | None, allowed: bool, extra: dict[str, Any])
     """Download into a folder beside the goal and rename it, so that a half download never looks whole."""
     import torchvision
 
-    bases = roots(root)
+    bases = data_roots(root)
     looked = ", ".join(repr(str(f)) for f in ([*_idx_folders(name, root)] if name.endswith("MNIST") else bases))
     if not allowed:
         raise UserError(f"{name} was not found; looked in {looked} (data.download is false).")

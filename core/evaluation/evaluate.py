@@ -15,11 +15,11 @@ from torchdeck.core.evaluation.trained import Trained
 from torchdeck.core.experiment.schema import Data, Experiment
 from torchdeck.core.machine import devices
 from torchdeck.core.training.evaluation import Evaluator, Report
-from torchdeck.core.training.losses import Kind, Loss, build_loss
+from torchdeck.core.training.losses import Kind, TrainingLoss, build_loss
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class EvaluationResult:
     """The metrics of a model on one part of a data set."""
 
     data: str
@@ -32,14 +32,14 @@ class Evaluated:
     class_names: tuple[str, ...]
 
 
-def evaluate(
+def evaluate_model(
     trained: Trained,
     data: Data | None = None,
     split: str | None = None,
     device: str = "auto",
     warn: Callable[[str], None] = lambda text: None,
     net: torch.nn.Module | None = None,
-) -> Evaluated:
+) -> EvaluationResult:
     """Evaluate on the data that it was trained on (default: the test set), or on others (default: all of them). Inputs
     are prepared as in training.
 
@@ -48,7 +48,7 @@ def evaluate(
     Raises UserError when the data don't fit the model.
     """
     experiment = _with(trained, data)
-    chosen = devices.choose(device)
+    chosen = devices.choose_device(device)
     evaluated = evaluation_feed(
         experiment, trained.info, trained.experiment.data, split, chosen, warn, data is not None
     )
@@ -74,7 +74,7 @@ def evaluate(
         report = evaluator.evaluate(target, feed)
     finally:
         feed.close()
-    return Evaluated(info.name, evaluated.split, evaluated.samples, evaluated.total, report, info.class_names)
+    return EvaluationResult(info.name, evaluated.split, evaluated.samples, evaluated.total, report, info.class_names)
 
 
 def _with(trained: Trained, data: Data | None) -> Experiment:
@@ -87,7 +87,7 @@ def _with(trained: Trained, data: Data | None) -> Experiment:
     return trained.experiment.model_copy(update={"data": chosen})
 
 
-def _loss(trained: Trained, device: torch.device) -> Loss:
+def _loss(trained: Trained, device: torch.device) -> TrainingLoss:
     """The loss of the training, with the weights that it had there and what it had learned.
 
     Raises UserError when the code of the loss has changed since.

@@ -41,7 +41,7 @@ class Compared:
     agreement: float | None
 
 
-def export(net: nn.Module, format: str, output: Path, samples: Tensor, classes: bool = True) -> Compared:
+def export_model(net: nn.Module, format: str, output: Path, samples: Tensor, classes: bool = True) -> Compared:
     """Write the model to ``output``, whole or not at all, load it again and compare it on ``samples`` [N, ...].
 
     ``model`` is a pickle: whoever loads it runs what is in it. ``classes``: whether outputs are logits of classes.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from torchdeck.core.checkpoints.archive import look
+from torchdeck.core.checkpoints.archive import inspect_file
 from torchdeck.core.checkpoints.load import refuse_dangerous
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import toml
@@ -31,7 +31,7 @@ def experiment_from(
 
     Raises UserError when the file can't be read, or is dangerous.
     """
-    stored = look(path)
+    stored = inspect_file(path)
     refuse_dangerous(stored)
     stored.weights()  # raises where there are none
     raw: dict[str, Any] = {}
@@ -73,7 +73,7 @@ def fitted_to(path: Path, experiment: Experiment) -> Experiment:
     from torchdeck.core.data import samples, transforms
     from torchdeck.core.data.load import load_source
 
-    if not look(path).experiment:
+    if not inspect_file(path).experiment:
         return experiment
     trained = load_checkpoint(path, "finetune")["data"]
     shape = trained.get("raw_shape") or trained["input_shape"]

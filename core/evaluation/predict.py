@@ -47,7 +47,7 @@ class Prediction:
         return values
 
 
-def predict(
+def predict_paths(
     trained: Trained,
     inputs: Sequence[str],
     stdin: BinaryIO,
@@ -62,7 +62,7 @@ def predict(
 
     Raises UserError for an input that can't be read or does not fit the model.
     """
-    chosen = devices.choose(device)
+    chosen = devices.choose_device(device)
     reader = _Reader(trained, stdin, tell)
     for names, part, image in reader.read(inputs):
         feed = prediction_feed(_as_trained(trained), trained.info, part, image, chosen)
@@ -154,7 +154,7 @@ class _Reader:
         return [name for _, name in files], Samples(Images(opened, mode)), True
 
     def _array(self, name: str) -> tuple[list[str], Part, bool]:
-        raw = arrays.first_inputs(arrays.read(Path(name)), name)
+        raw = arrays.first_inputs(arrays.read_arrays(Path(name)), name)
         wanted = len(self._info.input_shape) + 1
         if raw.ndim == wanted - 1 and not (wanted == 4 and raw.shape[1:] == self._info.input_shape[1:]):
             raw = raw[None]  # a single sample
@@ -169,9 +169,9 @@ class _Reader:
         shape, features = self._info.input_shape, self._info.feature_names
         width = torch.Size(shape).numel()
         read = (
-            table_files.parse(source, name, features)
+            table_files.parse_table(source, name, features)
             if isinstance(source, bytes)
-            else table_files.read(Path(name), features)
+            else table_files.read_table(Path(name), features)
         )
         x, notes = rows_for(read, features, width)
         for note in (*read.notes, *notes):

@@ -15,7 +15,7 @@ from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import toml
 from torchdeck.core.experiment.schema import Experiment, Transform
-from torchdeck.core.models.build import build, channels_last_of
+from torchdeck.core.models.build import build_model, channels_last_of
 from torchdeck.core.runs.consent import refuse_code
 from torchdeck.core.runs.folder import folder_of, located
 
@@ -44,7 +44,7 @@ class Trained:
     model_name: str = ""
 
 
-def load(path: Path, trust_code: bool, note: Callable[[str], None] = lambda text: None) -> Trained:
+def load_trained(path: Path, trust_code: bool, note: Callable[[str], None] = lambda text: None) -> Trained:
     """The model of a checkpoint of ours. What its run named relative to the folder that it was started in is found there.
 
     ``trust_code``: whether the user said that the code which the checkpoint names may run; runs that were made here
@@ -75,7 +75,7 @@ def load(path: Path, trust_code: bool, note: Callable[[str], None] = lambda text
         fingerprint=str(data.get("fingerprint", "")),
     )
     # The weights come from the checkpoint; those that training began with need not be there any more.
-    net = build(experiment.model.model_copy(update={"weights": None, "freeze": ()}), info, experiment.loss.name)
+    net = build_model(experiment.model.model_copy(update={"weights": None, "freeze": ()}), info, experiment.loss.name)
     weights = {n: t.contiguous() for n, t in strip_prefixes(weights_in(state, path, "the checkpoint")).items()}
     try:
         net.load_state_dict(weights)

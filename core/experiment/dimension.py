@@ -64,7 +64,7 @@ class Dimension(BaseModel):
         return words
 
 
-def read(key: str, raw: Any) -> Dimension:
+def read_dimension(key: str, raw: Any) -> Dimension:
     """The dimension of a field from what TOML or a form holds: a table, a list of choices, or a text.
 
     Raises UserError, naming the key.
@@ -73,7 +73,7 @@ def read(key: str, raw: Any) -> Dimension:
     if isinstance(raw, Dimension):
         return raw
     if isinstance(raw, str):
-        raw = parse(key, raw)
+        raw = parse_dimension(key, raw)
     if isinstance(raw, list | tuple):
         raw = {"choices": list(raw)}
     if not isinstance(raw, Mapping):
@@ -96,7 +96,7 @@ def read(key: str, raw: Any) -> Dimension:
         if not choices:
             raise UserError(f"{where}.choices is empty; name at least one value.")
         values["choices"] = tuple(_frozen(choice) for choice in choices)
-        labels = [label(choice) for choice in values["choices"]]
+        labels = [choice_label(choice) for choice in values["choices"]]
         twice = next((one for one in labels if labels.count(one) > 1), None)
         if twice is not None:
             raise UserError(f"{where}.choices holds {twice!r} twice.")
@@ -154,7 +154,7 @@ def space_of(raw: Any) -> dict[str, Dimension]:
     """
     if not isinstance(raw, Mapping):
         raise UserError(f"search.space = {raw!r} is not a table of fields.")
-    return {key: read(key, value) for key, value in leaves(raw)}
+    return {key: read_dimension(key, value) for key, value in leaves(raw)}
 
 
 def leaves(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -168,7 +168,7 @@ def leaves(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield name, value
 
 
-def parse(key: str, text: str) -> dict[str, Any]:
+def parse_dimension(key: str, text: str) -> dict[str, Any]:
     """The raw table of a one-line dimension.
 
     Raises UserError when it can't be understood; ``read`` checks what it means.
@@ -241,7 +241,7 @@ def _number(value: Number | None) -> str:
     return json.dumps(value)
 
 
-def label(choice: Any) -> bool | int | float | str | None:
+def choice_label(choice: Any) -> bool | int | float | str | None:
     """A choice as Optuna keeps it: plain values as they are, lists and tables as JSON."""
     return (
         choice

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torchdeck.core import catalog
 from torchdeck.core.errors import UserError, did_you_mean
 from torchdeck.core.experiment import toml
-from torchdeck.core.experiment.dimension import Dimension, label
+from torchdeck.core.experiment.dimension import Dimension, choice_label
 from torchdeck.core.experiment.schema import Experiment
 
 if TYPE_CHECKING:
@@ -104,10 +104,10 @@ class Space:
 
     def _encode(self, params: dict[str, Any], name: str, key: str, dimension: Dimension, value: Any) -> None:
         if dimension.choices is not None:
-            labels = [label(choice) for choice in dimension.choices]
-            if label(value) not in labels:
+            labels = [choice_label(choice) for choice in dimension.choices]
+            if choice_label(value) not in labels:
                 raise UserError(f"{name} = {value!r} is not one of {', '.join(map(str, labels))}.")
-            params[name] = label(value)
+            params[name] = choice_label(value)
             return
         kind = self._types[key]
         assert dimension.low is not None and dimension.high is not None
@@ -147,7 +147,7 @@ class Space:
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         if dimension.choices is not None:
-            return CategoricalDistribution([label(choice) for choice in dimension.choices])
+            return CategoricalDistribution([choice_label(choice) for choice in dimension.choices])
         assert dimension.low is not None
         assert dimension.high is not None
         if self._types[key] is int:
@@ -180,7 +180,7 @@ class Space:
         Raises UserError when it has no end of them.
         """
         if dimension.choices is not None:
-            return [label(choice) for choice in dimension.choices]
+            return [choice_label(choice) for choice in dimension.choices]
         step = dimension.step or (1 if self._types[key] is int and not dimension.log else None)
         if step is None or dimension.low is None or dimension.high is None:
             raise UserError(
@@ -276,7 +276,9 @@ def _holds(dimension: Dimension, values: Mapping[str, Any]) -> bool:
     for key, allowed in dimension.when.items():
         if key not in values:
             return False
-        if not isinstance(values[key], _Unknown) and label(values[key]) not in [label(one) for one in allowed]:
+        if not isinstance(values[key], _Unknown) and choice_label(values[key]) not in [
+            choice_label(one) for one in allowed
+        ]:
             return False
     return True
 
@@ -289,7 +291,7 @@ def _choice(dimension: Dimension | None, value: Any) -> Any:
     """The choice that Optuna keeps as a plain value."""
     if dimension is None or dimension.choices is None:
         return value
-    return next((_thaw(choice) for choice in dimension.choices if label(choice) == value), value)
+    return next((_thaw(choice) for choice in dimension.choices if choice_label(choice) == value), value)
 
 
 def _thaw(value: Any) -> Any:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 
-def entries() -> list[str] | None:
+def visible_entries() -> list[str] | None:
     """The entries as they are written, up to the first that is no number and no UUID; None: all GPUs are visible."""
     value = os.environ.get("CUDA_VISIBLE_DEVICES")
     if value is None:
@@ -40,7 +40,7 @@ def visible(uuids: Sequence[str], parts: Mapping[str, int]) -> list[int]:
     ``parts``: the UUID of each MIG device and the place of the GPU that it is part of. GPUs of which several parts are
     named come once.
     """
-    wanted = entries()
+    wanted = visible_entries()
     if wanted is None:
         return list(range(len(uuids)))
     known = {**parts} if wanted and wanted[0].startswith("MIG-") else {u: i for i, u in enumerate(uuids) if u}

@@ -41,7 +41,7 @@ def available() -> list[DeviceInfo]:
     return [*found, DeviceInfo("cpu", cpu_name(), psutil.virtual_memory().total)]
 
 
-def choose(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
     """The device of that name; ``auto`` takes the first of cuda, mps and cpu that is there, each process its own GPU.
 
     Raises UserError when the device is not there, with those that are.

@@ -42,7 +42,7 @@ def world() -> World:
         return World()
 
 
-def join(device: torch.device) -> None:
+def join_processes(device: torch.device) -> None:
     """Meet the other processes.
 
     A pause may last: nobody gives up waiting before a week is over.
@@ -76,7 +76,7 @@ def share(value: Any) -> Any:
     return box[0]
 
 
-def parallel(net: nn.Module, device: torch.device) -> nn.Module:
+def distribute_model(net: nn.Module, device: torch.device) -> nn.Module:
     """The model with gradients averaged over all processes; the model itself when there is but one."""
     if world().size == 1:
         return net

@@ -44,7 +44,7 @@ def exit_code(work: Callable[[], int]) -> int:
         return 130
 
 
-def run(work: Callable[[], int]) -> NoReturn:
+def run_process(work: Callable[[], int]) -> NoReturn:
     """Do the work of an engine process, and end it."""
     code = exit_code(work)
     if code in (130, 143):  # ended by a signal, which the user's own processes may have had, too

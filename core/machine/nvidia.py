@@ -89,7 +89,7 @@ class Nvidia:
         except ImportError:
             self.why = "nvidia-ml-py is not installed"
         except Exception as error:  # NVML's errors are made at run time, one class for each code
-            self.why = in_words(error)
+            self.why = nvml_error(error)
 
     def read(self) -> list[Gpu]:
         """All GPUs now; each that fails says so in its notes."""
@@ -118,7 +118,7 @@ class Nvidia:
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
         except Exception as error:
-            return Gpu(index, "NVIDIA GPU", "", False, notes=(f"it can't be read: {in_words(error)}",))
+            return Gpu(index, "NVIDIA GPU", "", False, notes=(f"it can't be read: {nvml_error(error)}",))
         mig = False
         with contextlib.suppress(Exception):  # most GPUs have no MIG at all, which is not worth a note
             mig = bool(nvml.nvmlDeviceGetMigMode(handle)[0])
@@ -157,8 +157,8 @@ class Nvidia:
         try:
             memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
         except Exception as error:
-            if mig or in_words(error) != _NOT_SUPPORTED:
-                notes.append(f"memory: {in_words(error)}")
+            if mig or nvml_error(error) != _NOT_SUPPORTED:
+                notes.append(f"memory: {nvml_error(error)}")
                 return None, None, False
             memory = None
         total = getattr(memory, "total", 0)
@@ -179,7 +179,7 @@ class Nvidia:
         try:
             found = self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)
         except Exception as error:
-            notes.append(f"processes: {in_words(error)}")
+            notes.append(f"processes: {nvml_error(error)}")
             return []
         processes = []
         for item in found:
@@ -206,7 +206,7 @@ class _Asked:
         try:
             value = function()
         except Exception as error:
-            self.notes.append(f"{what}: {in_words(error)}")
+            self.notes.append(f"{what}: {nvml_error(error)}")
             return None
         if not _within(value, most):
             self.notes.append(f"{what}: the driver tells nonsense")
@@ -218,7 +218,7 @@ class _Asked:
         try:
             value = function()
         except Exception as error:
-            self.notes.append(f"{what}: {in_words(error)}")
+            self.notes.append(f"{what}: {nvml_error(error)}")
             return ""
         if not isinstance(value, (str, bytes)):
             self.notes.append(f"{what}: the driver tells nonsense")
@@ -237,7 +237,7 @@ def _text(value: str | bytes) -> str:
 def _order_unknown(gpus: list[Gpu]) -> bool:
     """Whether the numbers in CUDA_VISIBLE_DEVICES may mean other GPUs than NVML's: CUDA puts the fastest first, so that
     the two agree on GPUs of one kind only, unless CUDA_DEVICE_ORDER asks for the order on the bus."""
-    wanted = cuda_visible.entries()
+    wanted = cuda_visible.visible_entries()
     if not wanted or not wanted[0].isdigit() or os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
         return False
     return len({gpu.name for gpu in gpus}) > 1
@@ -248,7 +248,7 @@ def _in_doubt(gpu: Gpu) -> Gpu:
     return replace(gpu, visible=None, notes=(*gpu.notes, note))
 
 
-def in_words(error: Exception) -> str:
+def nvml_error(error: Exception) -> str:
     """An error of NVML as a person would say it."""
     text = str(error).strip() or type(error).__name__
     for sign, word in {
@@ -267,7 +267,7 @@ def in_words(error: Exception) -> str:
 
 def assignable(nvidia: Nvidia | None = None) -> list[str]:
     """What CUDA_VISIBLE_DEVICES may be set to, to give a process one of the GPUs that this one may use."""
-    wanted = cuda_visible.entries()
+    wanted = cuda_visible.visible_entries()
     if wanted == []:
         return []
     gpus = (nvidia or Nvidia()).read()

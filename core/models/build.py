@@ -19,7 +19,7 @@ from torchdeck.core.models import weights
 from torchdeck.core.models.nets import NETS
 
 
-def build(
+def build_model(
     model: Model,
     info: DataInfo,
     loss: str | None = None,
@@ -53,7 +53,7 @@ def build(
     if model.weights and offered is None:
         if model.weights == "DEFAULT":
             raise UserError("model.weights = 'DEFAULT' is for torchvision's models; name a file for others.")
-        weights.load(net, model.weights, model.partial, tell)
+        weights.load_into(net, model.weights, model.partial, tell)
     _freeze(net, model.freeze)
     if sample is not None or any(isinstance(m, LazyModuleMixin) for m in net.modules()):
         _check_output(net, info, loss, model.name, info.example(2) if sample is None else sample[:2])

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchdeck.core.checkpoints.archive import look
+from torchdeck.core.checkpoints.archive import inspect_file
 from torchdeck.core.checkpoints.compare import Matches, match
 from torchdeck.core.checkpoints.read import load_weights
 from torchdeck.core.errors import UserError, did_you_mean
@@ -47,7 +47,7 @@ def places(state: Mapping[str, Tensor]) -> dict[str, Hashable]:
     }
 
 
-def load(net: nn.Module, weights: str, partial: bool, tell: Callable[[str], None]) -> None:
+def load_into(net: nn.Module, weights: str, partial: bool, tell: Callable[[str], None]) -> None:
     """Load a weights file; a head (the last layer) of another size is left as it was drawn. What does not load as it
     stands is told.
 
@@ -70,7 +70,7 @@ def load(net: nn.Module, weights: str, partial: bool, tell: Callable[[str], None
     loaded = {m.name: given[m.stored] for m in matches.of("loads")}
     _refuse_untied(loaded, where, weights)
     net.load_state_dict(loaded, strict=False)
-    taken_off = look(path).wrapped
+    taken_off = inspect_file(path).wrapped
     words = [f"the prefix {taken_off!r} is taken off every name"] if taken_off else []
     if len(matches.of("loads")) < len(matches.all) or matches.removed or matches.added:
         words.append(matches.sentence())

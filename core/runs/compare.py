@@ -33,7 +33,7 @@ def hyperparameters(row: Row) -> dict[str, Any]:
         return {}
 
 
-def differences(rows: Sequence[Row]) -> list[Difference]:
+def run_differences(rows: Sequence[Row]) -> list[Difference]:
     """The hyperparameters in which the runs differ, in the order of an experiment."""
     every = [hyperparameters(row) for row in rows]
     found = []

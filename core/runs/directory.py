@@ -85,7 +85,7 @@ def _seconds(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
-def find(name: str, root: Path) -> Path:
+def find_run(name: str, root: Path) -> Path:
     """The run directory that a user means: a path, or a name (or its unique beginning) under ``root``.
 
     Raises UserError when there is none, or several.

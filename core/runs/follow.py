@@ -13,7 +13,7 @@ from typing import IO
 
 from pydantic_core import from_json
 
-from torchdeck.core.events import Event, parse
+from torchdeck.core.events import Event, parse_event
 
 #: Bytes read at once, so that a long history comes in parts.
 _PART = 1 << 22
@@ -98,4 +98,4 @@ def _event(line: bytes) -> Event | None:
         record = from_json(line)
     except ValueError:
         return None
-    return parse(record) if isinstance(record, dict) else None
+    return parse_event(record) if isinstance(record, dict) else None

@@ -55,7 +55,7 @@ class EventRun:
         return found
 
 
-def row_of(path: Path) -> Row:
+def foreign_row(path: Path) -> Row:
     """The row of such a run.
 
     Raises OSError when it can't be read.
@@ -64,7 +64,7 @@ def row_of(path: Path) -> Row:
     run.poll()
     series = run.series()
     began, newest = run.span
-    said = labels_of.read(path)
+    said = labels_of.read_labels(path)
     watched = next((name for name in _WATCHED if name in series), next(iter(series), ""))
     part, _, metric = watched.rpartition("/")
     higher = higher_is_better(watched)

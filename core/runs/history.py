@@ -37,7 +37,7 @@ _MANY = 20_000
 
 
 @dataclass(frozen=True)
-class Line:
+class LogEntry:
     """One line of the log; ``level`` is debug, info, warning, error or print."""
 
     time: float
@@ -64,7 +64,7 @@ class History:
         self._series: dict[str, Series] = {}
         self._incoming: dict[str, _Incoming] = {}
         self.progress = Progress()
-        self.log: deque[Line] = deque(maxlen=_LINES)
+        self.log: deque[LogEntry] = deque(maxlen=_LINES)
         #: Lines ever said: what a display compares to know whether there are new ones.
         self.lines = 0
         #: starting, running, paused, done, pruned, stopped or failed.
@@ -244,4 +244,4 @@ class History:
 
     def _line(self, time: float, level: str, text: str) -> None:
         self.lines += 1
-        self.log.append(Line(time, level, text))
+        self.log.append(LogEntry(time, level, text))

@@ -24,7 +24,7 @@ class Labels:
     archived: bool = False
 
 
-def read(run: Path) -> Labels:
+def read_labels(run: Path) -> Labels:
     """The labels of a run; none where the file is missing or can't be understood."""
     try:
         values: Any = json.loads((run / FILE).read_bytes())

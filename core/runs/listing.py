@@ -105,7 +105,7 @@ class RunList:
     def _write_index(self, root: Path, found: dict[str, _Known]) -> None:
         start = len(f"{root}/")
         kept = {
-            path[start:]: {"signature": known.signature, "row": rows.to_json(known.row)}
+            path[start:]: {"signature": known.signature, "row": rows.row_json(known.row)}
             for path, known in found.items()
             if path.startswith(f"{root}/") and known.process is None
         }
@@ -191,14 +191,14 @@ def _read(path: Path, signature: tuple[Any, ...]) -> _Known:
     if isinstance(signature[0], tuple) or not (path / "run.json").exists():
         from torchdeck.core.runs import foreign  # NumPy is imported for those alone
 
-        return _Known(signature, foreign.row_of(path))
+        return _Known(signature, foreign.foreign_row(path))
     info = read_info(path)
     who = info.get("process")
     beat = info.get("heartbeat")
     running = info.status == "running"
     return _Known(
         signature,
-        rows.row_of(info, time.time()),
+        rows.run_row(info, time.time()),
         who if running and isinstance(who, dict) else None,
         float(beat) if isinstance(beat, int | float) else 0.0,
     )

@@ -133,9 +133,9 @@ FIELDS = {
 }
 
 
-def row_of(info: RunInfo, now: float) -> Row:
+def run_row(info: RunInfo, now: float) -> Row:
     """The row of one of our runs; what is missing in run.json is missing in the row."""
-    said = labels_of.read(info.path)
+    said = labels_of.read_labels(info.path)
     get = info.values.get
     ended = _float(get("ended")) or _float(get("heartbeat"))
     if info.status == "running":
@@ -176,7 +176,7 @@ def row_of(info: RunInfo, now: float) -> Row:
     )
 
 
-def to_json(row: Row) -> dict[str, Any]:
+def row_json(row: Row) -> dict[str, Any]:
     """Everything of a row as plain JSON values."""
     return {f.name: str(row.path) if f.name == "path" else _plain(getattr(row, f.name)) for f in fields(row)}
 

@@ -31,7 +31,7 @@ class Trashed:
         return size_of(self.path)
 
 
-def delete(run: Path, root: Path) -> Trashed:
+def move_to_trash(run: Path, root: Path) -> Trashed:
     """Move a run to the trash of its root, at once.
 
     Raises UserError when it goes on, or can't be moved.
@@ -73,7 +73,7 @@ def _status(run: Path) -> str:
         return "unreadable"
 
 
-def restore(trashed: Trashed) -> None:
+def take_from_trash(trashed: Trashed) -> None:
     """Put a run back where it was.
 
     Raises UserError when its place is taken, or it can't be moved.

@@ -111,7 +111,7 @@ class Attempt:
         session = self._session = Session(experiment, self._study.folder, resume, trial_of)
         with self._study.errors():
             self._trial.set_user_attr("run", run.name)
-        batch.run(session, _Quiet(self._note), self._signals)
+        batch.run_batch(session, _Quiet(self._note), self._signals)
         return session
 
     def _judge_of(self, experiment: Experiment) -> Callable[[int, int, Mapping[str, float], bool], bool]:

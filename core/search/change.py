@@ -30,7 +30,7 @@ _FREE = (
 
 def refuse_another(study: Study, experiment: Experiment) -> None:
     """Raises UserError when the experiment is not the one whose trials are there: what differs, and what can be done."""
-    found = differences(study.experiment, experiment)
+    found = space_differences(study.experiment, experiment)
     if not found:
         return
     free = next(n for i in range(2, 1000) if not (study.folder.parent / (n := f"{study.name}-{i}")).exists())
@@ -49,7 +49,7 @@ def refuse_another(study: Study, experiment: Experiment) -> None:
 
 def _editable(study: Study, experiment: Experiment) -> bool:
     """Whether what differs is the space alone, and in a way that Optuna can change."""
-    if any(not line.startswith("search.space.") for line in differences(study.experiment, experiment)):
+    if any(not line.startswith("search.space.") for line in space_differences(study.experiment, experiment)):
         return False
     try:
         _refuse_incompatible(study, Space(experiment))
@@ -58,7 +58,7 @@ def _editable(study: Study, experiment: Experiment) -> bool:
     return True
 
 
-def differences(old: Experiment, new: Experiment) -> list[str]:
+def space_differences(old: Experiment, new: Experiment) -> list[str]:
     """What makes the trials of two experiments incomparable, a line each."""
     lines = []
     before, after = flat(old), flat(new)

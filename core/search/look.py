@@ -12,13 +12,13 @@ from optuna.trial import TrialState
 
 from torchdeck.core.experiment.dimension import Dimension
 from torchdeck.core.search.objectives import Objective
-from torchdeck.core.search.rows import TrialRow, row_of
+from torchdeck.core.search.rows import TrialRow, trial_row
 from torchdeck.core.search.study import Limits, Study
 from torchdeck.core.search.watch import Owners
 
 
 @dataclass(frozen=True)
-class Look:
+class StudySnapshot:
     """One look; ``rows`` in the order of their numbers."""
 
     name: str
@@ -60,7 +60,7 @@ class Look:
         return a > b if self.objectives[0].higher else a < b
 
 
-class Looker:
+class StudyPoller:
     """Looks at a study again and again; what is over is read once."""
 
     def __init__(self, study: Study) -> None:
@@ -68,7 +68,7 @@ class Looker:
         self._owners = Owners()
         self._over: dict[int, TrialRow] = {}
 
-    def look(self) -> Look:
+    def look(self) -> StudySnapshot:
         """The study now.
 
         Raises UserError when the storage fails.
@@ -81,12 +81,12 @@ class Looker:
             for trial in trials:
                 row = self._over.get(trial.number)
                 if row is None:
-                    row = row_of(trial, study)
+                    row = trial_row(trial, study)
                     if trial.state.is_finished():
                         self._over[trial.number] = row
                 rows.append(row)
             working = sum(t.state == TrialState.RUNNING and self._owners.alive(t) for t in trials)
-            return Look(
+            return StudySnapshot(
                 study.name,
                 study.folder,
                 tuple(rows),
@@ -101,7 +101,7 @@ class Looker:
             )
 
 
-def finishing(look: Look, now: float | None = None) -> float | None:
+def finishing(look: StudySnapshot, now: float | None = None) -> float | None:
     """Seconds until the study is over at its rate so far; None before two trials are."""
     over = sorted(row.ended for row in look.rows if row.ended and not row.former)
     left = look.limits.trials - sum(not row.former and row.state not in ("waiting", "running") for row in look.rows)

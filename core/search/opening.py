@@ -119,7 +119,7 @@ def open_folder(folder: Path) -> Study:
     return _open(values["storage"], values["name"], folder)
 
 
-def join(url: str, name: str | None, root: Path) -> Study:
+def join_study(url: str, name: str | None, root: Path) -> Study:
     """A study in a storage that other workers made; its trials' runs are kept below ``root``.
 
     Raises UserError when there is none, or which is not clear.
@@ -151,7 +151,7 @@ def _open(url: str, name: str, folder: Path) -> Study:
             raise UserError(f"There is no study {name!r} in {storages.hidden(url)!r}.") from None
 
 
-def find(given: str, root: Path) -> Path | str:
+def find_study(given: str, root: Path) -> Path | str:
     """The folder of the study that a user means (a path, a name below ``root``), or the URL of a storage.
 
     Raises UserError when there is none.
@@ -170,11 +170,11 @@ def open_study(given: str, root: Path) -> Study:
 
     Raises UserError when there is none.
     """
-    place = find(given, root)
+    place = find_study(given, root)
     if isinstance(place, Path):
         return open_folder(place)
     url, _, name = place.partition("#")
-    return join(url, name or None, root)
+    return join_study(url, name or None, root)
 
 
 def folders(root: Path) -> list[Path]:

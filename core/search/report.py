@@ -9,9 +9,9 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from torchdeck.core import jsons
-from torchdeck.core.search.rows import TrialRow, number, row_of, settings
+from torchdeck.core.search.rows import TrialRow, number, settings, trial_row
 from torchdeck.core.search.study import Study
-from torchdeck.core.session.reporters import say
+from torchdeck.core.session.reporters import say_on_stderr
 from torchdeck.core.text import duration
 
 
@@ -42,7 +42,7 @@ class TrialReporter:
         """A trial is over."""
         if self._form == "quiet":
             return
-        row = row_of(trial, self._study)
+        row = trial_row(trial, self._study)
         best = tuple(t.number for t in self._study.best())
         if self._form == "json":
             self._print(jsons.dumps(as_json(row, self._study) | {"event": "trial", "best": list(best)}))
@@ -57,14 +57,14 @@ class TrialReporter:
     def note(self, text: str) -> None:
         """Something beside the trials."""
         with contextlib.suppress(OSError, ValueError):
-            say(text)
+            say_on_stderr(text)
 
     def end(self, failure: str | None) -> None:
         """The study is over, or this start of it."""
         best = self._study.best()
         if self._form == "plain":
             for trial in best:
-                row = row_of(trial, self._study)
+                row = trial_row(trial, self._study)
                 told = " ".join(
                     f"{o.name} {number(v, o.name)}" for v, o in zip(row.values, self._study.objectives, strict=True)
                 )
@@ -77,7 +77,7 @@ class TrialReporter:
                     f"{waiting} trials wait or run elsewhere; go on with: torchdeck --batch --study {self._study.folder}"
                 )
         if failure is not None:
-            say(f"torchdeck: {failure}")
+            say_on_stderr(f"torchdeck: {failure}")
 
     def _print(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):

@@ -59,7 +59,7 @@ class TrialRow:
         return (self.ended or (now or time.time())) - self.started
 
 
-def row_of(trial: FrozenTrial, study: Study) -> TrialRow:
+def trial_row(trial: FrozenTrial, study: Study) -> TrialRow:
     """The row of one trial."""
     from torchdeck.core.search.study import FORMER
 

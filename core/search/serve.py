@@ -62,4 +62,4 @@ def _main() -> int:
 
 
 if __name__ == "__main__":
-    launch.run(_main)
+    launch.run_process(_main)

@@ -62,7 +62,7 @@ def _on_network(folder: Path) -> bool:
     return here.startswith(_NETWORK)
 
 
-def file_of(url: str) -> Path | None:
+def sqlite_file(url: str) -> Path | None:
     """The file of a SQLite or journal storage."""
     for head in ("sqlite:///", _JOURNAL):
         if url.startswith(head):
@@ -97,7 +97,7 @@ def open_storage(url: str, create: bool = False) -> BaseStorage:
 
     Raises UserError when it can't be opened.
     """
-    file = file_of(url)
+    file = sqlite_file(url)
     if file is not None and not create and not file.exists():
         raise UserError(f"There is no study in {str(file)!r}.")
     with storage_errors(url):
@@ -174,7 +174,7 @@ def locked_in_database(url: str, name: str, engine: Any = None) -> Iterator[None
 
     ``engine``: the storage's, where there is one already.
     """
-    if file_of(url) is not None:
+    if sqlite_file(url) is not None:
         yield
         return
     import sqlalchemy

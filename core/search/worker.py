@@ -192,7 +192,7 @@ class Worker:
 
         Raises StorageError in the end.
         """
-        end = time.monotonic() + (_PATIENCE if storages.file_of(self.study.url) is None else 0.0)
+        end = time.monotonic() + (_PATIENCE if storages.sqlite_file(self.study.url) is None else 0.0)
         while True:
             try:
                 return what()

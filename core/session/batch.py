@@ -61,7 +61,7 @@ def handling(signals: Signals) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run(session: Session, reporter: Reporter, signals: Signals | None = None) -> int:
+def run_batch(session: Session, reporter: Reporter, signals: Signals | None = None) -> int:
     """Train to the end and return the exit code. Call it in the main thread: signals arrive there only.
 
     ``signals``: where they are noted, for a caller who trains several sessions.

@@ -87,7 +87,7 @@ def _obey(control: Control, line: bytes) -> dict[str, object]:
     return {"ok": True}
 
 
-class Door:
+class ControlServer:
     """The socket of a run that this process trains; open until ``close``."""
 
     def __init__(self, run: Path, control: Control) -> None:

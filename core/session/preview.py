@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchdeck.core.machine import children
+from torchdeck.core.models.build import build_model
 from torchdeck.core.usercode import is_users
 from torchdeck.core.usercode.files import changed_at
 
@@ -79,7 +80,7 @@ class Previewer:
     def _load(self, experiment: Experiment) -> _Loaded:
         import torch
 
-        from torchdeck.core.data.load import load
+        from torchdeck.core.data.load import load_data
 
         options = experiment.trainer
         # The data's preparation depends on what takes them: a loss or model of the user's gets them as they are.
@@ -96,7 +97,7 @@ class Previewer:
         if self._loaded is None or key != self._key:
             self._loaded = None
             warnings: list[str] = []
-            data = load(experiment, torch.device("cpu"), warnings.append)
+            data = load_data(experiment, torch.device("cpu"), warnings.append)
             data.close()
             facts = {
                 "name": data.info.name,
@@ -123,7 +124,7 @@ def _device(experiment: Experiment) -> dict[str, Any]:
 
     from torchdeck.core.machine import devices
 
-    chosen = devices.choose(experiment.trainer.device)
+    chosen = devices.choose_device(experiment.trainer.device)
     there = devices.available()
     name = next(d.name for d in there if d.device.startswith(chosen.type))
     if experiment.trainer.device != "auto":
@@ -145,11 +146,10 @@ def _device(experiment: Experiment) -> dict[str, Any]:
 
 
 def _model(experiment: Experiment, info: DataInfo, sample: torch.Tensor) -> dict[str, Any]:
-    from torchdeck.core.models.build import build
     from torchdeck.core.models.summary import summarize
 
     bare = experiment.model.model_copy(update={"weights": None})  # nothing is downloaded for a look
-    net = build(bare, info, experiment.loss.name, sample=sample)
+    net = build_model(bare, info, experiment.loss.name, sample=sample)
     summary = summarize(net, info.input_shape, experiment.trainer.batch_size, experiment.optimizer.name, info.integer)
     return asdict(summary)
 

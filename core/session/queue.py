@@ -223,7 +223,7 @@ def serve(root: Path) -> int:
         failure: str | None = None
         try:
             experiment = toml.loads(item.experiment, item.title)
-            code = batch.run(Session(experiment, root, Path(item.resume) if item.resume else None), reporter)
+            code = batch.run_batch(Session(experiment, root, Path(item.resume) if item.resume else None), reporter)
         except UserError as error:
             failure, code = str(error), batch.WRONG_INPUT
         queue.ended(item, failure or reporter.failure)

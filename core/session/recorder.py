@@ -66,7 +66,7 @@ class Recorder(Listener):
 
     def handle(self, event: Event) -> None:
         """Write one event."""
-        self._metrics.write(to_json(event.record()))
+        self._metrics.write(event_json(event.record()))
         if isinstance(event, LogLine):
             self._say(event, f"{event.level}: {event.message}")
         elif isinstance(event, Failed):
@@ -109,7 +109,7 @@ def finite(metrics: Any) -> dict[str, float | None]:
     return {k: v if math.isfinite(v) else None for k, v in metrics.items()}
 
 
-def to_json(record: dict[str, Any]) -> bytes:
+def event_json(record: dict[str, Any]) -> bytes:
     """One line of strict JSON; NaN and infinity become the texts "NaN", "Infinity" and "-Infinity"."""
     try:
         return json.dumps(record, allow_nan=False).encode() + b"\n"

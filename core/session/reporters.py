@@ -21,7 +21,7 @@ from torchdeck.core.events import (
     StepSummary,
 )
 from torchdeck.core.progress import Progress
-from torchdeck.core.session.recorder import to_json
+from torchdeck.core.session.recorder import event_json
 from torchdeck.core.text import duration, metrics_line, metrics_short, printable_lines
 
 
@@ -42,20 +42,20 @@ class Reporter:
     def handle(self, event: Event) -> None:
         """Tell one event."""
         if isinstance(event, Failed):
-            say(f"torchdeck: {event.message}")
+            say_on_stderr(f"torchdeck: {event.message}")
         elif isinstance(event, LogLine) and event.level not in ("info", "debug"):
-            say(f"{event.level}: {event.message}")
+            say_on_stderr(f"{event.level}: {event.message}")
 
     def note(self, text: str) -> None:
         """Tell something that is not an event."""
         with contextlib.suppress(OSError, ValueError):
-            say(text)
+            say_on_stderr(text)
 
     def close(self) -> None:
         """The run is over."""
 
 
-def say(text: str) -> None:
+def say_on_stderr(text: str) -> None:
     """What is to be said, on stderr."""
     print(printable_lines(text), file=sys.stderr, flush=True)
 
@@ -77,9 +77,9 @@ class JsonReporter(Reporter):
             return
         record = event.record()
         head = {"event": record.pop("event"), "run": self.run, "epoch": record.pop("epoch"), "step": record.pop("step")}
-        self._out.write(to_json(head | record))
+        self._out.write(event_json(head | record))
         if isinstance(event, Failed):
-            say(f"torchdeck: {event.message}")
+            say_on_stderr(f"torchdeck: {event.message}")
 
 
 class PlainReporter(Reporter):
@@ -212,7 +212,7 @@ class RichReporter(PlainReporter):
             self._bars.stop()
 
 
-def choose(json_lines: bool, quiet: bool, plain: bool) -> Reporter:
+def choose_reporter(json_lines: bool, quiet: bool, plain: bool) -> Reporter:
     """The reporter that was asked for; without a wish, a live display on a terminal and lines elsewhere."""
     if json_lines:
         return JsonReporter()

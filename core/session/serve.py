@@ -9,4 +9,4 @@ from torchdeck.core.machine import launch
 from torchdeck.core.session.queue import serve
 
 if __name__ == "__main__":
-    launch.run(lambda: serve(Path(sys.argv[1])))
+    launch.run_process(lambda: serve(Path(sys.argv[1])))

@@ -35,7 +35,7 @@ from torchdeck.core.machine import distributed
 from torchdeck.core.runs.directory import RunDirectory, check_root, git_state, read_metrics
 from torchdeck.core.runs.folder import folder_of, located
 from torchdeck.core.runs.live import Mark
-from torchdeck.core.session.control_server import Door
+from torchdeck.core.session.control_server import ControlServer
 from torchdeck.core.session.recorder import Listener, Recorder, drop_after, finite
 from torchdeck.core.usercode import writer
 
@@ -87,7 +87,7 @@ class Session:
         self._publisher = Publisher()
         self._built: Built | None = None
         self._listeners: list[Listener] = []
-        self._door: Door | None = None
+        self._door: ControlServer | None = None
         self._mark: Mark | None = None
         self._writer: CheckpointWriter | None = None
         self._train_seconds = 0.0
@@ -141,7 +141,7 @@ class Session:
             self._end()
 
     def _train(self) -> None:
-        from torchdeck.core.training.build import build
+        from torchdeck.core.training.build import build_trainer
         from torchdeck.core.training.commands import Aborted
 
         state = None
@@ -156,7 +156,7 @@ class Session:
         try:
             folder = self._folder()
             experiment = located(self.experiment, folder, self._warn)
-            self._built = built = build(experiment, self.control, self._publisher.publish, self._warn, state)
+            self._built = built = build_trainer(experiment, self.control, self._publisher.publish, self._warn, state)
         except BaseException:
             self._tell_notes()
             raise
@@ -259,7 +259,7 @@ class Session:
         """Let other processes of the user find the run and control it."""
         assert self.run is not None
         try:
-            self._door = Door(self.run.path, self.control)
+            self._door = ControlServer(self.run.path, self.control)
         except OSError as error:
             self._warn(f"The run can't be controlled from other processes: {error.strerror or error}.")
         self._mark = Mark(self.run.path)

@@ -11,15 +11,14 @@ from typing import Any
 import torch
 
 from torchdeck.core.control import Control
-from torchdeck.core.data.load import LoadedData, load
+from torchdeck.core.data.load import LoadedData, load_data
 from torchdeck.core.data.seeds import derive
 from torchdeck.core.errors import UserError, count, did_you_mean, first_line
 from torchdeck.core.events import Event
 from torchdeck.core.experiment.metric_names import MEASURED, metric, watched
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.machine import devices, distributed
-from torchdeck.core.models.build import build as build_model
-from torchdeck.core.models.build import channels_last_of
+from torchdeck.core.models.build import build_model, channels_last_of
 from torchdeck.core.training import losses
 from torchdeck.core.training.evaluation import Tried, evaluating
 from torchdeck.core.training.layout import takes_channels_last
@@ -47,7 +46,7 @@ class Built:
     first_step: int
 
 
-def build(
+def build_trainer(
     experiment: Experiment,
     control: Control,
     publish: Callable[[Event], None],
@@ -59,10 +58,10 @@ def build(
     Raises UserError or UserCodeError for what the user gave wrongly.
     """
     options = experiment.trainer
-    device = devices.choose(options.device)
-    distributed.join(device)
+    device = devices.choose_device(options.device)
+    distributed.join_processes(device)
     _set_switches(experiment, device)
-    data = load(experiment, device, warn)
+    data = load_data(experiment, device, warn)
     seed_everything(options.seed)
     loss_kind = experiment.loss.name or ""
     net = build_model(experiment.model, data.info, loss_kind, warn, data.sample).to(device)

@@ -16,7 +16,7 @@ from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError, count, first_line
 from torchdeck.core.experiment.metric_names import whole_of
 from torchdeck.core.models.build import logits_of
-from torchdeck.core.training.losses import Loss
+from torchdeck.core.training.losses import TrainingLoss
 from torchdeck.core.training.metrics import (
     Classification,
     Gathered,
@@ -53,7 +53,7 @@ class Evaluator:
     def __init__(
         self,
         info: DataInfo,
-        loss: Loss,
+        loss: TrainingLoss,
         device: torch.device,
         autocast: Callable[[], Any],
         flip: bool = False,

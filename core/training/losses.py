@@ -23,7 +23,7 @@ Function = Callable[[Tensor, Tensor], Tensor]
 Kind = Literal["mean", "weighted", "sum", "whole", "batches"]
 
 
-class Loss:
+class TrainingLoss:
     """A loss, called with logits [N, C] and targets (classes [N], one-hot [N, C], or numbers), to a scalar."""
 
     def __init__(
@@ -87,7 +87,7 @@ def build_loss(
     device: torch.device,
     train_targets: Tensor | None,
     weights: Tensor | None = None,
-) -> Loss:
+) -> TrainingLoss:
     """The loss of an experiment. ``weights``: those of the classes that a training had, where they were balanced.
 
     Raises UserError when the loss does not fit the task.
@@ -114,21 +114,21 @@ def build_loss(
         # log_softmax of log-probabilities is the same log-probabilities, so nll takes logits and those alike.
         function = functools.partial(F.cross_entropy, weight=weight, label_smoothing=smoothing)
         if weight is None:
-            return Loss(function)
-        return Loss(function, "weighted", functools.partial(_weight_of, weight, -100), weights=weight)
+            return TrainingLoss(function)
+        return TrainingLoss(function, "weighted", functools.partial(_weight_of, weight, -100), weights=weight)
     if name == "bce_with_logits":
-        return Loss(functools.partial(_bce, classes=info.classes, smoothing=args["label_smoothing"]))
+        return TrainingLoss(functools.partial(_bce, classes=info.classes, smoothing=args["label_smoothing"]))
     plain: dict[str, Function] = {
         "mse": F.mse_loss,
         "l1": F.l1_loss,
         "huber": functools.partial(F.huber_loss, delta=args.get("delta", 1.0)),
     }
     if classification:
-        return Loss(functools.partial(_on_one_hot, plain[name], classes=info.classes))
-    return Loss(functools.partial(_plain, plain[name]))
+        return TrainingLoss(functools.partial(_on_one_hot, plain[name], classes=info.classes))
+    return TrainingLoss(functools.partial(_plain, plain[name]))
 
 
-def _user_loss(experiment: Experiment, device: torch.device) -> Loss:
+def _user_loss(experiment: Experiment, device: torch.device) -> TrainingLoss:
     reference = str(experiment.loss.name)
     target = usercode.load(reference, "loss.name")
     is_class = isinstance(target, type)
@@ -147,8 +147,8 @@ def _user_loss(experiment: Experiment, device: torch.device) -> Loss:
         raise UserError(f"loss.name = {reference!r} has reduction='none', a number a sample; use 'mean' or 'sum'.")
     if reduction == "mean" and getattr(type(module), "forward", None) in _WEIGHTED:
         weigh = functools.partial(_weight_of, module.weight, module.ignore_index)
-        return Loss(target, "weighted", weigh, own=True)
-    return Loss(target, "whole", own=True)
+        return TrainingLoss(target, "weighted", weigh, own=True)
+    return TrainingLoss(target, "whole", own=True)
 
 
 #: The mean of these is divided by the weights of the targets, also in classes that are made from them.
@@ -170,7 +170,7 @@ def _weight_of(weight: Tensor | None, ignored: int, y: Tensor) -> Tensor:
 _CLASSES_TRIED = 2000
 
 
-def find_kind(loss: Loss, logits: Tensor, y: Tensor, classes: int = 0) -> Kind:
+def find_kind(loss: TrainingLoss, logits: Tensor, y: Tensor, classes: int = 0) -> Kind:
     """How the losses of batches make that of all, for a loss of the user's own: tried on parts of a real batch, and with
     each of ``classes`` beside the first, which may differ in weight."""
     if loss.kind != "whole" or len(y) < 4:
@@ -189,7 +189,7 @@ def find_kind(loss: Loss, logits: Tensor, y: Tensor, classes: int = 0) -> Kind:
     return (kinds.pop() if len(kinds) == 1 else None) or "whole"
 
 
-def _kind_of(loss: Loss, logits: Tensor, y: Tensor, cut: int, noise: torch.Generator) -> Kind | None:
+def _kind_of(loss: TrainingLoss, logits: Tensor, y: Tensor, cut: int, noise: torch.Generator) -> Kind | None:
     """What two parts of a batch, cut at random, say; None where there is no loss at all."""
     order = torch.randperm(len(y), generator=noise).to(y.device)
     outputs, targets = logits[order] + torch.randn(logits.shape, generator=noise).to(logits.device), y[order]

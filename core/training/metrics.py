@@ -18,7 +18,7 @@ from torchdeck.core.errors import UserError, count
 from torchdeck.core.experiment.metric_names import short_name
 from torchdeck.core.machine import devices
 from torchdeck.core.machine.distributed import world
-from torchdeck.core.training.losses import Loss, classes_of, predicted
+from torchdeck.core.training.losses import TrainingLoss, classes_of, predicted
 
 #: Numbers of a metric that gives several.
 _MOST = 100
@@ -47,7 +47,7 @@ class Metric:
 class LossMetric(Metric):
     """The loss of the set: that of the whole set in one batch, however it was cut."""
 
-    def __init__(self, loss: Loss, samples: int) -> None:
+    def __init__(self, loss: TrainingLoss, samples: int) -> None:
         self._loss = loss
         self._total: Any = 0.0
         self._weight: Any = 0.0

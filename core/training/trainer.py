@@ -33,10 +33,10 @@ from torchdeck.core.models.build import logits_of
 from torchdeck.core.training import commands
 from torchdeck.core.training.ema import build_ema
 from torchdeck.core.training.evaluation import Evaluator, Report
-from torchdeck.core.training.losses import Loss
+from torchdeck.core.training.losses import TrainingLoss
 from torchdeck.core.training.optimizers import build_optimizer
 from torchdeck.core.training.schedules import Scheduler
-from torchdeck.core.training.window import Window
+from torchdeck.core.training.window import AccumulationWindow
 
 # Ignite logs what it raises; we tell it ourselves, once.
 logging.getLogger("ignite").setLevel(logging.CRITICAL)
@@ -60,7 +60,7 @@ class Trainer:
         experiment: Experiment,
         data: LoadedData,
         net: nn.Module,
-        loss: Loss,
+        loss: TrainingLoss,
         device: torch.device,
         control: Control,
         publish: Callable[[Event], None],
@@ -88,7 +88,7 @@ class Trainer:
             data.info, loss, device, self._autocast, options.flip_test, experiment.tracking.metrics, self.channels_last
         )
         self.world = distributed.world()
-        self._parallel = distributed.parallel(net, device)
+        self._parallel = distributed.distribute_model(net, device)
         self._forward: Callable[[Tensor], Any] = torch.compile(self._parallel) if options.compile else self._parallel
         self._parameters = [*(p for p in net.parameters() if p.requires_grad), *loss.parameters]
         #: Whether right answers are counted while training: not where the outputs are no classes.
@@ -126,7 +126,7 @@ class Trainer:
         self._epoch_sums = [0.0, 0.0, 0.0, 0.0]
         self._epoch_started = time.monotonic()
         self._epoch_seconds_before = 0.0
-        self.window = Window()
+        self.window = AccumulationWindow()
         self._summary_due = False
         self._norm_at = 0.0
         self._gradient_norm: Tensor | None = None

@@ -14,7 +14,7 @@ from torchdeck.core.training.losses import classes_of, predicted
 PATIENCE = 1.0
 
 
-class Window:
+class AccumulationWindow:
     """What has happened since the last summary; it stays on the device until it is read."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ _DATA = ("Dataset", "TensorDataset", "VisionDataset", "ImageFolder", "DatasetFol
 
 
 @dataclass(frozen=True)
-class Found:
+class Candidate:
     """A class, function or object at the top of a file; ``kind`` is model, data or function."""
 
     name: str
@@ -24,7 +24,7 @@ class Found:
     parameters: dict[str, Any] = field(default_factory=dict)
 
 
-def scan(path: Path) -> list[Found]:
+def scan(path: Path) -> list[Candidate]:
     """The classes and functions at the top of a file that torchdeck could take.
 
     Raises UserError when it can't be read or is not Python.
@@ -42,9 +42,9 @@ def scan(path: Path) -> list[Found]:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             kind = _kind(node, classes, set())
             init = _constructor(node, classes, set())
-            found.append(Found(node.name, kind, _summary(node), _parameters(init) if init else {}))
+            found.append(Candidate(node.name, kind, _summary(node), _parameters(init) if init else {}))
         elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-            found.append(Found(node.name, "function", _summary(node), _parameters(node)))
+            found.append(Candidate(node.name, "function", _summary(node), _parameters(node)))
     return found
 
 

@@ -13,7 +13,7 @@ from torchdeck.core.catalog.models import TORCHVISION
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Model, Optimizer
-from torchdeck.core.models.build import build
+from torchdeck.core.models.build import build_model
 from torchdeck.core.training.optimizers import build_optimizer
 
 
@@ -79,7 +79,7 @@ SMALL_IMAGES = {
 
 @pytest.mark.parametrize("name", sorted(SMALL_IMAGES))
 def test_torchvision_models_take_one_channel_and_any_classes(name: str) -> None:
-    net = build(Model(name=name), DataInfo("x", "classification", (1, 64, 64), 7, tuple("abcdefg")))
+    net = build_model(Model(name=name), DataInfo("x", "classification", (1, 64, 64), 7, tuple("abcdefg")))
     net.eval()
     assert net(torch.zeros(2, 1, 64, 64)).shape == (2, 7)
 
@@ -87,7 +87,7 @@ def test_torchvision_models_take_one_channel_and_any_classes(name: str) -> None:
 @pytest.mark.parametrize("name", ["inception_v3", "googlenet", "vit_b_32", "swin_t", "maxvit_t"])
 def test_torchvision_models_of_fixed_size(name: str) -> None:
     side = 299 if name == "inception_v3" else 224
-    net = build(Model(name=name), DataInfo("x", "classification", (3, side, side), 4, tuple("abcd")))
+    net = build_model(Model(name=name), DataInfo("x", "classification", (3, side, side), 4, tuple("abcd")))
     net.train()
     assert net(torch.rand(2, 3, side, side)).shape == (2, 4)
 

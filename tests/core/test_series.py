@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchdeck.core.series import Series, average
+from torchdeck.core.series import Series, debiased_average
 
 values = st.lists(
     st.floats(-1e6, 1e6, allow_subnormal=False) | st.just(math.nan) | st.just(math.inf), min_size=1, max_size=300
@@ -66,8 +66,8 @@ def test_a_spike_of_one_step_among_millions_stays() -> None:
 
 
 def test_smoothing_goes_on_from_where_it_was() -> None:
-    first, state, seen = average(np.array([1.0, 2.0]), 0.9)
-    second, _, _ = average(np.array([3.0]), 0.9, state, seen)
+    first, state, seen = debiased_average(np.array([1.0, 2.0]), 0.9)
+    second, _, _ = debiased_average(np.array([3.0]), 0.9, state, seen)
     np.testing.assert_allclose([*first, *second], naive([1.0, 2.0, 3.0], 0.9))
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torchdeck.core.checkpoints.unit import in_own_unit
 from torchdeck.core.evaluation import trained as trained_models
 from torchdeck.core.evaluation.export import FORMATS, export
-from torchdeck.core.evaluation.predict import predict
+from torchdeck.core.evaluation.predict import predict_paths
 from torchdeck.tui.__main__ import main
 
 
@@ -118,14 +118,14 @@ def test_a_whole_model_of_ones_own_code_loads_without_torchdeck(train: Train, tm
     )
     path = run.path / "checkpoints" / "best.pt"
     assert main(["export", str(path), "--format", "model", "--trust-code", "-o", str(tmp_path / "m.pth")]) == 0
-    assert "net" not in sys.modules and type(trained_models.load(path, True).net).__module__.endswith(".net")
+    assert "net" not in sys.modules and type(trained_models.load_trained(path, True).net).__module__.endswith(".net")
     script = (
         "import sys, torch; m = torch.load('m.pth', weights_only=False); "
         "assert not any(n == 'core' or n.startswith('core.') for n in sys.modules); print(m(torch.zeros(1, 10)).item())"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    trained = trained_models.load(path, True)
+    trained = trained_models.load_trained(path, True)
     right = expected(trained.net, list(trained.info.target_mean), list(trained.info.target_std), torch.zeros(1, 10))
     assert float(done.stdout) == pytest.approx(right.item(), rel=1e-5)
 
@@ -137,8 +137,8 @@ def test_what_is_exported_predicts_what_predict_says_and_plain_weights_say_their
     path = run.path / "checkpoints" / "best.pt"
     x = np.random.default_rng(0).normal(size=(5, 10)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
-    trained = trained_models.load(path, False)
-    said = [float(p.predicted[0]) for p in predict(trained, [str(tmp_path / "x.npy")], io.BytesIO())]
+    trained = trained_models.load_trained(path, False)
+    said = [float(p.predicted[0]) for p in predict_paths(trained, [str(tmp_path / "x.npy")], io.BytesIO())]
     assert trained.info.target_std[0] > 10
 
     assert main(["export", str(path), "--format", "model", "-o", str(tmp_path / "m.pth")]) == 0

@@ -23,7 +23,7 @@ from torchdeck.core.data.batches import Feed
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
 from torchdeck.core.evaluation import trained as trained_models
-from torchdeck.core.evaluation.evaluate import evaluate
+from torchdeck.core.evaluation.evaluate import evaluate_model
 from torchdeck.core.experiment import toml
 from torchdeck.core.experiment.schema import Model
 from torchdeck.core.training.evaluation import Evaluator
@@ -162,7 +162,7 @@ def test_a_step_over_several_batches_is_the_step_of_them_all(train: Train, tmp_p
         assert epoch.train["loss"] == pytest.approx(told, rel=1e-4)
         path = run.path / "checkpoints" / "last.pt"
         test = run.session.built.data.test
-        done = evaluate(trained_models.load(path, True))
+        done = evaluate_model(trained_models.load_trained(path, True))
         xs, ys = (torch.cat(part) for part in zip(*test.epoch(0), strict=True))
         with torch.no_grad():
             exact = float(whole.loss.function(run.session.built.trainer.net(xs), ys))
@@ -196,7 +196,9 @@ def test_parameters_and_buffers_of_a_loss_are_trained_saved_and_resumed(train: T
             assert torch.equal(value, b.state_dict()[name]), name
     state = torch.load(once.path / "checkpoints" / "last.pt", weights_only=True)
     assert torch.equal(state["loss"]["scale"], trainer.loss.module.scale.detach())
-    found = evaluate(trained_models.load(once.path / "checkpoints" / "last.pt", True)).report.metrics["loss"]
+    found = evaluate_model(trained_models.load_trained(once.path / "checkpoints" / "last.pt", True)).report.metrics[
+        "loss"
+    ]
     xs, ys = (torch.cat(part) for part in zip(*trainer.data.test.epoch(0), strict=True))
     with torch.no_grad():
         trainer.net.eval()
@@ -320,7 +322,7 @@ def test_targets_are_standardised_where_it_is_known_and_said(train: Train, tmp_p
         if name == "One":
             assert "1 3, always" in said[0]  # what never changes has no deviation to tell
         # The model raises on zeros; it was tried, trained and is evaluated on real inputs alone.
-        found = evaluate(trained_models.load(run.path / "checkpoints" / "last.pt", True)).report.metrics
+        found = evaluate_model(trained_models.load_trained(run.path / "checkpoints" / "last.pt", True)).report.metrics
         assert found["loss"] == pytest.approx(
             run.session.built.trainer.evaluator.evaluate(run.session.built.trainer.net, data.test).metrics["loss"],
             rel=1e-5,

@@ -29,9 +29,9 @@ from torchdeck.core.experiment.metric_names import known_direction, watched
 from torchdeck.core.search import opening as studies
 from torchdeck.core.search.attempt import Attempt
 from torchdeck.core.search.objectives import objectives, with_directions
-from torchdeck.core.training.build import build
+from torchdeck.core.training.build import build_trainer
 from torchdeck.core.training.evaluation import Evaluator, Report, Tried
-from torchdeck.core.training.losses import Loss, build_loss, find_kind
+from torchdeck.core.training.losses import TrainingLoss, build_loss, find_kind
 from torchdeck.core.training.metrics import Gathered
 from torchdeck.core.training.trainer import Trainer
 
@@ -56,7 +56,9 @@ class Cut(Feed):
             yield self._x[a:b], self._y[a:b]
 
 
-def report(info: DataInfo, loss: Loss, out: Tensor, y: Tensor, seed: int, metrics: tuple[str, ...] = ()) -> Report:
+def report(
+    info: DataInfo, loss: TrainingLoss, out: Tensor, y: Tensor, seed: int, metrics: tuple[str, ...] = ()
+) -> Report:
     return Evaluator(info, loss, CPU, nullcontext, metrics=metrics).evaluate(nn.Identity(), Cut(out, y, seed))
 
 
@@ -123,7 +125,7 @@ def test_regression_is_scikit_learns_for_each_target_and_their_mean(
     mean, std = [offset * (i + 1) for i in range(count)], [3.0 + i for i in range(count)]
     names = tuple(f"t{i}" for i in range(count))
     info = DataInfo("d", "regression", (count,), count, (), tuple(mean), tuple(std), target_names=names)
-    found = report(info, Loss(nn.functional.mse_loss), out, y, seed).metrics
+    found = report(info, TrainingLoss(nn.functional.mse_loss), out, y, seed).metrics
     scale, shift = np.array(std), np.array(mean)
     real, guess = y.double().numpy() * scale + shift, out.double().numpy() * scale + shift
     expected = {"mae": sk.mean_absolute_error, "rmse": sk.root_mean_squared_error, "r2": sk.r2_score}
@@ -137,16 +139,18 @@ def test_regression_is_scikit_learns_for_each_target_and_their_mean(
 def test_r2_of_a_constant_target_is_scikit_learns() -> None:
     info = DataInfo("d", "regression", (1,), 1)
     for out in (torch.ones(8, 1), torch.arange(8.0)[:, None]):
-        found = report(info, Loss(nn.functional.mse_loss), out, torch.ones(8, 1), 3).metrics["r2"]
+        found = report(info, TrainingLoss(nn.functional.mse_loss), out, torch.ones(8, 1), 3).metrics["r2"]
         assert found == sk.r2_score(np.ones(8), out[:, 0].numpy())
-    assert math.isnan(report(info, Loss(nn.functional.mse_loss), torch.ones(1, 1), torch.ones(1, 1), 0).metrics["r2"])
+    assert math.isnan(
+        report(info, TrainingLoss(nn.functional.mse_loss), torch.ones(1, 1), torch.ones(1, 1), 0).metrics["r2"]
+    )
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(8, 60))
 def test_metrics_of_the_users_own_are_computed_over_the_set(seed: int, n: int) -> None:
     out, y = drawn(seed, n, 4)
-    loss = Loss(nn.functional.cross_entropy)
+    loss = TrainingLoss(nn.functional.cross_entropy)
     wanted = ("own_metrics:mcc", "own_metrics:recall", "own_metrics:Kappa", "own_metrics:PerClass")
     evaluator = Evaluator(classes(4), loss, CPU, nullcontext, metrics=wanted)
     for again in range(2):  # what was added up is forgotten between evaluations
@@ -162,7 +166,7 @@ def test_what_is_no_number_is_told_before_the_training() -> None:
     out, y = drawn(0, 8, 3)
     for name, sentence in (("nothing", "gave NoneType None"), ("matrix", r"array of the shape \[2, 2\]")):
         evaluator = Evaluator(
-            classes(3), Loss(nn.functional.cross_entropy), CPU, nullcontext, metrics=(f"own_metrics:{name}",)
+            classes(3), TrainingLoss(nn.functional.cross_entropy), CPU, nullcontext, metrics=(f"own_metrics:{name}",)
         )
         with pytest.raises(UserError, match=sentence):
             evaluator.try_out(out, y, print)
@@ -270,7 +274,7 @@ def test_two_figures_of_one_name_are_told_before_and_never_overwritten(
     out, y = drawn(0, 12, 2)
     if info.task == "regression":
         y = torch.randn(12, 2)
-    loss = Loss(nn.functional.cross_entropy if info.classes else nn.functional.mse_loss)
+    loss = TrainingLoss(nn.functional.cross_entropy if info.classes else nn.functional.mse_loss)
     evaluator = Evaluator(info, loss, CPU, nullcontext, metrics=tuple(f"own_metrics:{name}" for name in names))
     with pytest.raises(UserError, match=f"two figures are named '{taken}'; call one of them something else"):
         evaluator.try_out(out, y, print)
@@ -281,7 +285,7 @@ def test_two_figures_of_one_name_are_told_before_and_never_overwritten(
 def test_what_a_try_out_tells_are_the_names_of_the_evaluation() -> None:
     out, y = drawn(1, 40, 7)
     metrics = ("own_metrics:mcc", "own_metrics:PerClass", "own_metrics:nested", "own_metrics:broken")
-    loss, told = Loss(nn.functional.cross_entropy), list[str]()
+    loss, told = TrainingLoss(nn.functional.cross_entropy), list[str]()
     tried = Evaluator(classes(7), loss, CPU, nullcontext, metrics=metrics).try_out(out[:25], y[:25], told.append)
     found = Evaluator(classes(7), loss, CPU, nullcontext, metrics=metrics[:3]).evaluate(nn.Identity(), Cut(out, y, 2))
     assert tried == Tried(tuple(found.metrics), ("broken",))
@@ -298,7 +302,7 @@ def test_functions_share_one_copy_of_the_outputs_and_can_not_spoil_it(monkeypatc
     monkeypatch.setattr(Gathered, "update", lambda self, out, y: (kept.append(len(y)), update(self, out, y))[1])
     out, y = drawn(2, 40, 3)
     metrics = ("own_metrics:softened", "own_metrics:total_of", "own_metrics:recall")
-    found = report(classes(3), Loss(nn.functional.cross_entropy), out, y, 5, metrics).metrics
+    found = report(classes(3), TrainingLoss(nn.functional.cross_entropy), out, y, 5, metrics).metrics
     assert found["total_of"] == pytest.approx(float(out.sum()), rel=1e-5)
     assert sum(kept) == 40
 
@@ -364,11 +368,11 @@ def test_a_figure_that_will_not_be_is_refused_before_the_first_step(
     )
     told: list[str] = []
     if sentence is None:
-        build(wanted, Control(), lambda event: None, told.append).data.close()
+        build_trainer(wanted, Control(), lambda event: None, told.append).data.close()
         assert any("large' raised ValueError: too few on 25 samples" in one for one in told)
     else:
         with pytest.raises(UserError, match=sentence):
-            build(wanted, Control(), lambda event: None, told.append)
+            build_trainer(wanted, Control(), lambda event: None, told.append)
 
 
 def searched(*overrides: str) -> Any:

@@ -22,8 +22,8 @@ from torchdeck.core.data.batches import Batch
 from torchdeck.core.data.images import decode, load_folder
 from torchdeck.core.errors import UserError
 from torchdeck.core.evaluation import trained as trained_models
-from torchdeck.core.evaluation.evaluate import evaluate
-from torchdeck.core.evaluation.predict import predict
+from torchdeck.core.evaluation.evaluate import evaluate_model
+from torchdeck.core.evaluation.predict import predict_paths
 from torchdeck.core.evaluation.trained import Trained
 from torchdeck.core.experiment.schema import Data, Transform
 
@@ -83,7 +83,7 @@ def model(train: Train, tmp_path: Path) -> Trained:
         source=None,
     )
     assert run.status == "done", run.failure
-    return trained_models.load(run.path / "checkpoints" / "last.pt", False)
+    return trained_models.load_trained(run.path / "checkpoints" / "last.pt", False)
 
 
 def evaluated(model: Trained, path: Path, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
@@ -99,13 +99,13 @@ def evaluated(model: Trained, path: Path, monkeypatch: pytest.MonkeyPatch) -> to
 
     with monkeypatch.context() as patch:
         patch.setattr(Evaluator, "logits", watched)
-        done = evaluate(model, Data(name="ImageFolder", args={"path": str(path)}, workers=0), "all")
+        done = evaluate_model(model, Data(name="ImageFolder", args={"path": str(path)}, workers=0), "all")
     assert done.samples == done.total == len(torch.cat(seen))
     return torch.cat(seen).float()
 
 
 def predicted(model: Trained, path: Path) -> list[float]:
-    found = list(predict(model, [str(path)], io.BytesIO(), top=2))
+    found = list(predict_paths(model, [str(path)], io.BytesIO(), top=2))
     return [dict(one.top)["left"] for one in found]
 
 

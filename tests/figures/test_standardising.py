@@ -15,12 +15,12 @@ from sklearn.preprocessing import StandardScaler
 
 from torchdeck.core.data import transforms as T
 from torchdeck.core.data.batches import moved, resident_device
-from torchdeck.core.data.load import load
+from torchdeck.core.data.load import load_data
 from torchdeck.core.data.source import Arrays, Source
 from torchdeck.core.data.statistics import Moments, measure, moments
 from torchdeck.core.evaluation import trained as trained_models
-from torchdeck.core.evaluation.evaluate import evaluate
-from torchdeck.core.evaluation.predict import predict
+from torchdeck.core.evaluation.evaluate import evaluate_model
+from torchdeck.core.evaluation.predict import predict_paths
 from torchdeck.core.experiment import toml
 from torchdeck.core.experiment.schema import Data, Transform
 
@@ -104,7 +104,7 @@ def test_features_and_targets_are_standardised_as_by_scikit_learn(
                 "    def __getitem__(self, i): return self.x[i], self.targets[i]\n"
             )
             source = [f"data.name=own{seed}.py:D", "data.transforms=['Normalize']", "data.workers=0"]
-        data = load(
+        data = load_data(
             toml.load(
                 None,
                 [
@@ -149,7 +149,7 @@ def test_what_is_lost_without_normalize_is_told(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(f"a,stamp,y\n{rows}\n")
     for chosen, told in (("[]", True), ("['Normalize']", False)):
         notes: list[str] = []
-        load(
+        load_data(
             toml.load(None, ["data.name=table", f"data.args.path={tmp_path}/t.csv", f"data.transforms={chosen}"]),
             CPU,
             notes.append,
@@ -163,7 +163,7 @@ def test_statistics_of_a_part_of_the_samples_are_told(tmp_path: Path) -> None:
         "    def __len__(self): return 1300\n    def __getitem__(self, i): return torch.tensor([i + 0.5]), i % 2\n"
     )
     notes: list[str] = []
-    load(
+    load_data(
         toml.load(
             None,
             [
@@ -204,16 +204,16 @@ def test_evaluation_and_prediction_of_time_stamps_are_those_of_the_network_by_ha
         source=None,
     )
     assert run.status == "done", run.failure
-    model = trained_models.load(run.path / "checkpoints" / "last.pt", False)
+    model = trained_models.load_trained(run.path / "checkpoints" / "last.pt", False)
     mean, std = (np.array(model.transforms[-1].args()[k]) for k in ("mean", "std"))
     with torch.no_grad():
         by_hand = model.net(torch.from_numpy(((x - mean) / std).astype(np.float32))).softmax(1)
     late = model.info.class_names.index("late")
     for other in (path, written("r.TSV", [1, 0], False, "\t"), written("s.csv", [1, 0], True, ";")):
-        found = list(predict(model, [other], io.BytesIO(), top=2))
+        found = list(predict_paths(model, [other], io.BytesIO(), top=2))
         assert [p.input for p in found] == [f"{other} row {i + 2}" for i in range(80)]
         assert [dict(p.top)["late"] for p in found] == pytest.approx(by_hand[:, late].tolist(), abs=1e-5)
-    done = evaluate(model, Data(name="table", args={"path": str(tmp_path / "s.csv")}), "all")
+    done = evaluate_model(model, Data(name="table", args={"path": str(tmp_path / "s.csv")}), "all")
     right = np.array([model.info.class_names[i] for i in by_hand.argmax(1)]) == np.array(kinds)
     assert done.report.metrics["accuracy"] == pytest.approx(right.mean(), abs=1e-6)
     assert right.mean() > 0.8

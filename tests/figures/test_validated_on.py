@@ -13,8 +13,8 @@ from torchdeck.core.runs.directory import read_info
 from torchdeck.core.runs.history import History
 from torchdeck.core.session.reporters import PlainReporter
 from torchdeck.tui.__main__ import main
-from torchdeck.tui.drawing.chart import Source, View, curves_of, scalars
-from torchdeck.tui.widgets.header import figures
+from torchdeck.tui.drawing.chart import ChartSource, View, curves_of, scalars
+from torchdeck.tui.widgets.header import header_figures
 
 
 @pytest.mark.parametrize("on", ["test", "validation"])
@@ -33,10 +33,10 @@ def test_what_is_of_the_test_set_is_marked_everywhere(
     for event in run.events:
         reporter.report(event)
     scalar = next(s for s in scalars(history) if "val/accuracy" in s.series)
-    curves, _ = curves_of([Source("", history)], scalar, View())
+    curves, _ = curves_of([ChartSource("", history)], scalar, View())
     assert f"{started.test_samples} val (the test set)" in told.getvalue() or not marked
     assert ("val (test)" in told.getvalue()) is marked
-    assert ("val (test) accuracy" in figures(history)) is marked
+    assert ("val (test) accuracy" in header_figures(history)) is marked
     assert {one.part for one in curves} == {"train", "val (test)" if marked else "val"}
     texts = EventAccumulator(str(run.path)).Reload().Tags()["tensors"]
     assert ("validation/text_summary" in texts) is marked

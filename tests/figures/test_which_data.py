@@ -20,12 +20,12 @@ from sklearn.metrics import confusion_matrix, r2_score
 
 from torchdeck.core.checkpoints.read import load_checkpoint
 from torchdeck.core.data.fingerprint import fingerprint
-from torchdeck.core.data.load import load
+from torchdeck.core.data.load import load_data
 from torchdeck.core.data.source import Arrays, Source
 from torchdeck.core.errors import UserCodeError, UserError
 from torchdeck.core.evaluation import trained as trained_models
-from torchdeck.core.evaluation.evaluate import Evaluated, evaluate
-from torchdeck.core.evaluation.predict import predict
+from torchdeck.core.evaluation.evaluate import EvaluationResult, evaluate_model
+from torchdeck.core.evaluation.predict import predict_paths
 from torchdeck.core.evaluation.trained import Trained
 from torchdeck.core.experiment import toml
 from torchdeck.core.experiment.schema import Data
@@ -48,7 +48,7 @@ def run(folder: Path, *overrides: str) -> Session:
 
 def model_of(session: Session) -> Trained:
     assert session.run is not None
-    return trained_models.load(session.run.path / "checkpoints" / "last.pt", True)
+    return trained_models.load_trained(session.run.path / "checkpoints" / "last.pt", True)
 
 
 def rows_of(rng: np.random.Generator, n: int, kinds: list[str]) -> tuple[np.ndarray, list[str]]:
@@ -112,7 +112,7 @@ def outputs(model: Trained, x: np.ndarray) -> torch.Tensor:
         return model.net.eval()(torch.from_numpy((x - mean) / std).float()).double()
 
 
-def holds(done: Evaluated, model: Trained, x: np.ndarray, y: list[str]) -> None:
+def holds(done: EvaluationResult, model: Trained, x: np.ndarray, y: list[str]) -> None:
     """What was evaluated is what plain torch and scikit-learn say of all of these rows."""
     assert done.samples == done.total == len(y)
     assert done.split == "all"
@@ -140,7 +140,7 @@ def test_all_rows_of_another_table_are_judged_by_the_names_of_their_classes(mode
         columns = [*FEATURES, "kind", *draw.choice([[], ["note"]])]
         draw.shuffle(columns)
         path = write(tmp_path / f"{seed}.csv", x, written, columns)
-        holds(evaluate(model, on_table(path), device="cpu"), model, x, y)
+        holds(evaluate_model(model, on_table(path), device="cpu"), model, x, y)
 
 
 @pytest.mark.parametrize("odd", ["4", "01", "1.5", "one", "-1"])
@@ -156,7 +156,7 @@ def test_a_label_that_the_model_does_not_know_is_refused_with_its_row(model: Tra
         # the line on which its record begins
         row = 2 + at + sum(i <= at for i in blank) + sum(n.count("\n") for n in notes[:at])
         with pytest.raises(UserError) as error:
-            evaluate(model, on_table(path), device="cpu")
+            evaluate_model(model, on_table(path), device="cpu")
         assert f"'{odd}'" in str(error.value)
         assert f"row {row})" in str(error.value)
 
@@ -166,7 +166,7 @@ def test_whole_numbers_in_another_table_stay_numbers(numbers: Trained, tmp_path:
         x, _ = rows_of(np.random.default_rng(seed), 20, ["0"])
         y = np.random.default_rng(seed).integers(-3, 4 + 1000 * (seed % 2), 20)
         path = write(tmp_path / f"{seed}.csv", x, y.tolist(), random.Random(seed).sample([*FEATURES, "kind"], k=4))
-        done = evaluate(numbers, on_table(path), device="cpu")
+        done = evaluate_model(numbers, on_table(path), device="cpu")
         said = outputs(numbers, x)[:, 0].numpy() * numbers.info.target_std[0] + numbers.info.target_mean[0]
         assert done.samples == done.total == 20
         assert done.report.metrics["r2"] == pytest.approx(r2_score(y, said), rel=1e-4)
@@ -178,15 +178,17 @@ def test_the_very_data_of_the_run_by_path_and_content(
 ) -> None:
     assert table._finished is not None
     told: list[str] = []
-    own = evaluate(model, device="cpu", warn=told.append)
-    again = evaluate(model, on_table(place / "train.csv"), device="cpu", warn=told.append)
+    own = evaluate_model(model, device="cpu", warn=told.append)
+    again = evaluate_model(model, on_table(place / "train.csv"), device="cpu", warn=told.append)
     for done in (own, again):
         assert (done.split, done.samples, done.total) == ("test", 30, 150)
         assert done.report.metrics == pytest.approx(table._finished.test)
     other_share = Data(name="table", args={"path": str(place / "train.csv")}, test_share=0.4)
-    assert evaluate(model, other_share, device="cpu", warn=told.append).samples == 30  # none that it was trained on
+    assert (
+        evaluate_model(model, other_share, device="cpu", warn=told.append).samples == 30
+    )  # none that it was trained on
     assert "data.test_share = 0.2" in told.pop()
-    sizes = [evaluate(model, split=part, device="cpu").samples for part in ("train", "val", "test", "all")]
+    sizes = [evaluate_model(model, split=part, device="cpu").samples for part in ("train", "val", "test", "all")]
     assert sum(sizes[:3]) == sizes[3] == 150
     assert not any("changed" in text for text in told)
 
@@ -194,7 +196,7 @@ def test_the_very_data_of_the_run_by_path_and_content(
     copied.write_bytes((place / "train.csv").read_bytes())
     lines = list(csv.reader(io.StringIO(copied.read_text())))[1:]
     x, y = np.array([[float(v) for v in line[:3]] for line in lines]), [line[3] for line in lines]
-    holds(evaluate(model, on_table(copied), device="cpu"), model, x, y)
+    holds(evaluate_model(model, on_table(copied), device="cpu"), model, x, y)
 
 
 def test_changed_data_under_the_same_path(tmp_path: Path) -> None:
@@ -211,12 +213,12 @@ def test_changed_data_under_the_same_path(tmp_path: Path) -> None:
             x2, y2 = x2[:-1], y2[:-1]
         write(path, x2, y2, [*FEATURES, "kind"])
         told: list[str] = []
-        done = evaluate(model, device="cpu", warn=told.append)
+        done = evaluate_model(model, device="cpu", warn=told.append)
         assert done.split == "test"
         assert any("have changed since the training" in text for text in told), change
-        holds(evaluate(model, on_table(path), device="cpu"), model, x2, y2)
+        holds(evaluate_model(model, on_table(path), device="cpu"), model, x2, y2)
         exact = model.experiment.data  # what --data gives may be the run's own table, word for word
-        holds(evaluate(model, exact, device="cpu"), model, x2, y2)
+        holds(evaluate_model(model, exact, device="cpu"), model, x2, y2)
 
 
 def test_json_says_how_many_of_how_many(model: Trained, capsys: pytest.CaptureFixture[str]) -> None:
@@ -259,7 +261,7 @@ def test_labels_of_arrays_are_names(kind: str, tmp_path: Path) -> None:
     assert session._built.data.info.samples == {"train": 30, "val": 7, "test": 13}
     given = Data(name="npz", args={"path": f"{tmp_path}/own.npz"})
     for data in (None, given):
-        done = evaluate(model, data, device="cpu")
+        done = evaluate_model(model, data, device="cpu")
         assert (done.split, done.samples, done.total) == ("test", 13, 50)
     for seed in range(6):
         one = np.random.default_rng(seed)
@@ -267,12 +269,12 @@ def test_labels_of_arrays_are_names(kind: str, tmp_path: Path) -> None:
         x2 = one.normal(size=(n, 3))
         y2 = np.array(labels)[one.integers(seed % 2, 2, n)]  # each second time one class only
         np.savez(tmp_path / "other.npz", x=x2, y=y2 if seed % 3 or kind == "booleans" else y2.astype(str))
-        done = evaluate(model, Data(name="npz", args={"path": f"{tmp_path}/other.npz"}), device="cpu")
+        done = evaluate_model(model, Data(name="npz", args={"path": f"{tmp_path}/other.npz"}), device="cpu")
         holds(done, model, x2, [str(v) for v in y2])
     odd = np.array([labels[0], "other"])
     np.savez(tmp_path / "odd.npz", x=x[:2], y=odd)
     with pytest.raises(UserError, match=r"'other'.*sample 1"):
-        evaluate(model, Data(name="npz", args={"path": f"{tmp_path}/odd.npz"}), device="cpu")
+        evaluate_model(model, Data(name="npz", args={"path": f"{tmp_path}/odd.npz"}), device="cpu")
 
 
 # --- folders of images -----------------------------------------------------------------------------------------------
@@ -294,7 +296,7 @@ def test_parts_of_a_folder_are_used_as_they_are(tmp_path: Path) -> None:
     expected = {**sizes, "all": tuple(map(sum, zip(*sizes.values(), strict=True)))}
     for data in (None, Data(name="ImageFolder", args={"path": f"{tmp_path}/pets"}, workers=0)):
         for part, each in expected.items():
-            done = evaluate(model, data, part, device="cpu")
+            done = evaluate_model(model, data, part, device="cpu")
             assert (done.samples, done.total) == (sum(each), 28)
             assert done.report.confusion is not None
             assert tuple(map(sum, done.report.confusion)) == each
@@ -306,7 +308,7 @@ def test_parts_of_a_folder_are_used_as_they_are(tmp_path: Path) -> None:
     made.save(elsewhere / "cat" / "0.png")
     made.save(elsewhere / "ant" / "5.png")
     with pytest.raises(UserError, match=r"'ant'.*5\.png"):
-        evaluate(model, Data(name="ImageFolder", args={"path": str(elsewhere)}, workers=0), device="cpu")
+        evaluate_model(model, Data(name="ImageFolder", args={"path": str(elsewhere)}, workers=0), device="cpu")
 
 
 # --- the user's own data sets ----------------------------------------------------------------------------------------
@@ -410,23 +412,23 @@ def test_own_parts_of_a_users_data_set(own: str, tmp_path: Path, name: str, part
         seen[part] = set() if feed is None else {int(v) for x, _ in feed.epoch(0) for v in x[:, 0]}
     assert not seen["val"] & (seen["train"] | seen["test"])
     assert len(seen["train"]) == parts[0]
-    done = evaluate(model_of(session), device="cpu")
+    done = evaluate_model(model_of(session), device="cpu")
     assert (done.split, done.samples) == (("test", parts[2]) if parts[2] else ("val", parts[1]))
 
 
 @pytest.mark.parametrize(("name", "what"), [("Broken", "3,5"), ("BrokenKey", "'b'")])
 def test_an_error_in_the_users_code_for_a_split_is_not_taken_for_its_lack(own: str, name: str, what: str) -> None:
     with pytest.raises(UserCodeError, match=what):
-        load(toml.load(None, [*SHORT, f"data.name={own}:{name}"]), torch.device("cpu"))
+        load_data(toml.load(None, [*SHORT, f"data.name={own}:{name}"]), torch.device("cpu"))
 
 
 def test_texts_are_taken_where_a_transform_of_the_users_makes_numbers_of_them(own: str, tmp_path: Path) -> None:
     name = f"data.name={own}:Text"
     model = model_of(run(tmp_path, name, f"data.transforms=[{{name='Lambda',function='{own}:counted'}}]", *MLP))
     assert model.info.input_shape == (2,)
-    assert evaluate(model, device="cpu").samples == 6
+    assert evaluate_model(model, device="cpu").samples == 6
     with pytest.raises(UserError, match=r"sample 0 of .*own\.py:Text' is a str"):
-        load(toml.load(None, [*SHORT, name]), torch.device("cpu"))
+        load_data(toml.load(None, [*SHORT, name]), torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -435,7 +437,7 @@ def test_texts_are_taken_where_a_transform_of_the_users_makes_numbers_of_them(ow
 def test_inputs_of_another_kind_are_told_by_data_set_and_index(own: str, odd: str) -> None:
     experiment = toml.load(None, [*SHORT, f"data.name={own}:Odd", f"data.args.odd={odd!r}", "data.num_classes=2"])
     with pytest.raises(UserError, match=r"11\b.*own\.py:Odd"):
-        loaded = load(experiment, torch.device("cpu"))
+        loaded = load_data(experiment, torch.device("cpu"))
         for feed in (loaded.train, loaded.val, loaded.test):
             assert feed is not None
             list(feed.epoch(0))
@@ -462,10 +464,10 @@ def test_classes_of_a_users_data_set_whose_targets_are_read_one_by_one(own: str,
         known = [i for i, n in enumerate(names) if n in ("cat", "dog", "eel")]
         at = [draw.choice(known) for _ in range(9)]
         x = np.array([[i, 1.0, 2.0] for i in range(9)])
-        holds(evaluate(model, data(names, at), device="cpu"), model, x, [names[i] for i in at])
+        holds(evaluate_model(model, data(names, at), device="cpu"), model, x, [names[i] for i in at])
         at[5] = names.index("bee")
         with pytest.raises(UserError, match=r"(?i)sample 5 .*'bee'"):
-            evaluate(model, data(names, at), device="cpu")
+            evaluate_model(model, data(names, at), device="cpu")
 
 
 def test_names_that_are_alike_are_other_classes(own: str, tmp_path: Path) -> None:
@@ -484,7 +486,9 @@ def test_names_that_are_alike_are_other_classes(own: str, tmp_path: Path) -> Non
     for seed in range(4):
         draw = random.Random(seed)
         mixed, at = draw.sample(names, k=3), draw.choices([0, 1, 2], k=9)
-        done = evaluate(model, Data(name=f"{own}:Few", args={"classes": mixed, "labels": at}, workers=0), device="cpu")
+        done = evaluate_model(
+            model, Data(name=f"{own}:Few", args={"classes": mixed, "labels": at}, workers=0), device="cpu"
+        )
         holds(done, model, x, [mixed[i] for i in at])
 
 
@@ -504,7 +508,7 @@ def test_the_content_of_a_users_data_set_tells_it_from_another(place: Path) -> N
         code = OWN.replace("self.start + i, float", f"self.start + i + {text}, float")
         (place / f"own_{len(found)}_{text[:3]}.py").write_text(code)
         experiment = toml.load(None, [*SHORT, f"data.name={place}/own_{len(found)}_{text[:3]}.py:three"])
-        found.setdefault(text, set()).add(load(experiment, torch.device("cpu")).info.fingerprint)
+        found.setdefault(text, set()).add(load_data(experiment, torch.device("cpu")).info.fingerprint)
     assert all(len(prints) == 1 for prints in found.values())
     assert len(set.union(*found.values())) == 3
 
@@ -553,15 +557,15 @@ def test_checkpoints_that_lack_what_was_added_since_still_serve(
         for key in ("folder", "loss"):
             state.pop(key, None)
         torch.save(state, file)
-    old = trained_models.load(part.path / "checkpoints" / "last.pt", True)
+    old = trained_models.load_trained(part.path / "checkpoints" / "last.pt", True)
     told: list[str] = []
-    done = evaluate(old, device="cpu", warn=told.append)
+    done = evaluate_model(old, device="cpu", warn=told.append)
     assert (done.split, done.samples, done.total) == ("test", 30, 150)
     assert any("does not tell the content" in text for text in told)
     x, y = rows_of(np.random.default_rng(8), 9, ["3", "1"])
     other = write(tmp_path / "new.csv", x, y, [*FEATURES, "kind"])
-    holds(evaluate(old, on_table(other, target="kind"), device="cpu"), old, x, y)
-    said = list(predict(old, [str(other)], io.BytesIO(), device="cpu"))
+    holds(evaluate_model(old, on_table(other, target="kind"), device="cpu"), old, x, y)
+    said = list(predict_paths(old, [str(other)], io.BytesIO(), device="cpu"))
     names = old.info.class_names
     assert [one.top[0][0] for one in said] == [names[i] for i in outputs(old, x).argmax(1)]
     rest = train(resume=part.path)

@@ -17,7 +17,7 @@ from workbench import QUICK, Open, notices, train_of, until
 from torchdeck.core.experiment import toml
 from torchdeck.tui.screens.checkpoints import CheckpointsScreen
 from torchdeck.tui.screens.console import Console
-from torchdeck.tui.screens.dialogs import Line, Pick, Question
+from torchdeck.tui.screens.dialogs import Pick, Question, TextDialog
 
 
 class Evil:
@@ -116,7 +116,7 @@ async def test_diff_export_finetune(workbench: Open, train: Train, tmp_path: Pat
         await until(pilot, lambda: isinstance(pilot.app.screen, Pick))
         pilot.app.screen.query_one(Input).value = "safetensors"
         await pilot.press("enter")
-        await until(pilot, lambda: isinstance(pilot.app.screen, Line))
+        await until(pilot, lambda: isinstance(pilot.app.screen, TextDialog))
         pilot.app.screen.query_one(Input).value = str(tmp_path / "out.safetensors")
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(pilot.app.screen, Console) and pilot.app.screen.code == 0)
@@ -126,7 +126,7 @@ async def test_diff_export_finetune(workbench: Open, train: Train, tmp_path: Pat
         assert screen.files.go(next(f.path for f in screen.files.items if "best.pt" in f.names))
         await pilot.press("F")
         for value in ("", "1.*", "0.2"):
-            await until(pilot, lambda: isinstance(pilot.app.screen, Line))
+            await until(pilot, lambda: isinstance(pilot.app.screen, TextDialog))
             dialog = pilot.app.screen
             dialog.query_one(Input).value = value
             await pilot.press("enter")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import fields, toml
-from torchdeck.core.experiment.dimension import read
+from torchdeck.core.experiment.dimension import read_dimension
 from torchdeck.core.experiment.space import Space
 from torchdeck.core.runs.filter import Filter
 from torchdeck.tui.keyboard import lenient
@@ -102,7 +102,7 @@ _FIELDS = list(fields.fields({}))
 
 _CHECKS: dict[str, Callable[[str], Any]] = {
     "add a trial": _add_trial,
-    "range": lambda text: read("optimizer.lr", text),
+    "range": lambda text: read_dimension("optimizer.lr", text),
     "filter": Filter,
     "learning rate": run_keys._rate,
     "prolong": more_than(3),

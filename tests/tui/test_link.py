@@ -9,7 +9,7 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from torchdeck.core.session.queue import Item, Queue
-from torchdeck.tui.link import Link
+from torchdeck.tui.link import RunMonitor
 
 
 def begin(queue: Queue, title: str) -> tuple[Item, Path]:
@@ -24,7 +24,7 @@ def begin(queue: Queue, title: str) -> tuple[Item, Path]:
 
 def test_the_new_run_stays_shown_beside_the_last(tmp_path: Path) -> None:
     queue = Queue(tmp_path)
-    link = Link(tmp_path)
+    link = RunMonitor(tmp_path)
     for title in ("a", "b", "c"):
         item, run = begin(queue, title)
         assert {link.poll().run for _ in range(4)} == {run}
@@ -34,7 +34,7 @@ def test_the_new_run_stays_shown_beside_the_last(tmp_path: Path) -> None:
 
 def test_a_run_whose_end_was_not_seen_does_not_come_back(tmp_path: Path) -> None:
     queue = Queue(tmp_path)
-    link = Link(tmp_path)
+    link = RunMonitor(tmp_path)
     first, _ = begin(queue, "a")
     link.poll()
     begin(queue, "killed")  # it never becomes the last one
@@ -46,7 +46,7 @@ def test_a_run_whose_end_was_not_seen_does_not_come_back(tmp_path: Path) -> None
 
 def test_while_a_run_starts_the_one_before_is_not_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     queue = Queue(tmp_path)
-    link = Link(tmp_path)
+    link = RunMonitor(tmp_path)
     item, _ = begin(queue, "a")
     link.poll()
     link.history.state = "done"
@@ -62,7 +62,7 @@ def test_while_a_run_starts_the_one_before_is_not_named(tmp_path: Path, monkeypa
 
 def test_queueing_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Any] = []
-    link = Link(tmp_path)
+    link = RunMonitor(tmp_path)
     monkeypatch.setattr(Queue, "start", lambda self: started.append(self))
     link.enqueue("", "a")
     link.poll()
@@ -76,7 +76,7 @@ def test_a_run_of_another_tool_shows_its_curves_as_they_are_written(tmp_path: Pa
     writer = SummaryWriter(str(tmp_path / "mine"))
     writer.add_scalar("train/loss", 0.5, 1)
     writer.flush()
-    link = Link(tmp_path)
+    link = RunMonitor(tmp_path)
     link.attach(tmp_path / "mine")
     seen = link.poll()
     assert (seen.state, seen.active, seen.run) == ("events", False, tmp_path / "mine")

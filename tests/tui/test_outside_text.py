@@ -15,7 +15,7 @@ from workbench import QUICK, Open, train_of, until
 
 from torchdeck.core.runs import labels
 from torchdeck.tui.screens.checkpoints import CheckpointsScreen
-from torchdeck.tui.screens.dialogs import Line
+from torchdeck.tui.screens.dialogs import TextDialog
 from torchdeck.tui.screens.runs import RunsScreen
 from torchdeck.tui.widgets.data_preview import DataPreview
 from torchdeck.tui.widgets.model_tree import ModelTree
@@ -114,7 +114,7 @@ async def test_names_of_runs_files_and_tensors(
         await pilot.press("1", "N")
         await pilot.pause()
         clean(pilot)
-        if isinstance(pilot.app.screen, Line):
+        if isinstance(pilot.app.screen, TextDialog):
             await pilot.press("escape")
         for text in HOSTILE:
             pilot.app.notify(text, title=text)

@@ -19,7 +19,7 @@ from torchdeck.core.machine.nvidia import Nvidia
 from torchdeck.core.machine.readings import Meter
 from torchdeck.core.runs.history import History
 from torchdeck.tui.link import Snapshot
-from torchdeck.tui.widgets.data_preview import picture
+from torchdeck.tui.widgets.data_preview import draw_data
 from torchdeck.tui.widgets.device import gpu_lines, machine_lines
 from torchdeck.tui.widgets.header import progress_lines
 from torchdeck.tui.widgets.lines import changed
@@ -158,19 +158,19 @@ def facts(colour_side: int = 4) -> dict[str, object]:
 
 
 def test_pictures_in_half_blocks() -> None:
-    text = picture(facts(), 60, True)
+    text = draw_data(facts(), 60, True)
     assert text.plain.count("▀") == 8  # 4 columns, 2 rows of two pixels
     styles = {str(span.style) for span in text.spans}
     assert any("#000102 on #0c0d0e" in style for style in styles)
     assert "cat" in text.plain
     assert "7" in text.plain
-    shaded = picture(facts(), 60, False)
+    shaded = draw_data(facts(), 60, False)
     assert "▀" not in shaded.plain
 
 
 def test_a_table_shows_rows() -> None:
     table = {**facts(), "pictures": None, "rows": [[1.5, -2.0]], "labels": ["dog"]}
-    assert "1.5" in picture(table, 60, True).plain
+    assert "1.5" in draw_data(table, 60, True).plain
 
 
 def leaf(path: str, *own: str) -> dict[str, object]:

@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from workbench import QUICK, Open, notices, train_of, until
 
 from torchdeck.core.experiment import toml
-from torchdeck.tui.screens.dialogs import Line, Question
+from torchdeck.tui.screens.dialogs import Question, TextDialog
 from torchdeck.tui.screens.runs import RunsScreen
 from torchdeck.tui.widgets.charts import Charts
 from torchdeck.tui.widgets.table import Table
@@ -87,12 +87,12 @@ async def test_labels_delete_and_take_back(workbench: Open, three: list[Path]) -
     async with workbench(QUICK) as pilot:
         screen = await runs_of(pilot, 3)
         await pilot.press("N")
-        await until(pilot, lambda: isinstance(pilot.app.screen, Line))
+        await until(pilot, lambda: isinstance(pilot.app.screen, TextDialog))
         await type_in(pilot, "my best")
         await pilot.press("enter")
         await until(pilot, lambda: any("my best" in line for line in screen.listed.plain))
         await pilot.press("j", "t")
-        await until(pilot, lambda: isinstance(pilot.app.screen, Line))
+        await until(pilot, lambda: isinstance(pilot.app.screen, TextDialog))
         assert pilot.app.screen.query_one(Input).value == "paper"
         await type_in(pilot, "paper final")
         await pilot.press("enter")
@@ -125,7 +125,7 @@ async def test_rerun_prolong_and_change(workbench: Open, train: Train) -> None:
         await until(pilot, lambda: len(screen.listed.items) == 2)
         await until(pilot, lambda: all(row.status == "done" for row in screen.listed.items))
         await pilot.press("G", "r")
-        await until(pilot, lambda: isinstance(pilot.app.screen, Line))
+        await until(pilot, lambda: isinstance(pilot.app.screen, TextDialog))
         await type_in(pilot, "4")
         await pilot.press("enter")
         await until(pilot, lambda: json.loads((run / "run.json").read_text()).get("epoch") == 4)

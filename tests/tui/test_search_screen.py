@@ -18,7 +18,7 @@ from torchdeck.core.experiment import toml
 from torchdeck.core.search import opening as studies
 from torchdeck.core.search.study import Study
 from torchdeck.core.search.watch import COMMAND
-from torchdeck.tui.screens.dialogs import Line, Pick, Question
+from torchdeck.tui.screens.dialogs import Pick, Question, TextDialog
 from torchdeck.tui.screens.search import SearchScreen
 from torchdeck.tui.widgets.field_editor import FieldEditor
 from torchdeck.tui.widgets.picture import Picture
@@ -73,7 +73,7 @@ def picture(screen: SearchScreen) -> str:
 
 async def answer(pilot: Pilot[int], text: str) -> None:
     """Type into the line that is asked for, and take it."""
-    await until(pilot, lambda: isinstance(pilot.app.screen, Line))
+    await until(pilot, lambda: isinstance(pilot.app.screen, TextDialog))
     pilot.app.screen.query_one(Input).value = text
     await pilot.pause()
     await pilot.press("enter")
@@ -155,7 +155,7 @@ async def test_steering(workbench: Open, tmp_path: Path) -> None:
         await until(pilot, lambda: study.stopped)
 
         await pilot.press("a")
-        await until(pilot, lambda: isinstance(pilot.app.screen, Line))
+        await until(pilot, lambda: isinstance(pilot.app.screen, TextDialog))
         await answer(pilot, "lr=7")
         assert "outside of 0.0001 .. 0.1 log" in str(pilot.app.screen.query_one(".words").render())
         await answer(pilot, "lr=0.01 widths=[16, 16] optimizer=AdamW")
@@ -166,7 +166,7 @@ async def test_steering(workbench: Open, tmp_path: Path) -> None:
         await pilot.press("e")
         await until(pilot, lambda: isinstance(pilot.app.screen, Pick))
         await pilot.press("enter")
-        await until(pilot, lambda: isinstance(pilot.app.screen, Line))
+        await until(pilot, lambda: isinstance(pilot.app.screen, TextDialog))
         await answer(pilot, "1 .. 0.5")
         assert "low = 1 is more than high = 0.5" in str(pilot.app.screen.query_one(".words").render())
         await answer(pilot, "0.01 .. 0.05 log")
@@ -240,7 +240,7 @@ async def test_fields_are_marked_on_the_form_and_searched(workbench: Open, tmp_p
         await answer(pilot, "mine")
         await until(pilot, lambda: isinstance(pilot.app.screen, Question))
         await pilot.press("l")
-        await until(pilot, lambda: isinstance(pilot.app.screen, Line))
+        await until(pilot, lambda: isinstance(pilot.app.screen, TextDialog))
         await pilot.press("escape")
         again = studies.open_folder(tmp_path / "runs" / "mine-2")
         assert len(again.trials()) == 0

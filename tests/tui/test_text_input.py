@@ -8,7 +8,7 @@ import pytest
 from textual.app import App
 from textual.events import Key
 
-from torchdeck.tui.screens.dialogs import Line
+from torchdeck.tui.screens.dialogs import TextDialog
 from torchdeck.tui.widgets.text_input import TextInput
 
 
@@ -26,7 +26,7 @@ async def test_keys_in_one_packet_act_in_their_order(keys: str, left: str) -> No
     app: App[None] = App()
     async with app.run_test() as pilot:
         given: list[str | None] = []
-        await app.push_screen(Line("Trials in all, and workers", value="14 1"), given.append)
+        await app.push_screen(TextDialog("Trials in all, and workers", value="14 1"), given.append)
         await pilot.pause()
         assert app.screen.query_one(TextInput).cursor_blink is False
         for key in [*keys.split(), "enter"]:

@@ -17,13 +17,13 @@ from torchdeck.core.runs.directory import read_info
 from torchdeck.core.runs.listing import list_runs
 from torchdeck.core.runs.live import live_runs
 from torchdeck.core.session.control_server import RemoteControl
-from torchdeck.tui.screens.dialogs import Line, Pick, Question
+from torchdeck.tui.screens.dialogs import Pick, Question, TextDialog
 from torchdeck.tui.screens.files import FilePick
 from torchdeck.tui.screens.help import Help
 from torchdeck.tui.screens.panes import PANES, Panes
 from torchdeck.tui.widgets.charts import Charts
 from torchdeck.tui.widgets.data_preview import DataPreview
-from torchdeck.tui.widgets.header import Header, Progress
+from torchdeck.tui.widgets.header import Header, ProgressLines
 from torchdeck.tui.widgets.log import Log
 from torchdeck.tui.widgets.model_tree import ModelTree
 from torchdeck.tui.widgets.queue import QueueList
@@ -33,7 +33,7 @@ async def test_the_first_minute(workbench: Open) -> None:
     """Open, start with s, watch, and see the result."""
     async with workbench(QUICK) as pilot:
         screen = train_of(pilot)
-        assert "idle" in screen.query_one(Progress).plain[0]
+        assert "idle" in screen.query_one(ProgressLines).plain[0]
         await pilot.press("s")
         await until(pilot, lambda: screen.snapshot and screen.snapshot.active)
         await until(pilot, lambda: screen.snapshot and screen.snapshot.state == "done")
@@ -46,7 +46,7 @@ async def test_the_first_minute(workbench: Open) -> None:
         loss = charts.charts[0]
         await until(pilot, lambda: any("⠀" < c <= "⣿" for line in loss.plain for c in line))
         assert "train" in loss.plain[0]
-        assert "test accuracy" in screen.query_one(Progress).plain[1]
+        assert "test accuracy" in screen.query_one(ProgressLines).plain[1]
         assert any("done at step" in line.text for line in screen.snapshot.history.log)
         assert screen.query_one(Log).lines
 
@@ -72,7 +72,7 @@ async def test_control_by_keys(workbench: Open) -> None:
         await pilot.press("w")
         await until(pilot, lambda: (run / "checkpoints" / "last.pt").exists())
         await pilot.press("t")
-        await until(pilot, lambda: isinstance(pilot.app.screen, Line))
+        await until(pilot, lambda: isinstance(pilot.app.screen, TextDialog))
         box = pilot.app.screen.query_one(Input)
         box.value = "zero"
         await until(pilot, lambda: "not a number" in str(pilot.app.screen.query_one(".words").render()))
@@ -110,12 +110,12 @@ async def test_a_run_that_is_done_can_be_prolonged(workbench: Open) -> None:
         await pilot.press("s")
         await until(pilot, lambda: screen.snapshot and screen.snapshot.state == "done")
         await pilot.press("r")
-        await until(pilot, lambda: isinstance(pilot.app.screen, Line))
+        await until(pilot, lambda: isinstance(pilot.app.screen, TextDialog))
         box = pilot.app.screen.query_one(Input)
         assert box.value == "4"
         box.value = "1"
         await pilot.press("enter")
-        assert isinstance(pilot.app.screen, Line)  # fewer than it has done: told, and asked again
+        assert isinstance(pilot.app.screen, TextDialog)  # fewer than it has done: told, and asked again
         box.value = "3"
         await pilot.press("enter")
         await until(
@@ -263,10 +263,10 @@ async def test_presets_and_files_are_opened_and_saved(workbench: Open, tmp_path:
                 assert screen.form.raw == {"trainer": {"epochs": 77}}
 
         await pilot.press("ctrl+s")
-        await until(pilot, lambda: isinstance(pilot.app.screen, Line))
+        await until(pilot, lambda: isinstance(pilot.app.screen, TextDialog))
         pilot.app.screen.query_one(Input).value = "nowhere/x.toml"
         await pilot.press("enter")
-        assert isinstance(pilot.app.screen, Line)
+        assert isinstance(pilot.app.screen, TextDialog)
         pilot.app.screen.query_one(Input).value = "saved.toml"
         await pilot.press("enter")
         await until(pilot, lambda: (tmp_path / "saved.toml").exists())
@@ -490,7 +490,7 @@ async def test_a_run_whose_process_was_killed_is_told_and_resumed(workbench: Ope
         assert screen.snapshot.pid is not None
         os.kill(screen.snapshot.pid, signal.SIGKILL)
         await until(pilot, lambda: screen.snapshot and screen.snapshot.state == "dead")
-        assert "r goes on from its last checkpoint" in screen.query_one(Progress).plain[1]
+        assert "r goes on from its last checkpoint" in screen.query_one(ProgressLines).plain[1]
         await pilot.press("r")
         await until(pilot, lambda: screen.snapshot and screen.snapshot.state == "running")
         assert screen.snapshot.run == run
@@ -507,7 +507,7 @@ async def test_a_failure_in_mid_run_is_told(workbench: Open, tmp_path: Path) -> 
         await pilot.press("s")
         await until(pilot, lambda: screen.snapshot and screen.snapshot.state == "failed")
         await until(pilot, lambda: "in the middle" in notices(pilot))
-        assert "in the middle" in " ".join(screen.query_one(Progress).plain)
+        assert "in the middle" in " ".join(screen.query_one(ProgressLines).plain)
 
 
 async def test_a_fault_of_the_workbench_itself_leaves_the_run_alone(
@@ -525,7 +525,7 @@ async def test_a_fault_of_the_workbench_itself_leaves_the_run_alone(
             def broken(*args: object) -> None:
                 raise ZeroDivisionError("injected")
 
-            monkeypatch.setattr(Progress, "show", broken)
+            monkeypatch.setattr(ProgressLines, "show", broken)
             await until(pilot, lambda: app.failure)  # type: ignore[attr-defined]
     assert "injected" in str(app.failure)  # type: ignore[attr-defined]
     assert "ZeroDivisionError" in next(state_folder().glob("crash-*.log")).read_text()

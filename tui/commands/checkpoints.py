@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchdeck.core.errors import UserError, count
+from torchdeck.core.models.build import build_model
 from torchdeck.core.text import printable
-from torchdeck.tui.commands.shared import add_runs, agreed, print_json, roots, say
+from torchdeck.tui.commands.shared import add_runs, agreed, print_json, print_line, runs_roots
 from torchdeck.tui.tables import print_table
 
 if TYPE_CHECKING:
@@ -53,10 +54,10 @@ def inspect_arguments(parser: argparse.ArgumentParser) -> None:
 
 def inspect(options: argparse.Namespace) -> int:
     """Show what is in a file of weights, without running or loading it."""
-    from torchdeck.core.checkpoints.archive import look
+    from torchdeck.core.checkpoints.archive import inspect_file
 
     path = file_of(options.file, options)
-    stored = look(path)
+    stored = inspect_file(path)
     if options.run_code:
         return _open_whole(stored, options.yes)
     if options.fits:
@@ -71,7 +72,7 @@ def file_of(text: str, options: argparse.Namespace) -> Path:
 
     Raises UserError when there is none.
     """
-    from torchdeck.core.checkpoints.names import choose
+    from torchdeck.core.checkpoints.names import choose_checkpoint
     from torchdeck.tui.commands.runs import find_any
 
     path = Path(text).expanduser()
@@ -79,14 +80,14 @@ def file_of(text: str, options: argparse.Namespace) -> Path:
         return path
     if path.suffix and not path.exists():
         raise UserError(f"There is no file {text!r}.")
-    return choose(find_any(text, roots(options)), "best")
+    return choose_checkpoint(find_any(text, runs_roots(options)), "best")
 
 
 def show_file(path: Path, as_json: bool) -> int:
     """What is in a file, every tensor."""
-    from torchdeck.core.checkpoints.archive import look
+    from torchdeck.core.checkpoints.archive import inspect_file
 
-    return _show(look(path), as_json, True, False)
+    return _show(inspect_file(path), as_json, True, False)
 
 
 def _figures(values: Figures) -> dict[str, Any]:
@@ -101,13 +102,13 @@ def _figures(values: Figures) -> dict[str, Any]:
 
 def record(stored: Stored, stats: bool = False) -> dict[str, Any]:
     """Everything of a file as plain JSON values."""
-    from torchdeck.core.checkpoints.tensors import figures
+    from torchdeck.core.checkpoints.tensors import tensor_figures
 
     tensors: dict[str, Any] = {}
     for t in stored.tensors:
         tensors[t.name] = {"shape": list(t.shape), "dtype": t.dtype, "bytes": t.nbytes}
         if stats and t.offset is not None:
-            tensors[t.name] |= _figures(figures(t))
+            tensors[t.name] |= _figures(tensor_figures(t))
     return {
         "path": str(stored.path),
         "format": stored.format,
@@ -126,20 +127,20 @@ def _show(stored: Stored, as_json: bool, everything: bool, stats: bool) -> int:
     if as_json:
         print_json(record(stored, stats))
         return 0
-    from torchdeck.core.checkpoints.tensors import figures
+    from torchdeck.core.checkpoints.tensors import tensor_figures
     from torchdeck.tui.columns import size
-    from torchdeck.tui.tensor_tree import contents_words, folded, shape_words, tree
+    from torchdeck.tui.tensor_tree import contents_words, folded, shape_words, tensor_tree
 
     counts = f"{count(len(stored.tensors), 'tensor')}, {stored.numel:,} numbers"
-    say(f"{stored.path}: {stored.format}, {size(stored.size)}, {counts}")
+    print_line(f"{stored.path}: {stored.format}, {size(stored.size)}, {counts}")
     warn(stored)
     for key, words in stored.contents:
-        say(f"  {key:<22} {words}")
+        print_line(f"  {key:<22} {words}")
     if stats:
         lines = []
         for t in stored.tensors:
             try:
-                f = figures(t)
+                f = tensor_figures(t)
             except UserError:
                 lines.append([t.name, shape_words(t.shape), t.dtype, *["n/a"] * 7])
                 continue
@@ -160,7 +161,7 @@ def _show(stored: Stored, as_json: bool, everything: bool, stats: bool) -> int:
             [False, True, False, *[True] * 7],
         )
     else:
-        root = tree(stored.tensors)
+        root = tensor_tree(stored.tensors)
         hidden = set() if everything else folded(root)
         lines = []
         for depth, branch in root.walk():
@@ -189,11 +190,11 @@ def warn(stored: Stored) -> None:
     if stored.safe:
         return
     what = "DANGER: when unpickled, it would run" if stored.dangerous else "unpickling it would also call"
-    say(f"  {what} {'; '.join(stored.calls[:6])}{' ...' if len(stored.calls) > 6 else ''} (nothing was run)")
+    print_line(f"  {what} {'; '.join(stored.calls[:6])}{' ...' if len(stored.calls) > 6 else ''} (nothing was run)")
 
 
 def _one(stored: Stored, name: str, as_json: bool) -> int:
-    from torchdeck.core.checkpoints.tensors import figures
+    from torchdeck.core.checkpoints.tensors import tensor_figures
     from torchdeck.core.errors import did_you_mean
     from torchdeck.tui.drawing.bars import bar
     from torchdeck.tui.tensor_tree import shape_words
@@ -203,7 +204,7 @@ def _one(stored: Stored, name: str, as_json: bool) -> int:
         raise UserError(
             f"{str(stored.path)!r} has no tensor {name!r}; {did_you_mean(name, [t.name for t in stored.tensors])}"
         )
-    values = figures(tensor)
+    values = tensor_figures(tensor)
     if as_json:
         print_json(
             {
@@ -274,24 +275,23 @@ def _matches(stored: Stored, options: argparse.Namespace) -> Matches:
 def _model_shapes(options: argparse.Namespace) -> tuple[dict[str, tuple[int, ...]], dict[str, Hashable]]:
     """Names and shapes of a model, and where its tensors lie in memory (tied ones in one place): of a run from its
     checkpoint, else built for the experiment's data."""
-    from torchdeck.core.checkpoints.archive import look
-    from torchdeck.core.checkpoints.names import choose
+    from torchdeck.core.checkpoints.archive import inspect_file
+    from torchdeck.core.checkpoints.names import choose_checkpoint
     from torchdeck.core.experiment import toml
     from torchdeck.tui.commands.runs import find_any
 
     if options.fits not in toml.presets() and not options.fits.endswith(".toml") and not options.overrides:
-        found = look(choose(find_any(options.fits, roots(options)), "last")).weights()
+        found = inspect_file(choose_checkpoint(find_any(options.fits, runs_roots(options)), "last")).weights()
         return {t.name: t.shape for t in found}, {t.name: (t.offset, t.shape, t.stride) for t in found}
     experiment = toml.load(options.fits, options.overrides)
     import torch
 
-    from torchdeck.core.data.load import load
-    from torchdeck.core.models.build import build
+    from torchdeck.core.data.load import load_data
     from torchdeck.core.models.weights import places
 
-    data = load(experiment, torch.device("cpu"))
+    data = load_data(experiment, torch.device("cpu"))
     data.close()
-    net = build(
+    net = build_model(
         experiment.model.model_copy(update={"weights": None}), data.info, experiment.loss.name, sample=data.sample
     )
     state = net.state_dict()
@@ -316,17 +316,17 @@ def diff(options: argparse.Namespace) -> int:
         return _diff_files(options)
     from torchdeck.tui.commands.runs import diff_runs
 
-    return diff_runs(options.what, roots(options), options.json)
+    return diff_runs(options.what, runs_roots(options), options.json)
 
 
 def _diff_files(options: argparse.Namespace) -> int:
-    from torchdeck.core.checkpoints.archive import look
-    from torchdeck.core.checkpoints.compare import diff as compare
+    from torchdeck.core.checkpoints.archive import inspect_file
+    from torchdeck.core.checkpoints.compare import diff_weights as compare
     from torchdeck.tui.tensor_tree import shape_words
 
     if len(options.what) != 2:
         raise UserError("diff compares two files of weights at a time.")
-    first, second = (look(file_of(text, options)) for text in options.what)
+    first, second = (inspect_file(file_of(text, options)) for text in options.what)
     found = compare(first.weights(), second.weights())
     tell_wrapped(first, second)
     if options.json:
@@ -370,16 +370,16 @@ def average_arguments(parser: argparse.ArgumentParser) -> None:
 
 def average(options: argparse.Namespace) -> int:
     """Write the mean of several checkpoints' weights."""
-    from torchdeck.core.checkpoints.archive import look
-    from torchdeck.core.checkpoints.load import average as mean
+    from torchdeck.core.checkpoints.archive import inspect_file
+    from torchdeck.core.checkpoints.load import average_weights as mean
     from torchdeck.core.checkpoints.save import save_weights
     from torchdeck.tui.columns import size
 
     paths = [file_of(text, options) for text in options.file]
     output = Path(options.output).expanduser()
     save_weights(mean(paths), output)
-    tell_wrapped(*(look(path) for path in paths))
-    say(f"{output} ({size(output.stat().st_size)}): the mean of {count(len(paths), 'file')}")
+    tell_wrapped(*(inspect_file(path) for path in paths))
+    print_line(f"{output} ({size(output.stat().st_size)}): the mean of {count(len(paths), 'file')}")
     return 0
 
 
@@ -410,9 +410,9 @@ def prune(options: argparse.Namespace) -> int:
     if options.keep_best < 0:
         raise UserError(f"--keep-best {options.keep_best} is out of range; it must be at least 0.")
     if options.run:
-        paths = [find_any(name, roots(options)) for name in options.run]
+        paths = [find_any(name, runs_roots(options)) for name in options.run]
     else:
-        paths = [row.path for row in RunList(roots(options)).scan() if not row.foreign]
+        paths = [row.path for row in RunList(runs_roots(options)).scan() if not row.foreign]
     plans = [plan(path, options.keep_best) for path in paths]
     doomed = [p for p in plans if p.deleted]
     if options.json:

@@ -33,7 +33,7 @@ def dashboard(options: argparse.Namespace) -> int:
     from importlib import util
 
     from torchdeck.core.search.keep import store
-    from torchdeck.core.search.storage import file_of, with_driver
+    from torchdeck.core.search.storage import sqlite_file, with_driver
 
     opened = opened_study(options)
     if util.find_spec("optuna_dashboard") is None:
@@ -45,7 +45,7 @@ def dashboard(options: argparse.Namespace) -> int:
         except OSError as error:
             raise UserError(f"--port {options.port}: {error.strerror}; choose another one.") from None
     store(opened)  # makes the folder
-    file = file_of(opened.url)
+    file = sqlite_file(opened.url)
     place = with_driver(opened.url) if file is None else str(file) if opened.url.startswith("journal") else opened.url
     server = "gunicorn" if util.find_spec("gunicorn") is not None else "auto"
     program = [

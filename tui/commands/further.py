@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from torchdeck.core import jsons
 from torchdeck.core.errors import UserError, count
 from torchdeck.core.text import printable_lines
-from torchdeck.tui.commands.shared import add_runs, print_json, roots, say
+from torchdeck.tui.commands.shared import add_runs, print_json, print_line, runs_roots
 from torchdeck.tui.tables import print_table
 
 if TYPE_CHECKING:
     import torch
 
-    from torchdeck.core.evaluation.evaluate import Evaluated
+    from torchdeck.core.evaluation.evaluate import EvaluationResult
     from torchdeck.core.evaluation.export import Compared
     from torchdeck.core.evaluation.trained import Trained
     from torchdeck.core.experiment.schema import Data
@@ -36,18 +36,18 @@ def _add_trained(parser: argparse.ArgumentParser) -> None:
 
 
 def _locate(options: argparse.Namespace) -> Path:
-    from torchdeck.core.checkpoints.names import choose
+    from torchdeck.core.checkpoints.names import choose_checkpoint
     from torchdeck.tui.commands.runs import find_any
 
     path = Path(options.run).expanduser()
-    return path if path.is_file() else choose(find_any(options.run, roots(options)), options.checkpoint)
+    return path if path.is_file() else choose_checkpoint(find_any(options.run, runs_roots(options)), options.checkpoint)
 
 
 def _load(options: argparse.Namespace) -> Trained:
     path = _locate(options)
-    from torchdeck.core.evaluation.trained import load
+    from torchdeck.core.evaluation.trained import load_trained
 
-    return load(path, options.trust_code, _warn)
+    return load_trained(path, options.trust_code, _warn)
 
 
 def _warn(text: str) -> None:
@@ -79,12 +79,12 @@ def export(options: argparse.Namespace) -> int:
     if options.format in ("state_dict", "safetensors"):
         return _export_weights(path, options)
     from torchdeck.core.checkpoints.unit import in_own_unit
-    from torchdeck.core.evaluation.evaluate import evaluate
+    from torchdeck.core.evaluation.evaluate import evaluate_model
     from torchdeck.core.evaluation.export import FORMATS
-    from torchdeck.core.evaluation.export import export as write
-    from torchdeck.core.evaluation.trained import load
+    from torchdeck.core.evaluation.export import export_model as write
+    from torchdeck.core.evaluation.trained import load_trained
 
-    trained = load(path, options.trust_code, _warn)
+    trained = load_trained(path, options.trust_code, _warn)
     output = Path(options.output or f"{_stem(path)}.{FORMATS[options.format]}").expanduser()
     samples, real = _samples(trained)
     info = trained.info
@@ -95,8 +95,8 @@ def export(options: argparse.Namespace) -> int:
         from torchdeck.core.evaluation.export import quantised
 
         accuracy = {
-            "before": _main(evaluate(trained, device="cpu", warn=_warn)),
-            "after": _main(evaluate(trained, device="cpu", warn=_warn, net=quantised(trained.net))),
+            "before": _main(evaluate_model(trained, device="cpu", warn=_warn)),
+            "after": _main(evaluate_model(trained, device="cpu", warn=_warn, net=quantised(trained.net))),
         }
     _tell_export(output, compared, real, accuracy, options.json)
     return 0
@@ -106,16 +106,16 @@ def _export_weights(path: Path, options: argparse.Namespace) -> int:
     """Weights of any file: read, written, read again and compared, number by number. No model is built, no code run."""
     import torch
 
-    from torchdeck.core.checkpoints.archive import look
+    from torchdeck.core.checkpoints.archive import inspect_file
     from torchdeck.core.checkpoints.load import weights
     from torchdeck.core.checkpoints.read import load_weights
     from torchdeck.core.checkpoints.save import save_weights
-    from torchdeck.core.checkpoints.unit import in_words
+    from torchdeck.core.checkpoints.unit import unit_in_words
     from torchdeck.tui.columns import size
     from torchdeck.tui.commands.checkpoints import tell_wrapped
 
     state = load_weights(path, "export")
-    stored = look(path)
+    stored = inspect_file(path)
     tell_wrapped(stored)
     mean, std = stored.target_scale
     scale = {"target_mean": list(mean), "target_std": list(std)} if mean else {}
@@ -138,7 +138,7 @@ def _export_weights(path: Path, options: argparse.Namespace) -> int:
     else:
         print(f"{output} ({size(output.stat().st_size)})\nread again: all {count(len(state), 'tensor')} are identical")
         if mean:
-            print(in_words(mean, std))
+            print(unit_in_words(mean, std))
     return 0
 
 
@@ -157,7 +157,7 @@ def _tell_export(output: Path, compared: Compared, real: bool, accuracy: dict[st
         )
         return
     kind = "samples" if real else "made-up samples (its data are not here)"
-    say(f"{output} ({size(output.stat().st_size)})")
+    print_line(f"{output} ({size(output.stat().st_size)})")
     agreement = "" if compared.agreement is None else f", same prediction for {compared.agreement:.2%}"
     print(
         f"compared on {compared.samples} {kind}: greatest difference {compared.difference:.3g} "
@@ -169,7 +169,7 @@ def _tell_export(output: Path, compared: Compared, real: bool, accuracy: dict[st
         print(f"test {name} before {before:.4f}, after {after:.4f} ({after - before:+.4f})")
 
 
-def _main(done: Evaluated) -> dict[str, float]:
+def _main(done: EvaluationResult) -> dict[str, float]:
     metrics = done.report.metrics
     name = next(n for n in ("accuracy", "rmse", "loss") if n in metrics)
     return {name: metrics[name]}
@@ -230,7 +230,7 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def evaluate(options: argparse.Namespace) -> int:
     """Evaluate a model on any data set."""
     trained = _load(options)
-    from torchdeck.core.evaluation.evaluate import evaluate as measure
+    from torchdeck.core.evaluation.evaluate import evaluate_model as measure
     from torchdeck.core.evaluation.trained import describe
 
     data = _data(trained, options)
@@ -249,7 +249,7 @@ def evaluate(options: argparse.Namespace) -> int:
             }
         )
         return 0
-    say(f"{trained.path} on {done.data} ({done.split}, {done.samples:,} of {done.total:,} samples)")
+    print_line(f"{trained.path} on {done.data} ({done.split}, {done.samples:,} of {done.total:,} samples)")
     for name, value in done.report.metrics.items():
         print(f"  {name:<12}{f'{value:.2%}' if name in ('accuracy', 'top5', 'f1') else f'{value:.6g}'}")
     if done.report.confusion and len(done.class_names) <= 20:
@@ -320,7 +320,7 @@ def predict(options: argparse.Namespace) -> int:
     if options.top < 1:
         raise UserError(f"--top {options.top} is out of range; it must be at least 1.")
     trained = _load(options)
-    from torchdeck.core.evaluation.predict import predict as look
+    from torchdeck.core.evaluation.predict import predict_paths as look
 
     found = look(trained, options.input, sys.stdin.buffer, options.device, options.top, _warn)
     if options.json:
@@ -408,9 +408,11 @@ def finetune(options: argparse.Namespace) -> int:
             files.write_text(output, toml.dumps(experiment))
         except OSError as error:
             raise UserError(f"{str(output)!r} can't be written: {error.strerror}.") from None
-        say(f"{output}; train it with: torchdeck --batch {output}")
+        print_line(f"{output}; train it with: torchdeck --batch {output}")
         return 0
     from torchdeck.core.session import batch, reporters
     from torchdeck.core.session.session import Session
 
-    return batch.run(Session(experiment, roots(options)[0], None), reporters.choose(options.json, False, False))
+    return batch.run_batch(
+        Session(experiment, runs_roots(options)[0], None), reporters.choose_reporter(options.json, False, False)
+    )

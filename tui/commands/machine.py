@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torchdeck.core.errors import UserError
-from torchdeck.tui.commands.shared import add_runs, print_json, roots
+from torchdeck.tui.commands.shared import add_runs, print_json, runs_roots
 
 # --- catalog ---------------------------------------------------------------------------------------------------------
 
@@ -92,11 +92,11 @@ def doctor_arguments(parser: argparse.ArgumentParser) -> None:
 def doctor(options: argparse.Namespace) -> int:
     """Tell what this machine has, and what is missing."""
     from torchdeck.core.data.roots import DEBIAN_FASHION
-    from torchdeck.core.data.roots import roots as data_roots
+    from torchdeck.core.data.roots import data_roots as data_roots
     from torchdeck.core.machine.doctor import examine
     from torchdeck.tui.columns import size
 
-    report = examine((*data_roots(None), DEBIAN_FASHION), roots(options)[0])
+    report = examine((*data_roots(None), DEBIAN_FASHION), runs_roots(options)[0])
     if options.json:
         print_json(report)
         return 0

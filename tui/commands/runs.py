@@ -11,7 +11,7 @@ from typing import Any
 from torchdeck.core.errors import UserError, count
 from torchdeck.core.runs.rows import Row
 from torchdeck.core.text import printable
-from torchdeck.tui.commands.shared import add_runs, agreed, print_json, roots, say
+from torchdeck.tui.commands.shared import add_runs, agreed, print_json, print_line, runs_roots
 from torchdeck.tui.tables import print_table
 
 # --- attach ----------------------------------------------------------------------------------------------------------
@@ -29,17 +29,17 @@ def attach_arguments(parser: argparse.ArgumentParser) -> None:
 def attach(options: argparse.Namespace) -> int:
     """Open the workbench on a run."""
     from torchdeck.core.runs.live import live_runs
-    from torchdeck.tui.app import check_terminal, run
+    from torchdeck.tui.app import check_terminal, run_app
 
     check_terminal()
     if options.run is not None:
-        path = find_any(options.run, roots(options))
+        path = find_any(options.run, runs_roots(options))
     else:
         live = live_runs()
         if not live:
             raise UserError("No run is going on on this machine; name one: torchdeck attach RUN.")
         path = live[-1].path
-    return run([path.parent, *roots(options)], None, path, not options.no_mouse)
+    return run_app([path.parent, *runs_roots(options)], None, path, not options.no_mouse)
 
 
 def find_any(name: str, where: list[Path]) -> Path:
@@ -47,7 +47,7 @@ def find_any(name: str, where: list[Path]) -> Path:
 
     Raises UserError when there is none, or several.
     """
-    from torchdeck.core.runs.directory import find
+    from torchdeck.core.runs.directory import find_run
     from torchdeck.core.tracking.files import parts_of
 
     path = Path(name).expanduser()
@@ -60,7 +60,7 @@ def find_any(name: str, where: list[Path]) -> Path:
     error: UserError | None = None
     for root in where:
         try:
-            return find(name, root)
+            return find_run(name, root)
         except UserError as problem:
             error = error or problem
     raise error or UserError(f"There is no run {name!r}.")
@@ -109,9 +109,9 @@ def runs(options: argparse.Namespace) -> int:
     from torchdeck.core.runs import rows as as_rows
     from torchdeck.tui.columns import DEFAULT, chosen, filled
 
-    found = listed(roots(options), " ".join(options.filter), f"{'-' if options.reverse else ''}{options.sort}")
+    found = listed(runs_roots(options), " ".join(options.filter), f"{'-' if options.reverse else ''}{options.sort}")
     if options.json:
-        print_json([as_rows.to_json(row) | {"name": row.name} for row in found])
+        print_json([as_rows.row_json(row) | {"name": row.name} for row in found])
         return 0
     names = options.columns.split(",") if options.columns else None
     if options.csv:
@@ -142,7 +142,7 @@ def runs(options: argparse.Namespace) -> int:
             writer.writerow([_cell(row, key) for key in keys])
         return 0
     if not found:
-        say(f"no runs in {', '.join(repr(str(root)) for root in roots(options))}")
+        print_line(f"no runs in {', '.join(repr(str(root)) for root in runs_roots(options))}")
         return 0
     columns = chosen(names, found) if names else filled([*chosen(DEFAULT, found)], found)
     print_table(
@@ -176,7 +176,7 @@ def show(options: argparse.Namespace) -> int:
         return show_file(path, options.json)
     from torchdeck.core.runs.directory import read_info, read_metrics
 
-    run = find_any(options.what, roots(options))
+    run = find_any(options.what, runs_roots(options))
     if not (run / "run.json").exists():
         return _show_foreign(run, options.json)
     info = read_info(run)
@@ -193,7 +193,7 @@ def show(options: argparse.Namespace) -> int:
             }
         )
         return 0
-    say(f"{info.path}: {info.status}")
+    print_line(f"{info.path}: {info.status}")
     if info.get("message"):
         for line in str(info.get("message")).splitlines():
             print(f"  {printable(line)}")
@@ -203,14 +203,16 @@ def show(options: argparse.Namespace) -> int:
     val = "val"
     if info.get("validated_on") == "test":
         val = "val (test)"
-        say("  validated   on the test set, which has chosen the best epoch: its figures are not those of unseen data")
+        print_line(
+            "  validated   on the test set, which has chosen the best epoch: its figures are not those of unseen data"
+        )
     for record in epochs[-10:]:
         named = {"train": "train", "val": val}
         parts = [f"{name} {_words(record[part])}" for part, name in named.items() if record.get(part)]
-        say(f"  epoch {record['epoch']:<6}{'   '.join(parts)}{'   best' if record.get('best') else ''}")
+        print_line(f"  epoch {record['epoch']:<6}{'   '.join(parts)}{'   best' if record.get('best') else ''}")
     if isinstance(info.get("test"), dict):
-        say(f"  test        {_words(info.get('test'))}")
-    say(f"  checkpoints {', '.join(checkpoints) or 'none'}")
+        print_line(f"  test        {_words(info.get('test'))}")
+    print_line(f"  checkpoints {', '.join(checkpoints) or 'none'}")
     for line in (info.path / "experiment.toml").read_text(encoding="utf-8").splitlines():
         print(printable(line))
     return 0
@@ -218,15 +220,15 @@ def show(options: argparse.Namespace) -> int:
 
 def _show_foreign(run: Path, as_json: bool) -> int:
     from torchdeck.core.runs import rows as as_rows
-    from torchdeck.core.runs.foreign import row_of
+    from torchdeck.core.runs.foreign import foreign_row
     from torchdeck.core.runs.opened import histories
 
-    row = row_of(run)
+    row = foreign_row(run)
     if as_json:
-        print_json(as_rows.to_json(row))
+        print_json(as_rows.row_json(row))
         return 0
     history = histories([run])[0].history
-    say(f"{run}: TensorBoard events of another tool")
+    print_line(f"{run}: TensorBoard events of another tool")
     if row.message:
         print(f"  {row.message}")
     series = {name: history.series(name) for name in history.names()}
@@ -251,11 +253,11 @@ def _words(metrics: dict[str, Any]) -> str:
 
 def diff_runs(names: list[str], where: list[Path], as_json: bool) -> int:
     """What differs between the experiments of runs, and their results."""
-    from torchdeck.core.runs.compare import differences
+    from torchdeck.core.runs.compare import run_differences
     from torchdeck.tui.columns import result_text, value_text
 
     rows = [row_at(find_any(name, where)) for name in names]
-    found = differences(rows)
+    found = run_differences(rows)
     results = {key: [row.value(key) for row in rows] for key in ("status", "last_loss", "epoch", "duration")}
     results |= {f"test_{m}": [row.test.get(m) for row in rows] for m in dict.fromkeys(m for r in rows for m in r.test)}
     if as_json:
@@ -292,7 +294,7 @@ def row_at(path: Path) -> Row:
     from torchdeck.core.runs.directory import read_info
 
     try:
-        return rows.row_of(read_info(path), time.time()) if (path / "run.json").exists() else foreign.row_of(path)
+        return rows.run_row(read_info(path), time.time()) if (path / "run.json").exists() else foreign.foreign_row(path)
     except OSError as error:
         raise UserError(f"The run {str(path)!r} can't be read: {error.strerror or error}.") from None
 
@@ -325,7 +327,7 @@ def plot(options: argparse.Namespace) -> int:
 
     if not 0 <= options.smooth < 1:
         raise UserError(f"--smooth {options.smooth:g} is out of range; it must be at least 0 and less than 1.")
-    paths = [find_any(name, roots(options)) for name in options.run]
+    paths = [find_any(name, runs_roots(options)) for name in options.run]
     return draw(paths, options.metric, options.output, options.x, options.smooth, options.log)
 
 
@@ -344,7 +346,7 @@ def tensorboard(options: argparse.Namespace) -> int:
     import socket
     import subprocess
 
-    where = roots(options)
+    where = runs_roots(options)
     for root in where:
         if not root.is_dir():
             raise UserError(f"There is no folder {str(root)!r}.")
@@ -390,8 +392,8 @@ def label(options: argparse.Namespace) -> int:
 
     from torchdeck.core.runs import labels
 
-    for path in [find_any(name, roots(options)) for name in options.run]:
-        row, said = row_at(path), labels.read(path)
+    for path in [find_any(name, runs_roots(options)) for name in options.run]:
+        row, said = row_at(path), labels.read_labels(path)
         if options.title is not None:
             said = replace(said, title=options.title or None)
         if options.tag or options.untag:
@@ -419,13 +421,13 @@ def delete(options: argparse.Namespace) -> int:
     from torchdeck.core.runs.rows import size_of
     from torchdeck.tui.columns import size
 
-    paths = [find_any(name, roots(options)) for name in options.run]
+    paths = [find_any(name, runs_roots(options)) for name in options.run]
     total = size(sum(size_of(path) for path in paths))
     if not agreed(f"Move {count(len(paths), 'run')} ({total}) to the trash?", options.yes):
         raise UserError("Nothing was deleted; say --yes to delete without being asked.")
     for path in paths:
-        trash.delete(path, trash.root_of(path, roots(options)))
-        say(f"{path} is in the trash")
+        trash.move_to_trash(path, trash.root_of(path, runs_roots(options)))
+        print_line(f"{path} is in the trash")
     return 0
 
 
@@ -443,18 +445,18 @@ def trash(options: argparse.Namespace) -> int:
     from torchdeck.core.runs import trash as bin_
     from torchdeck.tui.columns import size
 
-    found = [(root, one) for root in roots(options) for one in bin_.contents(root)]
+    found = [(root, one) for root in runs_roots(options) for one in bin_.contents(root)]
     if options.restore:
         matching = [one for _, one in found if one.origin.name.startswith(options.restore)]
         if not matching:
             raise UserError(f"There is no run {options.restore!r} in the trash.")
-        bin_.restore(matching[-1])
-        say(f"{matching[-1].origin} is back")
+        bin_.take_from_trash(matching[-1])
+        print_line(f"{matching[-1].origin} is back")
         return 0
     if options.empty:
         if not agreed(f"Delete {count(len(found), 'run')} for good?", options.yes):
             raise UserError("Nothing was deleted; say --yes to delete without being asked.")
-        print(f"{size(sum(bin_.empty(root) for root in roots(options)))} freed")
+        print(f"{size(sum(bin_.empty(root) for root in runs_roots(options)))} freed")
         return 0
     if not found:
         print("the trash is empty")

@@ -13,7 +13,7 @@ from torchdeck.core.errors import UserError
 from torchdeck.core.text import printable
 
 if TYPE_CHECKING:
-    from torchdeck.core.search.look import Look
+    from torchdeck.core.search.look import StudySnapshot
     from torchdeck.core.search.study import Study
 
 
@@ -22,7 +22,7 @@ def print_json(value: Any) -> None:
     print(jsons.dumps(value, 2))
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """A line on stdout in which names from outside may stand."""
     print(printable(text))
 
@@ -54,7 +54,7 @@ def with_roots_apart(words: Sequence[str]) -> list[str]:
     return found
 
 
-def roots(options: argparse.Namespace) -> list[Path]:
+def runs_roots(options: argparse.Namespace) -> list[Path]:
     """The roots that were given."""
     return [Path(root).expanduser() for root in options.runs or ["runs"]]
 
@@ -67,7 +67,7 @@ def opened_study(options: argparse.Namespace) -> Study:
     from torchdeck.core.search.opening import open_study
 
     error: UserError | None = None
-    for root in roots(options):
+    for root in runs_roots(options):
         try:
             return open_study(options.study, root)
         except UserError as problem:
@@ -76,12 +76,12 @@ def opened_study(options: argparse.Namespace) -> Study:
     raise error
 
 
-def look_at_study(options: argparse.Namespace) -> tuple[Study, Look]:
+def study_snapshot(options: argparse.Namespace) -> tuple[Study, StudySnapshot]:
     """The study that was given, and how it stands."""
-    from torchdeck.core.search.look import Looker
+    from torchdeck.core.search.look import StudyPoller
 
     opened = opened_study(options)
-    return opened, Looker(opened).look()
+    return opened, StudyPoller(opened).look()
 
 
 def agreed(question: str, yes: bool) -> bool:

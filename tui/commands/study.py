@@ -13,12 +13,12 @@ import tomli_w
 
 from torchdeck.core import jsons
 from torchdeck.core.errors import UserError
-from torchdeck.tui.commands.shared import add_runs, look_at_study, opened_study, print_json, roots
-from torchdeck.tui.commands.study_plot import plot
+from torchdeck.tui.commands.shared import add_runs, opened_study, print_json, runs_roots, study_snapshot
+from torchdeck.tui.commands.study_plot import plot_study
 from torchdeck.tui.tables import print_table
 
 if TYPE_CHECKING:
-    from torchdeck.core.search.look import Look
+    from torchdeck.core.search.look import StudySnapshot
     from torchdeck.core.search.study import Study
 
 _VERBS: dict[str, str] = {
@@ -77,7 +77,7 @@ def study(options: argparse.Namespace) -> int:
         "best": _best,
         "importance": _importance,
         "export": _export,
-        "plot": plot,
+        "plot": plot_study,
         "stop": _stop,
         "prune": _prune,
         "enqueue": _enqueue,
@@ -90,15 +90,15 @@ def study(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from torchdeck.core.search.look import Looker
+    from torchdeck.core.search.look import StudyPoller
     from torchdeck.core.search.opening import folders, open_folder
     from torchdeck.core.search.rows import number
 
     looks = []
-    for root in roots(options):
+    for root in runs_roots(options):
         for folder in folders(root):
             try:
-                looks.append(Looker(open_folder(folder)).look())
+                looks.append(StudyPoller(open_folder(folder)).look())
             except UserError as error:
                 print(f"warning: {error}", file=sys.stderr)
     looks.sort(key=lambda look: look.begun)
@@ -106,7 +106,7 @@ def _list(options: argparse.Namespace) -> int:
         print_json([_summary(look) for look in looks])
         return 0
     if not looks:
-        print(f"no studies in {', '.join(repr(str(root)) for root in roots(options))}")
+        print(f"no studies in {', '.join(repr(str(root)) for root in runs_roots(options))}")
         return 0
     rows = []
     for look in looks:
@@ -128,11 +128,11 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-def _over(look: Look) -> int:
+def _over(look: StudySnapshot) -> int:
     return sum(n for state, n in look.counts.items() if state not in ("waiting", "running"))
 
 
-def _summary(look: Look) -> dict[str, Any]:
+def _summary(look: StudySnapshot) -> dict[str, Any]:
     best = look.row(look.best[0]) if look.best else None
     return {
         "name": look.name,
@@ -155,7 +155,7 @@ def _show(options: argparse.Namespace) -> int:
     from torchdeck.core.text import duration
     from torchdeck.tui.drawing.bars import sparkline
 
-    opened, look = look_at_study(options)
+    opened, look = study_snapshot(options)
     found = list(look.rows)
     if options.sort == "value":
         turn = -1 if look.objectives[0].higher else 1
@@ -194,9 +194,9 @@ def _show(options: argparse.Namespace) -> int:
 
 def _best(options: argparse.Namespace) -> int:
     from torchdeck.core.experiment import toml
-    from torchdeck.core.search.rows import number, row_of, settings
+    from torchdeck.core.search.rows import number, settings, trial_row
 
-    opened, look = look_at_study(options)
+    opened, look = study_snapshot(options)
     wanted = options.trial if options.trial is not None else (look.best[0] if look.best else None)
     if wanted is None:
         raise UserError(f"No trial of {look.name!r} is complete yet.")
@@ -222,7 +222,7 @@ def _best(options: argparse.Namespace) -> int:
     told = ", ".join(f"{o.name} {number(v, o.name)}" for o, v in zip(look.objectives, row.values, strict=False))
     print(f"# Trial {row.number} of the study {look.name}: {told or row.state}")
     print(
-        f"# {settings(row_of(next(t for t in opened.optuna.get_trials(deepcopy=False) if t.number == wanted), opened))}"
+        f"# {settings(trial_row(next(t for t in opened.optuna.get_trials(deepcopy=False) if t.number == wanted), opened))}"
     )
     if len(look.best) > 1 and options.trial is None:
         print(f"# The Pareto front has {len(look.best)} trials, this is the first: {', '.join(map(str, look.best))}")
@@ -249,7 +249,7 @@ def _export(options: argparse.Namespace) -> int:
     from torchdeck.core import files
     from torchdeck.core.search.report import as_json
 
-    opened, look = look_at_study(options)
+    opened, look = study_snapshot(options)
     found = [as_json(row, opened) for row in look.rows]
 
     def write(out: Any) -> None:

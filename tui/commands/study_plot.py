@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchdeck.core.errors import UserError, did_you_mean
-from torchdeck.tui.commands.shared import look_at_study
+from torchdeck.tui.commands.shared import study_snapshot
 
 if TYPE_CHECKING:
     from torchdeck.core.search.study import Study
@@ -29,7 +29,7 @@ _STYLES = {
 }
 
 
-def plot(options: argparse.Namespace) -> int:
+def plot_study(options: argparse.Namespace) -> int:
     """Draw a study in the terminal, or to a file."""
     from torchdeck.tui.drawing.study import PICTURES
 
@@ -38,7 +38,7 @@ def plot(options: argparse.Namespace) -> int:
     for kind in kinds:
         if kind not in names:
             raise UserError(f"There is no picture {kind!r} of a study; {did_you_mean(kind, names)}")
-    opened, look = look_at_study(options)
+    opened, look = study_snapshot(options)
     pair = tuple(options.params.split(",")) if options.params else None
     if pair is not None:
         from torchdeck.tui.drawing.study import parameters

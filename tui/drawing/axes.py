@@ -48,7 +48,7 @@ def ticks(low: float, high: float, count: int, unit: str) -> list[Tick]:
     step = step_for(low, high, count, unit)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
-    return [Tick(i * step, label(i * step, step, unit)) for i in range(first, min(last, first + 1000) + 1)]
+    return [Tick(i * step, tick_label(i * step, step, unit)) for i in range(first, min(last, first + 1000) + 1)]
 
 
 def log_ticks(low: float, high: float, count: int, unit: str) -> list[Tick]:
@@ -68,7 +68,7 @@ def log_ticks(low: float, high: float, count: int, unit: str) -> list[Tick]:
     if len(values) < 3:
         return next((found for n in (count, 3, 5, 8, 12) if len(found := ticks(low, high, n, unit)) >= 3), [])
     every = max(1, len(values) // max(count, 3))
-    return [Tick(v, label(v, _last_figure(v), unit)) for v in values[::every]]
+    return [Tick(v, tick_label(v, _last_figure(v), unit)) for v in values[::every]]
 
 
 def _last_figure(value: float) -> float:
@@ -78,7 +78,7 @@ def _last_figure(value: float) -> float:
     return power if whole else power / 10
 
 
-def label(value: float, step: float, unit: str) -> str:
+def tick_label(value: float, step: float, unit: str) -> str:
     """A tick's label: as many figures as tell it from its neighbours."""
     if abs(value) < step * 1e-6:
         value = 0.0

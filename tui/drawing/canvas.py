@@ -20,7 +20,7 @@ PATTERNS = ((1,), (1, 0, 0), (1, 1, 1, 1, 0, 0), (1, 1, 1, 1, 0, 0, 1, 0, 0))
 
 
 @dataclass(frozen=True)
-class Window:
+class PlotWindow:
     """What part of the plane is drawn, on how many characters."""
 
     x0: float
@@ -51,7 +51,7 @@ class Window:
         return self.x0 + (column + 0.5) / self.columns * (self.x1 - self.x0)
 
 
-def envelope(x: Floats, low: Floats, high: Floats, window: Window) -> tuple[Floats, Floats]:
+def envelope(x: Floats, low: Floats, high: Floats, window: PlotWindow) -> tuple[Floats, Floats]:
     """Least and greatest value in each dot column; columns between points hold what lies on the line between them.
 
     Columns before the first and after the last point are NaN. ``x`` must rise.
@@ -86,7 +86,7 @@ def envelope(x: Floats, low: Floats, high: Floats, window: Window) -> tuple[Floa
     return bottom, top
 
 
-def curve(x: Floats, low: Floats, high: Floats, window: Window, pattern: int = 0) -> NDArray[np.uint8]:
+def curve(x: Floats, low: Floats, high: Floats, window: PlotWindow, pattern: int = 0) -> NDArray[np.uint8]:
     """The dots of a curve as braille bits [rows, columns]."""
     bottom, top = envelope(x, low, high, window)
     there = np.isfinite(bottom)
@@ -113,7 +113,7 @@ def curve(x: Floats, low: Floats, high: Floats, window: Window, pattern: int = 0
     return (cells * _BITS[None, :, None, :]).sum(axis=(1, 3), dtype=np.uint8)
 
 
-def points(x: Floats, y: Floats, window: Window) -> list[tuple[int, int]]:
+def points(x: Floats, y: Floats, window: PlotWindow) -> list[tuple[int, int]]:
     """Character cells (row, column) of single points that lie inside."""
     inside = (x >= window.x0) & (x <= window.x1) & np.isfinite(y)
     if window.log:

@@ -17,7 +17,7 @@ from torchdeck.core.experiment.metric_names import higher_is_better
 from torchdeck.core.runs.history import History
 from torchdeck.core.series import Floats, Series
 from torchdeck.tui.drawing.axes import Tick, log_ticks, reading, step_for, ticks
-from torchdeck.tui.drawing.canvas import Window, curve, points
+from torchdeck.tui.drawing.canvas import PlotWindow, curve, points
 from torchdeck.tui.drawing.colours import colour
 
 if TYPE_CHECKING:
@@ -80,14 +80,14 @@ def scalars(history: History) -> list[Scalar]:
 
 
 @dataclass(frozen=True)
-class Source:
+class ChartSource:
     """A run whose curves are drawn; the label tells it from others."""
 
     label: str
     history: History
 
 
-def overlaid(sources: Sequence[Source]) -> list[Scalar]:
+def overlaid(sources: Sequence[ChartSource]) -> list[Scalar]:
     """What several runs can be charted by: each series in a chart of its own, validation and loss first."""
     names = list(dict.fromkeys(name for source in sources for name in source.history.names()))
     order = ["val/loss", "val/accuracy", "val/rmse", "train/loss", "train/accuracy"]
@@ -118,7 +118,7 @@ class Curve:
     colour: int
 
 
-def curves_of(sources: Sequence[Source], scalar: Scalar, view: View) -> tuple[list[Curve], float]:
+def curves_of(sources: Sequence[ChartSource], scalar: Scalar, view: View) -> tuple[list[Curve], float]:
     """The curves of a scalar, of each run in turn, and where the x axis will end when the runs that go on are over."""
     found, end = [], 0.0
     for number, source in enumerate(sources):
@@ -201,7 +201,7 @@ class Painter:
     def __init__(self, scalar: Scalar, style: Callable[[str], Style]) -> None:
         """``style`` gives the style of each name of ``STYLES``."""
         self.scalar = scalar
-        self.window: Window | None = None
+        self.window: PlotWindow | None = None
         #: Whether it is the chosen one of several.
         self.marked = False
         #: Characters left of the plane.
@@ -218,7 +218,7 @@ class Painter:
         # A margin that moves by one column would have the whole chart sent again.
         left = self.left = left if left > self.left or left < self.left - 2 else self.left
         columns = max(width - left - 1, 4)
-        window = self.window = Window(x0, x1, y0, y1, columns, rows, view.log and y0 > 0)
+        window = self.window = PlotWindow(x0, x1, y0, y1, columns, rows, view.log and y0 > 0)
         chars = np.full((rows, columns), " ", dtype="<U1")
         paint = np.zeros((rows, columns), dtype=np.int8)
         runs = len({c.label for c in curves})
@@ -319,7 +319,7 @@ class Painter:
         paint: NDArray[np.int8],
         styles: list[Style],
         marks: list[Tick],
-        window: Window,
+        window: PlotWindow,
         left: int,
     ) -> list[Strip]:
         labels: dict[int, str] = {}
@@ -337,7 +337,7 @@ class Painter:
             lines.append(Strip(segments))
         return lines
 
-    def _x_axis(self, window: Window, view: View, left: int, width: int) -> Strip:
+    def _x_axis(self, window: PlotWindow, view: View, left: int, width: int) -> Strip:
         cells = ["─"] * window.columns
         unit = _X[view.x]
         last = -1

@@ -52,7 +52,9 @@ def _share(value: float, low: float, high: float, log: bool) -> float:
     return (value - low) / (high - low)
 
 
-def picture(axes: Sequence[Axis], chosen: int | None, width: int, height: int, styles: dict[str, str]) -> list[Text]:
+def draw_parallel(
+    axes: Sequence[Axis], chosen: int | None, width: int, height: int, styles: dict[str, str]
+) -> list[Text]:
     """The lines of the picture; ``styles``: good, middle, bad (by the last axis), chosen, axis.
 
     The chosen run is drawn last, over all others.

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from torchdeck.core.series import Floats
 from torchdeck.tui.drawing.axes import Tick, log_ticks, ticks
-from torchdeck.tui.drawing.canvas import Window, curve, points
+from torchdeck.tui.drawing.canvas import PlotWindow, curve, points
 
 #: From bad to good.
 SHADES = " ░▒▓█"
@@ -76,7 +76,7 @@ class Layer:
     pattern: int = 0
 
 
-def picture(
+def draw_plane(
     x: Scale,
     y: Scale,
     layers: Sequence[Layer],
@@ -93,7 +93,7 @@ def picture(
     left, columns, rows = plane_size(y, width, height)
     if rows < 2 or columns < 6:
         return [Text("there is no room", style=styles["axis"])]
-    window = Window(*x.ends, *y.ends, columns, rows)
+    window = PlotWindow(*x.ends, *y.ends, columns, rows)
     chars = np.full((rows, columns), " ", dtype="<U1")
     paint = np.full((rows, columns), -1, dtype=np.int8)
     kinds: list[str] = []
@@ -128,7 +128,7 @@ def plane_size(y: Scale, width: int, height: int) -> tuple[int, int, int]:
     return left, width - left - 2, rows
 
 
-def _lay(layer: Layer, window: Window, chars: NDArray[np.str_], paint: NDArray[np.int8], kind: int) -> None:
+def _lay(layer: Layer, window: PlotWindow, chars: NDArray[np.str_], paint: NDArray[np.int8], kind: int) -> None:
     if layer.line:
         bits = curve(layer.x, layer.y, layer.y, window, layer.pattern)
         there = bits > 0
@@ -144,7 +144,7 @@ def _lay(layer: Layer, window: Window, chars: NDArray[np.str_], paint: NDArray[n
         chars[row, column], paint[row, column] = layer.mark, kind
 
 
-def _x_axis(x: Scale, window: Window, left: int, style: str) -> Text:
+def _x_axis(x: Scale, window: PlotWindow, left: int, style: str) -> Text:
     cells = ["─"] * window.columns
     last = -1
     room = max(3, window.columns // max(len(x.kinds), 1) - 1) if x.kinds else window.columns

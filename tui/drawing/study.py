@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from rich.text import Text
 
-from torchdeck.core.experiment.dimension import Dimension, label
-from torchdeck.core.search.look import Look
+from torchdeck.core.experiment.dimension import Dimension, choice_label
+from torchdeck.core.search.look import StudySnapshot
 from torchdeck.core.search.rows import TrialRow, number, short, shown
 from torchdeck.tui.drawing.bars import bar
 from torchdeck.tui.drawing.parallel import Axis
-from torchdeck.tui.drawing.parallel import picture as parallel_picture
-from torchdeck.tui.drawing.plane import SHADES, Layer, Scale, picture, plane_size
+from torchdeck.tui.drawing.parallel import draw_parallel as parallel_picture
+from torchdeck.tui.drawing.plane import SHADES, Layer, Scale, draw_plane, plane_size
 
 Styles = Mapping[str, str]
 
@@ -24,7 +24,7 @@ Styles = Mapping[str, str]
 STYLES = ("axis", "title", "point", "pruned", "best", "line", "chosen", "bad", "middle", "good")
 
 
-def _done(look: Look) -> list[TrialRow]:
+def _done(look: StudySnapshot) -> list[TrialRow]:
     return [row for row in look.rows if row.state == "complete" and row.values and all(map(math.isfinite, row.values))]
 
 
@@ -32,7 +32,7 @@ def _unit(name: str) -> str:
     return "percent" if name in ("accuracy", "top5", "f1") else "count" if name == "parameters" else "number"
 
 
-def _value_scale(look: Look, values: Sequence[float], place: int = 0) -> Scale:
+def _value_scale(look: StudySnapshot, values: Sequence[float], place: int = 0) -> Scale:
     """The axis of an objective; trials that are far off don't press all others together."""
     objective = look.objectives[place]
     good = np.array([v for v in values if math.isfinite(v)] or [0.0, 1.0])
@@ -58,7 +58,7 @@ def _too_few(words: str, styles: Styles) -> list[Text]:
 # --- over the trials ---------------------------------------------------------------------------------------------------
 
 
-def history(look: Look, chosen: int | None, width: int, height: int, styles: Styles) -> list[Text]:
+def history(look: StudySnapshot, chosen: int | None, width: int, height: int, styles: Styles) -> list[Text]:
     """Value of each trial, and the best so far."""
     rows = [row for row in look.rows if row.values and math.isfinite(row.value) and not row.former]
     done = [row for row in rows if row.state == "complete"]
@@ -78,14 +78,14 @@ def history(look: Look, chosen: int | None, width: int, height: int, styles: Sty
     layers.append(_points(y, [r for r in rows if r.number == chosen], "chosen", "◉"))
     name = look.objectives[0].name
     title = f"{name} of each trial, best so far {number(best, name)}; × pruned"
-    return picture(x, y, layers, width, height, styles, title)
+    return draw_plane(x, y, layers, width, height, styles, title)
 
 
 def _points(y: Scale, rows: Sequence[TrialRow], style: str, mark: str) -> Layer:
     return Layer(np.array([float(r.number) for r in rows]), _inside(y, np.array([r.value for r in rows])), style, mark)
 
 
-def intermediate(look: Look, chosen: int | None, width: int, height: int, styles: Styles) -> list[Text]:
+def intermediate(look: StudySnapshot, chosen: int | None, width: int, height: int, styles: Styles) -> list[Text]:
     """The value of each trial at each epoch; pruned ones are dim."""
     rows = [row for row in look.rows if row.curve]
     if not rows:
@@ -108,10 +108,10 @@ def intermediate(look: Look, chosen: int | None, width: int, height: int, styles
         layers.append(Layer(steps, _inside(y, values), style, line=len(steps) > 1))
     name = look.objectives[0].name
     title = f"{name} over the epochs of {len(rows)} trials; pruned ones are dim"
-    return picture(x, y, layers, width, height, styles, title)
+    return draw_plane(x, y, layers, width, height, styles, title)
 
 
-def distribution(look: Look, chosen: int | None, width: int, height: int, styles: Styles) -> list[Text]:
+def distribution(look: StudySnapshot, chosen: int | None, width: int, height: int, styles: Styles) -> list[Text]:
     """The share of trials that are no better than a value: the empirical distribution function."""
     values = sorted(row.value for row in _done(look) if not row.former)
     if len(values) < 2:
@@ -132,7 +132,7 @@ def distribution(look: Look, chosen: int | None, width: int, height: int, styles
                 "◉",
             )
         )
-    return picture(
+    return draw_plane(
         x,
         Scale("share", 0, 1, unit="percent"),
         layers,
@@ -143,7 +143,7 @@ def distribution(look: Look, chosen: int | None, width: int, height: int, styles
     )
 
 
-def pareto(look: Look, chosen: int | None, width: int, height: int, styles: Styles) -> list[Text]:
+def pareto(look: StudySnapshot, chosen: int | None, width: int, height: int, styles: Styles) -> list[Text]:
     """The first objective against another; the front is joined."""
     rows = _done(look)
     if len(look.objectives) < 2:
@@ -166,13 +166,13 @@ def pareto(look: Look, chosen: int | None, width: int, height: int, styles: Styl
         layer([row for row in rows if row.number == chosen], "chosen", "◉"),
     ]
     trials = "1 trial" if len(front) == 1 else f"{len(front)} trials"
-    return picture(x, y, layers, width, height, styles, f"{a.text} against {b.text}: {trials} on the Pareto front")
+    return draw_plane(x, y, layers, width, height, styles, f"{a.text} against {b.text}: {trials} on the Pareto front")
 
 
 # --- over the parameters -------------------------------------------------------------------------------------------------
 
 
-def parameters(look: Look) -> list[str]:
+def parameters(look: StudySnapshot) -> list[str]:
     """The parameters that trials have, by Optuna's names, in the order of the space."""
     there = {name for row in look.rows for name in row.params}
     order = []
@@ -182,22 +182,24 @@ def parameters(look: Look) -> list[str]:
     return [*(name for name in order if name in there), *sorted(there - set(order))]
 
 
-def _dimension(look: Look, name: str) -> Dimension | None:
+def _dimension(look: StudySnapshot, name: str) -> Dimension | None:
     return look.dimensions.get(name) or look.dimensions.get(name.partition("[")[0])
 
 
-def _param_scale(look: Look, name: str, rows: Sequence[TrialRow]) -> Scale:
+def _param_scale(look: StudySnapshot, name: str, rows: Sequence[TrialRow]) -> Scale:
     dimension = _dimension(look, name)
     values = [row.params[name] for row in rows if name in row.params]
     if dimension is not None and dimension.choices is not None:
-        return Scale(short(name), kinds=tuple(str(label(c)) for c in dimension.choices))
+        return Scale(short(name), kinds=tuple(str(choice_label(c)) for c in dimension.choices))
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)] or [0.0, 1.0]
     log = dimension.log if dimension is not None else False
     unit = "count" if all(isinstance(v, int) for v in numbers) else "number"
     return Scale(short(name), min(numbers), max(numbers), log and min(numbers) > 0, unit=unit)
 
 
-def slices(look: Look, chosen: int | None, width: int, height: int, styles: Styles, first: int = 0) -> list[Text]:
+def slices(
+    look: StudySnapshot, chosen: int | None, width: int, height: int, styles: Styles, first: int = 0
+) -> list[Text]:
     """The value against each parameter, side by side from the ``first`` on; later trials are brighter."""
     rows = _done(look)
     names = parameters(look)
@@ -227,7 +229,7 @@ def slices(look: Look, chosen: int | None, width: int, height: int, styles: Styl
             layer([r for r in with_it if r.number in look.best], "best", "★"),
             layer([r for r in with_it if r.number == chosen], "chosen", "◉"),
         ]
-        blocks.append(picture(x, y, layers, width // across - 1, height // down, styles, short(name)))
+        blocks.append(draw_plane(x, y, layers, width // across - 1, height // down, styles, short(name)))
     return _tiled(blocks, across, width // across)
 
 
@@ -249,7 +251,12 @@ def _plain(value: Any) -> Any:
 
 
 def contour(
-    look: Look, chosen: int | None, width: int, height: int, styles: Styles, pair: tuple[str, str] | None = None
+    look: StudySnapshot,
+    chosen: int | None,
+    width: int,
+    height: int,
+    styles: Styles,
+    pair: tuple[str, str] | None = None,
 ) -> list[Text]:
     """Two parameters, and between the trials the value that those nearby suggest (inverse distance weighting,
     Shepard 1968)."""
@@ -289,16 +296,18 @@ def contour(
         Layer(at[[r.number == chosen for r in rows], 0], at[[r.number == chosen for r in rows], 1], "chosen", "◉"),
     ]
     title = f"{short(pair[0])} across, {short(pair[1])} up: the denser, the better {look.objectives[0].name}"
-    return picture(x, y, layers, width, height, styles, title, (levels, ("bad", "bad", "middle", "good", "good")))
+    return draw_plane(x, y, layers, width, height, styles, title, (levels, ("bad", "bad", "middle", "good", "good")))
 
 
-def _ranks(values: Any, look: Look) -> Any:
+def _ranks(values: Any, look: StudySnapshot) -> Any:
     """0 for the worst, 1 for the best: by rank, so that one that is far off does not make all others alike."""
     order = np.argsort(np.argsort(values if look.objectives[0].higher else -values))
     return order / max(len(values) - 1, 1)
 
 
-def parallel(look: Look, chosen: int | None, width: int, height: int, styles: Styles) -> list[Text]:
+def parallel_coordinates(
+    look: StudySnapshot, chosen: int | None, width: int, height: int, styles: Styles
+) -> list[Text]:
     """An axis for each parameter, the value on the right (the best on top), a line for each trial."""
     rows = _done(look)
     if len(rows) < 2:
@@ -337,14 +346,14 @@ def importance(found: Mapping[str, float], name: str, width: int, height: int, s
     return lines
 
 
-Draw = Callable[[Look, int | None, int, int, Styles], list[Text]]
+Draw = Callable[[StudySnapshot, int | None, int, int, Styles], list[Text]]
 
 #: Pictures by name: what draws them, and their title.
 PICTURES: dict[str, tuple[Draw, str]] = {
     "history": (history, "History"),
     "slices": (slices, "Slices"),
     "contour": (contour, "Contour"),
-    "parallel": (parallel, "Parallel"),
+    "parallel": (parallel_coordinates, "Parallel"),
     "pareto": (pareto, "Pareto"),
     "intermediate": (intermediate, "Curves"),
     "edf": (distribution, "Distribution"),

@@ -7,14 +7,14 @@ from typing import Any
 
 from textual.screen import Screen
 
-from torchdeck.tui.link import Link, Snapshot
+from torchdeck.tui.link import RunMonitor, Snapshot
 from torchdeck.tui.widgets.form import Form
 
 
 class Workplace(Screen):
     """A screen with a form and a run."""
 
-    link: Link
+    link: RunMonitor
     #: What was read last; None before the first look.
     snapshot: Snapshot | None = None
 

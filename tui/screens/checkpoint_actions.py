@@ -12,17 +12,17 @@ from textual import work
 from textual.binding import Binding
 from textual.screen import Screen
 
-from torchdeck.core.checkpoints.archive import SUFFIXES, look
-from torchdeck.core.checkpoints.find import Found
+from torchdeck.core.checkpoints.archive import SUFFIXES, inspect_file
+from torchdeck.core.checkpoints.find import FoundCheckpoint
 from torchdeck.core.checkpoints.stored import Stored
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import toml
 from torchdeck.core.runs.consent import code_named
-from torchdeck.tui.link import Link
+from torchdeck.tui.link import RunMonitor
 from torchdeck.tui.memory import Memory
 from torchdeck.tui.screens.consent import agreed
 from torchdeck.tui.screens.console import Console
-from torchdeck.tui.screens.dialogs import Answer, Choice, Line, Pick, Question, whole_number
+from torchdeck.tui.screens.dialogs import Answer, Choice, Pick, Question, TextDialog, whole_number
 from torchdeck.tui.screens.files import FilePick
 from torchdeck.tui.widgets.table import Table
 
@@ -98,7 +98,7 @@ class CheckpointActions(Screen):
 
     stored: Stored | None
 
-    def __init__(self, link: Link, memory: Memory, roots: list[Path]) -> None:
+    def __init__(self, link: RunMonitor, memory: Memory, roots: list[Path]) -> None:
         super().__init__()
         self.link, self.memory, self.roots = link, memory, roots
 
@@ -115,8 +115,8 @@ class CheckpointActions(Screen):
         """Look again at once."""
         raise NotImplementedError
 
-    def _current(self) -> Found | None:
-        found: Found | None = self.files.current
+    def _current(self) -> FoundCheckpoint | None:
+        found: FoundCheckpoint | None = self.files.current
         if found is None:
             self.notify("There is no file.", severity="warning", timeout=3)
         return found
@@ -140,7 +140,7 @@ class CheckpointActions(Screen):
     @work
     async def action_diff(self) -> None:
         """Compare two files."""
-        chosen: list[Found] = list(self.files.marked)
+        chosen: list[FoundCheckpoint] = list(self.files.marked)
         current = self._current()
         if len(chosen) == 1 and current is not None and current.path != chosen[0].path:
             chosen.append(current)
@@ -184,7 +184,7 @@ class CheckpointActions(Screen):
         if current is None:
             return None
         try:
-            stored = await asyncio.to_thread(look, current.path)
+            stored = await asyncio.to_thread(inspect_file, current.path)
             if not stored.experiment:
                 raise UserError(
                     f"{current.path.name} is no checkpoint of torchdeck: it tells neither model nor data. F makes an "
@@ -208,7 +208,7 @@ class CheckpointActions(Screen):
         if trained is None:
             return
         text = await self.app.push_screen_wait(
-            Line(
+            TextDialog(
                 "Evaluate on", "A data set, a folder of images by class, a table; empty: the test set of its own data."
             )
         )
@@ -268,7 +268,7 @@ class CheckpointActions(Screen):
             "int8": "int8.pt2",
         }[picked]
         name = current.run.name if current.run else current.path.stem
-        output = await self.app.push_screen_wait(Line("Write to", "", str(Path.cwd() / f"{name}.{suffix}")))
+        output = await self.app.push_screen_wait(TextDialog("Write to", "", str(Path.cwd() / f"{name}.{suffix}")))
         if output:
             await self._run("export", str(current.path), "--format", picked, "-o", output, *words)
 
@@ -279,7 +279,7 @@ class CheckpointActions(Screen):
         if current is None:
             return
         try:
-            stored = await asyncio.to_thread(look, current.path)
+            stored = await asyncio.to_thread(inspect_file, current.path)
             vouched = await self._vouched(stored) if stored.experiment else (current.path, [])
         except UserError as error:
             self.notify(str(error), severity="error", timeout=8)
@@ -287,17 +287,17 @@ class CheckpointActions(Screen):
         if vouched is None:
             return
         data = await self.app.push_screen_wait(
-            Line("Fine-tune on", "A data set, a folder of images by class, a table; empty: its own data.")
+            TextDialog("Fine-tune on", "A data set, a folder of images by class, a table; empty: its own data.")
         )
         if data is None:
             return
         freeze = await self.app.push_screen_wait(
-            Line("Freeze", "Patterns of parameters to keep as they are, such as stages.0.* ; empty: none.")
+            TextDialog("Freeze", "Patterns of parameters to keep as they are, such as stages.0.* ; empty: none.")
         )
         if freeze is None:
             return
         rate = await self.app.push_screen_wait(
-            Line("Learning rate of the body", "As a factor on that of the last layer.", "0.1", _factor)
+            TextDialog("Learning rate of the body", "As a factor on that of the last layer.", "0.1", _factor)
         )
         if rate is None:
             return
@@ -344,12 +344,12 @@ class CheckpointActions(Screen):
     @work
     async def action_average(self) -> None:
         """The mean of the marked files."""
-        chosen: list[Found] = list(self.files.marked)
+        chosen: list[FoundCheckpoint] = list(self.files.marked)
         if len(chosen) < 2:
             self.notify("space marks the files to average.", severity="warning", timeout=4)
             return
         output = await self.app.push_screen_wait(
-            Line("Write the mean to", "A .pth or .safetensors file", str(Path.cwd() / "average.safetensors"))
+            TextDialog("Write the mean to", "A .pth or .safetensors file", str(Path.cwd() / "average.safetensors"))
         )
         if output:
             await self._run("average", *(str(f.path) for f in chosen), "-o", output)
@@ -358,7 +358,7 @@ class CheckpointActions(Screen):
     async def action_prune(self) -> None:
         """Show what could go, then ask."""
         keep = await self.app.push_screen_wait(
-            Line("Keep the best of each run", "Generations, beside the newest and best.pt.", "3", _whole)
+            TextDialog("Keep the best of each run", "Generations, beside the newest and best.pt.", "3", _whole)
         )
         if keep is None:
             return

@@ -13,18 +13,18 @@ from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.events import Resize
 
-from torchdeck.core.checkpoints.archive import look
-from torchdeck.core.checkpoints.find import Found, caches, find
+from torchdeck.core.checkpoints.archive import inspect_file
+from torchdeck.core.checkpoints.find import FoundCheckpoint, caches, find_checkpoints
 from torchdeck.core.checkpoints.stored import Stored
-from torchdeck.core.checkpoints.tensors import Figures, figures
+from torchdeck.core.checkpoints.tensors import Figures, tensor_figures
 from torchdeck.core.errors import UserError, count
 from torchdeck.core.runs.listing import RunList
 from torchdeck.core.text import printable
 from torchdeck.tui.columns import ago, size
-from torchdeck.tui.link import Link
+from torchdeck.tui.link import RunMonitor
 from torchdeck.tui.memory import Memory
 from torchdeck.tui.screens.checkpoint_actions import CheckpointActions
-from torchdeck.tui.tensor_tree import Branch, folded, tree
+from torchdeck.tui.tensor_tree import Branch, folded, tensor_tree
 from torchdeck.tui.widgets.facts import Facts
 from torchdeck.tui.widgets.keybar import KeyBar
 from torchdeck.tui.widgets.table import Table, TableColumn
@@ -91,7 +91,7 @@ class CheckpointsScreen(CheckpointActions):
     }
     """
 
-    def __init__(self, link: Link, memory: Memory, roots: list[Path]) -> None:
+    def __init__(self, link: RunMonitor, memory: Memory, roots: list[Path]) -> None:
         super().__init__(link, memory, roots)
         self.stored: Stored | None = None
         self._only: Path | None = None
@@ -179,16 +179,16 @@ class CheckpointsScreen(CheckpointActions):
                         continue
                 break
 
-    def _find(self) -> list[Found]:
+    def _find(self) -> list[FoundCheckpoint]:
         if self._only is not None:
-            return find([self._only], [], lambda: self._leaving)
+            return find_checkpoints([self._only], [], lambda: self._leaving)
         rows = self._runs.scan(lambda: self._leaving)
         folders = [
             Path.cwd(),
             *(root for root in self.roots if not root.absolute().is_relative_to(Path.cwd())),
             *caches(),
         ]
-        found = find([row.path for row in reversed(rows)], folders, lambda: self._leaving)
+        found = find_checkpoints([row.path for row in reversed(rows)], folders, lambda: self._leaving)
         return [*(_found(path) for path in self._extra if path.exists()), *found]
 
     def look_now(self) -> None:
@@ -235,7 +235,7 @@ class CheckpointsScreen(CheckpointActions):
     @work(exclusive=True, group="open")
     async def _open(self, path: Path) -> None:
         try:
-            stored = await asyncio.to_thread(look, path)
+            stored = await asyncio.to_thread(inspect_file, path)
         except UserError as error:
             self._wrong[path] = str(error)
             self.stored, self._root, self._figures = None, Branch("", ""), {}
@@ -246,7 +246,7 @@ class CheckpointsScreen(CheckpointActions):
             return
         self._wrong.pop(path, None)
         self.stored, self._figures = stored, {}
-        self._root = tree(stored.tensors)
+        self._root = tensor_tree(stored.tensors)
         self._folded = folded(self._root, max(10, self.tensors.size.height - 2))
         self.tensors.fill(self._root, self._folded, self._figures)
         self._show_file()
@@ -312,7 +312,7 @@ class CheckpointsScreen(CheckpointActions):
             assert branch.tensor is not None
             if branch.path not in self._figures:
                 try:
-                    self._figures[branch.path] = await asyncio.to_thread(figures, branch.tensor)
+                    self._figures[branch.path] = await asyncio.to_thread(tensor_figures, branch.tensor)
                 except (UserError, OSError) as error:
                     self._figures[branch.path] = str(error)
             if len(branches) > 1:
@@ -357,6 +357,6 @@ class CheckpointsScreen(CheckpointActions):
             self.only(None)
 
 
-def _found(path: Path) -> Found:
+def _found(path: Path) -> FoundCheckpoint:
     stat = path.stat()
-    return Found(path, (path.name,), None, stat.st_size, stat.st_mtime)
+    return FoundCheckpoint(path, (path.name,), None, stat.st_size, stat.st_mtime)

@@ -94,7 +94,7 @@ class Choices(OptionList):
     BINDINGS: ClassVar[list[BindingType]] = [*LIST_KEYS]
 
 
-class Line(Dialog):
+class TextDialog(Dialog):
     """One line to type; ``check`` raises UserError for what is wrong, and that is told while typing."""
 
     def __init__(self, title: str, words: str = "", value: str = "", check: Callable[[str], Any] | None = None) -> None:

@@ -11,9 +11,9 @@ from textual.binding import Binding
 from torchdeck.core import catalog, files
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import fields, toml
-from torchdeck.core.usercode.scan import Found, scan
+from torchdeck.core.usercode.scan import Candidate, scan
 from torchdeck.tui.screens.base import Workplace
-from torchdeck.tui.screens.dialogs import Choice, Line, Pick
+from torchdeck.tui.screens.dialogs import Choice, Pick, TextDialog
 from torchdeck.tui.screens.files import FilePick
 from torchdeck.tui.widgets.form import Form
 from torchdeck.tui.widgets.model_tree import ModelTree
@@ -65,7 +65,7 @@ class ExperimentKeys(Workplace):
     async def action_save(self) -> None:
         """Save as TOML: what is given, and nothing else."""
         name = await self.app.push_screen_wait(
-            Line("Save the experiment as", "A .toml file.", "experiment.toml", _toml_name)
+            TextDialog("Save the experiment as", "A .toml file.", "experiment.toml", _toml_name)
         )
         if name is None:
             return
@@ -131,7 +131,7 @@ class ExperimentKeys(Workplace):
     async def on_form_find_asked(self, event: Form.FindAsked) -> None:
         """Find a field."""
         text = await self.app.push_screen_wait(
-            Line("Find a field", "Part of its name: lr, batch, seed ... n finds the next.")
+            TextDialog("Find a field", "Part of its name: lr, batch, seed ... n finds the next.")
         )
         if text and not self.form.find(text):
             self.notify(f"No field's name holds {text!r}.", severity="warning")
@@ -139,7 +139,9 @@ class ExperimentKeys(Workplace):
     @work
     async def on_model_tree_find_asked(self, event: ModelTree.FindAsked) -> None:
         """Find a module."""
-        text = await self.app.push_screen_wait(Line("Find a module", "Part of its name or type. n finds the next."))
+        text = await self.app.push_screen_wait(
+            TextDialog("Find a module", "Part of its name or type. n finds the next.")
+        )
         if text and not self.query_one(ModelTree).find(text):
             self.notify(f"No module's name or type holds {text!r}.", severity="warning")
 
@@ -150,7 +152,7 @@ class ExperimentKeys(Workplace):
         self.form.post_message(Form.Changed(raw))
 
 
-def _describe(found: Found) -> str:
+def _describe(found: Candidate) -> str:
     parameters = ", ".join(found.parameters)
     return f"({parameters}) {found.summary}" if parameters else found.summary
 

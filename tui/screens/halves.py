@@ -41,7 +41,7 @@ def pane_bindings(prefix: str, panes: Mapping[str, str]) -> list[Binding]:
     ]
 
 
-class Halves(Screen):
+class SplitScreen(Screen):
     """The list is ``#PREFIX-list``, the lower half ``#PREFIX-below``; its children are shown one at a time."""
 
     PREFIX: ClassVar[str]

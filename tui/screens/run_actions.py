@@ -14,15 +14,15 @@ from torchdeck.core.experiment import toml
 from torchdeck.core.runs import labels, trash
 from torchdeck.core.runs.rows import Row
 from torchdeck.tui.columns import size
-from torchdeck.tui.link import Link, going_on
+from torchdeck.tui.link import RunMonitor, going_on
 from torchdeck.tui.memory import Memory
 from torchdeck.tui.screens.consent import agreed
-from torchdeck.tui.screens.dialogs import Answer, Line, Question, more_than
-from torchdeck.tui.screens.halves import Halves
+from torchdeck.tui.screens.dialogs import Answer, Question, TextDialog, more_than
+from torchdeck.tui.screens.halves import SplitScreen
 from torchdeck.tui.widgets.table import Table
 
 
-class RunActions(Halves):
+class RunActions(SplitScreen):
     """Part of the Runs screen."""
 
     BINDINGS = [
@@ -60,7 +60,7 @@ class RunActions(Halves):
         Binding("Y", "copy", "Copy", show=False, id="runs.copy", tooltip="Copy the run's directory (OSC 52)"),
     ]
 
-    def __init__(self, link: Link, memory: Memory) -> None:
+    def __init__(self, link: RunMonitor, memory: Memory) -> None:
         super().__init__()
         self.link, self.memory = link, memory
         self.roots: list[Path] = []
@@ -140,7 +140,7 @@ class RunActions(Halves):
                 return
             if row.status == "done":
                 text = await self.app.push_screen_wait(
-                    Line(
+                    TextDialog(
                         "Prolong the run: epochs in all",
                         f"It has done {row.epoch}.",
                         str(row.epoch * 2 or 10),
@@ -163,7 +163,7 @@ class RunActions(Halves):
     def _label(self, rows: list[Row], **values: Any) -> None:
         try:
             for row in rows:
-                labels.write(row.path, replace(labels.read(row.path), **values))
+                labels.write(row.path, replace(labels.read_labels(row.path), **values))
         except UserError as error:
             self._fail(error)
         self.look_now()
@@ -172,7 +172,10 @@ class RunActions(Halves):
     async def action_note(self) -> None:
         """Write a note."""
         rows = self._wanted()
-        if rows and (text := await self.app.push_screen_wait(Line("Note", rows[0].name, rows[0].note))) is not None:
+        if (
+            rows
+            and (text := await self.app.push_screen_wait(TextDialog("Note", rows[0].name, rows[0].note))) is not None
+        ):
             self._label(rows, note=text.strip())
 
     @work
@@ -181,7 +184,7 @@ class RunActions(Halves):
         row: Row | None = self.listed.current
         if (
             row is not None
-            and (text := await self.app.push_screen_wait(Line("Title", row.name, row.title))) is not None
+            and (text := await self.app.push_screen_wait(TextDialog("Title", row.name, row.title))) is not None
         ):
             self._label([row], title=text.strip() or None)
 
@@ -192,7 +195,7 @@ class RunActions(Halves):
         if not rows:
             return
         text = await self.app.push_screen_wait(
-            Line("Tags, with spaces between", ", ".join(r.name for r in rows[:3]), " ".join(rows[0].tags))
+            TextDialog("Tags, with spaces between", ", ".join(r.name for r in rows[:3]), " ".join(rows[0].tags))
         )
         if text is not None:
             self._label(rows, tags=tuple(dict.fromkeys(text.replace(",", " ").split())))
@@ -230,7 +233,7 @@ class RunActions(Halves):
             return
         try:
             for row in rows:
-                trash.delete(row.path, trash.root_of(row.path, self.roots))
+                trash.move_to_trash(row.path, trash.root_of(row.path, self.roots))
             self.notify(f"{what} is in the trash; U takes it back", timeout=5)
         except UserError as error:
             self._fail(error)
@@ -243,7 +246,7 @@ class RunActions(Halves):
             if not found:
                 self.notify("The trash is empty.", timeout=3)
                 return
-            trash.restore(found[-1])
+            trash.take_from_trash(found[-1])
             self.notify(f"{found[-1].origin.name} is back", timeout=4)
         except UserError as error:
             self._fail(error)

@@ -14,7 +14,7 @@ from torchdeck.core.runs.listing import list_runs
 from torchdeck.tui.link import OVER, going_on
 from torchdeck.tui.screens.base import Workplace
 from torchdeck.tui.screens.consent import agreed
-from torchdeck.tui.screens.dialogs import Answer, Choice, Line, Pick, Question, more_than
+from torchdeck.tui.screens.dialogs import Answer, Choice, Pick, Question, TextDialog, more_than
 from torchdeck.tui.widgets.form import Form
 from torchdeck.tui.widgets.queue import QueueList
 
@@ -138,7 +138,9 @@ class RunKeys(Workplace):
                 started = snapshot.history.started
                 now = started.epochs if started else 0
                 text = await self.app.push_screen_wait(
-                    Line("Prolong the run: epochs in all", f"It has done {now}.", str(now * 2 or 10), more_than(now))
+                    TextDialog(
+                        "Prolong the run: epochs in all", f"It has done {now}.", str(now * 2 or 10), more_than(now)
+                    )
                 )
                 if text is None:
                     return
@@ -197,7 +199,7 @@ class RunKeys(Workplace):
             self.notify("No run is going on.", severity="warning", timeout=3)
             return
         text = await self.app.push_screen_wait(
-            Line(
+            TextDialog(
                 "Learning rate from now on",
                 "The schedule goes on from it in proportion.",
                 f"{summary.learning_rate:g}",

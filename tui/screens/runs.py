@@ -17,7 +17,7 @@ from textual.containers import Vertical
 from textual.widgets import Input
 
 from torchdeck.core.errors import UserError, count
-from torchdeck.core.runs.compare import Difference, differences
+from torchdeck.core.runs.compare import Difference, run_differences
 from torchdeck.core.runs.filter import Filter, sort
 from torchdeck.core.runs.history import History
 from torchdeck.core.runs.listing import RunList
@@ -25,8 +25,8 @@ from torchdeck.core.runs.opened import Opened
 from torchdeck.core.runs.rows import Row
 from torchdeck.core.text import printable
 from torchdeck.tui.columns import DEFAULT, ago, chosen, filled, result_text, size, value_text
-from torchdeck.tui.drawing.chart import Source, mark_of
-from torchdeck.tui.link import Link
+from torchdeck.tui.drawing.chart import ChartSource, mark_of
+from torchdeck.tui.link import RunMonitor
 from torchdeck.tui.memory import Memory
 from torchdeck.tui.screens.halves import pane_bindings
 from torchdeck.tui.screens.run_actions import RunActions
@@ -94,7 +94,7 @@ class RunsScreen(RunActions):
     }
     """
 
-    def __init__(self, link: Link, memory: Memory, roots: list[Path]) -> None:
+    def __init__(self, link: RunMonitor, memory: Memory, roots: list[Path]) -> None:
         super().__init__(link, memory)
         self.roots = roots
         self.rows: list[Row] = []
@@ -298,7 +298,7 @@ class RunsScreen(RunActions):
             table.show((), (), lambda d: d.key)
             return
         found = [
-            *differences(rows),
+            *run_differences(rows),
             Difference("best", tuple(f"{r.watched_text} {result_text(r)}" for r in rows)),
             Difference("status", tuple(r.status for r in rows)),
         ]
@@ -399,7 +399,7 @@ def _difference(number: int, difference: Difference) -> str:
     return value_text(difference.key, difference.values[number]) or "-"
 
 
-def labelled(rows: Sequence[Row], histories: Sequence[History]) -> list[Source]:
+def labelled(rows: Sequence[Row], histories: Sequence[History]) -> list[ChartSource]:
     """Runs with labels that tell them apart: their titles, what differs between them (``cnn 0.003``), or their names."""
     names = [row.title or _STAMP.sub("", row.name) for row in rows]
     if len(set(names)) < len(names):
@@ -408,7 +408,7 @@ def labelled(rows: Sequence[Row], histories: Sequence[History]) -> list[Source]:
         names = [row.name for row in rows]
     names = [printable(name) for name in names]
     return [
-        Source(name if len(name) <= _LABEL else name[: _LABEL - 1] + "…", history)
+        ChartSource(name if len(name) <= _LABEL else name[: _LABEL - 1] + "…", history)
         for name, history in zip(names, histories, strict=True)
     ]
 
@@ -416,7 +416,7 @@ def labelled(rows: Sequence[Row], histories: Sequence[History]) -> list[Source]:
 def _differing(rows: Sequence[Row]) -> list[str]:
     """The values of the first few hyperparameters that together tell the runs apart."""
     told: list[tuple[str, ...]] = [() for _ in rows]
-    for difference in differences(rows):
+    for difference in run_differences(rows):
         texts = [value_text(difference.key, value) for value in difference.values]
         longer = [(*words, text) for words, text in zip(told, texts, strict=True)]
         if max(map(len, texts)) <= 12 and len(set(longer)) > len(set(told)):

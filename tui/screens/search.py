@@ -20,7 +20,7 @@ from textual.widget import Widget
 from torchdeck.core.errors import UserError
 from torchdeck.core.machine.launch import command, environment
 from torchdeck.core.text import duration, printable
-from torchdeck.tui.link import Link
+from torchdeck.tui.link import RunMonitor
 from torchdeck.tui.memory import Memory
 from torchdeck.tui.screens.halves import pane_bindings
 from torchdeck.tui.screens.trial_actions import TrialActions
@@ -33,7 +33,7 @@ from torchdeck.tui.widgets.words import Words
 
 # Optuna and what draws its trials are imported when the first study is opened, in a thread.
 if TYPE_CHECKING:
-    from torchdeck.core.search.look import Look
+    from torchdeck.core.search.look import StudySnapshot
     from torchdeck.core.search.rows import TrialRow
 
 #: Seconds between two looks while trials run, and while none does; more where a look takes long.
@@ -86,7 +86,7 @@ class SearchScreen(TrialActions):
     }
     """
 
-    def __init__(self, link: Link, memory: Memory, roots: list[Path]) -> None:
+    def __init__(self, link: RunMonitor, memory: Memory, roots: list[Path]) -> None:
         super().__init__(link, memory, roots)
         self._by_value = False
         self._evaluator = "fanova"
@@ -269,7 +269,7 @@ class SearchScreen(TrialActions):
         else:
             self.query_one(Picture).show(self._picture(look, chosen))
 
-    def _picture(self, look: Look, chosen: int | None) -> Any:
+    def _picture(self, look: StudySnapshot, chosen: int | None) -> Any:
         from torchdeck.tui.drawing import study as pictures
 
         if self.pane == "slices":
@@ -293,7 +293,7 @@ class SearchScreen(TrialActions):
         self._importance_at = 0.0
         self.action_pane("importance")
 
-    def _draw_importance(self, look: Look) -> None:
+    def _draw_importance(self, look: StudySnapshot) -> None:
         state = (look.name, look.counts.get("complete", 0), self._evaluator)
         if state != self._importance_of and time.monotonic() - self._importance_at >= _IMPORTANCE_EVERY:
             self._importance_of, self._importance_at = state, time.monotonic()
@@ -332,13 +332,19 @@ class SearchScreen(TrialActions):
 
 
 def _drawn(
-    function: Any, look: Look, chosen: int | None, width: int, height: int, styles: Mapping[str, str], **more: Any
+    function: Any,
+    look: StudySnapshot,
+    chosen: int | None,
+    width: int,
+    height: int,
+    styles: Mapping[str, str],
+    **more: Any,
 ) -> list[Text]:
     lines: list[Text] = function(look, chosen, width, height, styles, **more)
     return lines
 
 
-def _columns(look: Look) -> list[TableColumn]:
+def _columns(look: StudySnapshot) -> list[TableColumn]:
     from torchdeck.core.search.rows import number, short, shown
     from torchdeck.tui.drawing.bars import sparkline
 

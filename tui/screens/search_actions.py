@@ -14,18 +14,18 @@ from textual.binding import Binding
 
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import toml
-from torchdeck.tui.link import Link
+from torchdeck.tui.link import RunMonitor
 from torchdeck.tui.memory import Memory
-from torchdeck.tui.screens.dialogs import Answer, Choice, Line, Pick, Question, whole_number
-from torchdeck.tui.screens.halves import Halves
+from torchdeck.tui.screens.dialogs import Answer, Choice, Pick, Question, TextDialog, whole_number
+from torchdeck.tui.screens.halves import SplitScreen
 
 if TYPE_CHECKING:
     from torchdeck.core.experiment.schema import Experiment
-    from torchdeck.core.search.look import Look, Looker
+    from torchdeck.core.search.look import StudyPoller, StudySnapshot
     from torchdeck.core.search.study import Study
 
 
-class SearchActions(Halves):
+class SearchActions(SplitScreen):
     """Part of the Search screen."""
 
     BINDINGS = [
@@ -47,12 +47,12 @@ class SearchActions(Halves):
         Binding("Y", "copy", "Copy", show=False, id="search.copy", tooltip="Copy the study's directory (OSC 52)"),
     ]
 
-    def __init__(self, link: Link, memory: Memory, roots: list[Path]) -> None:
+    def __init__(self, link: RunMonitor, memory: Memory, roots: list[Path]) -> None:
         super().__init__()
         self.link, self.memory, self.roots = link, memory, roots
-        self.looker: Looker | None = None
+        self.looker: StudyPoller | None = None
         #: What was seen last.
-        self.seen: Look | None = None
+        self.seen: StudySnapshot | None = None
         #: Why nothing can be seen.
         self.wrong = ""
         self._process: subprocess.Popen[bytes] | None = None
@@ -97,11 +97,11 @@ class SearchActions(Halves):
         return sorted(found, key=_touched, reverse=True)
 
     async def _open(self, folder: Path) -> None:
-        from torchdeck.core.search.look import Looker
+        from torchdeck.core.search.look import StudyPoller
         from torchdeck.core.search.opening import open_folder
 
         study = await asyncio.to_thread(open_folder, folder)
-        self.looker, self.seen = Looker(study), None
+        self.looker, self.seen = StudyPoller(study), None
 
     @work
     async def action_open(self) -> None:
@@ -134,7 +134,7 @@ class SearchActions(Halves):
             from torchdeck.core.search.opening import default_name
 
             name = await self.app.push_screen_wait(
-                Line("Name of the study", "Its directory below the runs.", default_name(experiment), _name)
+                TextDialog("Name of the study", "Its directory below the runs.", default_name(experiment), _name)
             )
             if name is None:
                 return
@@ -144,15 +144,15 @@ class SearchActions(Halves):
             return
         if study is None:
             return
-        from torchdeck.core.search.look import Looker
+        from torchdeck.core.search.look import StudyPoller
 
-        self.looker, self.seen = Looker(study), None
+        self.looker, self.seen = StudyPoller(study), None
         self.look_now()
         await self._ask_and_start()
 
     async def _create(self, experiment: Experiment, name: str) -> Study | None:
         """Make it; where another one has the name, ask what is meant."""
-        from torchdeck.core.search.opening import create, find
+        from torchdeck.core.search.opening import create, find_study
 
         experiment = experiment.model_copy(update={"search": experiment.search.model_copy(update={"name": None})})
         try:
@@ -172,7 +172,7 @@ class SearchActions(Halves):
             )
         if answer not in ("learn", "begin"):
             return None
-        former = find(name, self.link.root)
+        former = find_study(name, self.link.root)
         number = next(n for n in range(2, 1000) if not (self.link.root / f"{name}-{n}").exists())
         if answer == "learn":
             search = experiment.search.model_copy(update={"warm_start": (*experiment.search.warm_start, str(former))})
@@ -193,7 +193,7 @@ class SearchActions(Halves):
                 return
             limits = await asyncio.to_thread(lambda: study.limits)
             text = await self.app.push_screen_wait(
-                Line(
+                TextDialog(
                     "Trials in all, and workers",
                     "Such as: 50, or 50 2 for two processes.",
                     f"{limits.trials} 1",
@@ -284,19 +284,19 @@ class SearchActions(Halves):
         if key is None:
             return
         if key == "":
-            key = await self.app.push_screen_wait(Line("Which field?", "Such as trainer.batch_size.", "", _key))
+            key = await self.app.push_screen_wait(TextDialog("Which field?", "Such as trainer.batch_size.", "", _key))
             if not key:
                 return
-        from torchdeck.core.experiment.dimension import read
+        from torchdeck.core.experiment.dimension import read_dimension
         from torchdeck.core.search.change import edit
 
         before = study.space.dimensions[key].text if key in study.space.dimensions else ""
         text = await self.app.push_screen_wait(
-            Line(
+            TextDialog(
                 f"Searched values of {key}",
                 "1e-4 .. 0.1 log, 16 .. 512 step 16, SGD | AdamW; nothing: not searched any more.",
                 before,
-                lambda text: read(key, text) if text.strip() else None,
+                lambda text: read_dimension(key, text) if text.strip() else None,
             )
         )
         if text is None or text.strip() == before:

@@ -23,7 +23,7 @@ from torchdeck.core.machine.readings import Meter, Reading
 from torchdeck.core.runs.history import History
 from torchdeck.core.usercode.files import changed_at
 from torchdeck.tui.drawing.chart import View
-from torchdeck.tui.link import Link, Snapshot
+from torchdeck.tui.link import RunMonitor, Snapshot
 from torchdeck.tui.memory import Memory
 from torchdeck.tui.preview import Preview
 from torchdeck.tui.screens.dialogs import Choice, Pick
@@ -34,7 +34,7 @@ from torchdeck.tui.widgets.charts import Charts
 from torchdeck.tui.widgets.data_preview import DataPreview
 from torchdeck.tui.widgets.device import Device
 from torchdeck.tui.widgets.form import Form
-from torchdeck.tui.widgets.header import Header, Progress
+from torchdeck.tui.widgets.header import Header, ProgressLines
 from torchdeck.tui.widgets.keybar import KeyBar
 from torchdeck.tui.widgets.log import Log
 from torchdeck.tui.widgets.model_tree import ModelTree
@@ -79,7 +79,7 @@ class TrainScreen(ExperimentKeys, RunKeys):
 
         snapshot: Snapshot
 
-    def __init__(self, link: Link, memory: Memory, raw: dict[str, Any]) -> None:
+    def __init__(self, link: RunMonitor, memory: Memory, raw: dict[str, Any]) -> None:
         super().__init__()
         self.link, self.memory = link, memory
         self._raw = raw
@@ -99,7 +99,7 @@ class TrainScreen(ExperimentKeys, RunKeys):
     def compose(self) -> ComposeResult:
         """Header, progress, panes, keys."""
         yield Header(PANES, id="header")
-        yield Progress(id="progress")
+        yield ProgressLines(id="progress")
         contents: dict[str, Widget] = {
             "experiment": Form(id="experiment"),
             "charts": Charts(id="charts"),
@@ -241,7 +241,7 @@ class TrainScreen(ExperimentKeys, RunKeys):
         # On the way out nothing can be mounted, and the panes go before the screen does.
         if snapshot is None or not self.is_attached or not self.query(QueueList):
             return
-        self.query_one(Progress).show(snapshot)
+        self.query_one(ProgressLines).show(snapshot)
         self.query_one(QueueList).show(snapshot.waiting)
         key = (snapshot.history, snapshot.version, snapshot.state)
         if key == self._drawn and not again:

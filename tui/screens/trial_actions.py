@@ -10,7 +10,7 @@ from textual import work
 from textual.binding import Binding
 
 from torchdeck.core.errors import UserError
-from torchdeck.tui.screens.dialogs import Line
+from torchdeck.tui.screens.dialogs import TextDialog
 from torchdeck.tui.screens.search_actions import SearchActions
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class TrialActions(SearchActions):
             return settings_of(study, words)
 
         text = await self.app.push_screen_wait(
-            Line(
+            TextDialog(
                 "Try next",
                 "KEY=VALUE ...; what is left out is sampled.",
                 settings(self.current) if self.current else "",

@@ -9,8 +9,8 @@ from rich.style import Style
 from textual.events import Click
 from textual.message import Message
 
-from torchdeck.tui.drawing.canvas import Window
-from torchdeck.tui.drawing.chart import STYLES, Painter, Scalar, Source, View, curves_of
+from torchdeck.tui.drawing.canvas import PlotWindow
+from torchdeck.tui.drawing.chart import STYLES, ChartSource, Painter, Scalar, View, curves_of
 from torchdeck.tui.widgets.lines import Lines
 
 
@@ -67,11 +67,11 @@ class Chart(Lines, can_focus=False):
         self._painter.marked = marked
 
     @property
-    def window(self) -> Window | None:
+    def window(self) -> PlotWindow | None:
         """What part of the plane is shown; None before the first drawing."""
         return self._painter.window
 
-    def draw(self, sources: Sequence[Source], view: View) -> None:
+    def draw(self, sources: Sequence[ChartSource], view: View) -> None:
         """Show what the runs have, as the view wants it."""
         width, height = self.size.width, self.size.height
         if width < 12 or height < 3:

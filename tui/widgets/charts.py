@@ -15,7 +15,7 @@ from textual.widgets import Static
 
 from torchdeck.core.runs.history import History
 from torchdeck.core.series import Series
-from torchdeck.tui.drawing.chart import Scalar, Source, View, overlaid, scalars, zoomed
+from torchdeck.tui.drawing.chart import ChartSource, Scalar, View, overlaid, scalars, zoomed
 from torchdeck.tui.widgets.chart import Chart
 
 #: Characters that a chart wants, at least.
@@ -138,7 +138,7 @@ class Charts(Grid, can_focus=True):
         self.single = False
         #: Scalars that the user picked; empty: as many as there is room for, loss and accuracy first.
         self.picked: list[str] = []
-        self._sources = [Source("", History())]
+        self._sources = [ChartSource("", History())]
         self._names: list[str] = []
         self._layout = (0, 0)
 
@@ -152,9 +152,9 @@ class Charts(Grid, can_focus=True):
 
     def show(self, history: History) -> None:
         """Draw this history; another one than before begins without zoom and cursor."""
-        self.overlay([Source("", history)])
+        self.overlay([ChartSource("", history)])
 
-    def overlay(self, sources: Sequence[Source]) -> None:
+    def overlay(self, sources: Sequence[ChartSource]) -> None:
         """Draw these runs over each other; others than before begin without zoom and cursor."""
         if [id(s.history) for s in sources] != [id(s.history) for s in self._sources]:
             self._sources = list(sources)

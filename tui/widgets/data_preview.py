@@ -53,10 +53,10 @@ class DataPreview(VerticalScroll):
 
     def _draw(self) -> None:
         if self._facts is not None and self.size.width > 4:
-            self.query_one(Words).update(picture(self._facts, self.size.width - 3, not self.app.no_color))
+            self.query_one(Words).update(draw_data(self._facts, self.size.width - 3, not self.app.no_color))
 
 
-def picture(facts: dict[str, Any], width: int, colour: bool) -> Text:
+def draw_data(facts: dict[str, Any], width: int, colour: bool) -> Text:
     """Everything as one text of that width."""
     samples = "  ".join(f"{count:,} {part}" for part, count in facts["samples"].items() if count)
     text = Text(no_wrap=True)

@@ -19,7 +19,7 @@ from torchdeck.core.experiment import fields, toml
 from torchdeck.core.experiment.fields import Field
 from torchdeck.core.text import printable
 from torchdeck.tui.widgets.field_editor import FieldEditor
-from torchdeck.tui.widgets.vim import VimTree, walk
+from torchdeck.tui.widgets.vim import VimTree, walk_nodes
 from torchdeck.tui.widgets.words import Words
 
 
@@ -82,7 +82,7 @@ class _Fields(VimTree):
             depth, parent = depth + 1, parent.parent
         width = max(self.size.width - 2 * depth - 3, 16)
         name = item.path[-1]
-        value = printable(fields.show(item.value)) or ("required" if item.required else "-")
+        value = printable(fields.value_text(item.value)) or ("required" if item.required else "-")
         searched = self._form.searched.get(item.key)
         if searched is not None:
             value = f"⌕ {searched}"
@@ -165,7 +165,9 @@ class Form(Vertical):
         """Edit these tables; what is unfolded and where the cursor is stay as they are."""
         self.raw = raw
         tree = self.lines
-        unfolded = {str(node.data) for node in walk(tree.root) if not isinstance(node.data, Field) and node.is_expanded}
+        unfolded = {
+            str(node.data) for node in walk_nodes(tree.root) if not isinstance(node.data, Field) and node.is_expanded
+        }
         first = not tree.root.children
         here = self.current.key if self.current else None
         tree.clear()
@@ -201,7 +203,7 @@ class Form(Vertical):
         return node.data if node is not None and isinstance(node.data, Field) else None
 
     def _go(self, key: str) -> bool:
-        for node in walk(self.lines.root):
+        for node in walk_nodes(self.lines.root):
             if isinstance(node.data, Field) and node.data.key == key:
                 if node.parent is not None and not node.parent.is_expanded:
                     node.parent.expand()
@@ -220,7 +222,7 @@ class Form(Vertical):
     def _matches(self) -> list[str]:
         """Keys that hold what is looked for: those that are it, then those that begin so, then the others."""
         wanted = self._found.strip().lower()
-        keys = [node.data.key for node in walk(self.lines.root) if isinstance(node.data, Field)]
+        keys = [node.data.key for node in walk_nodes(self.lines.root) if isinstance(node.data, Field)]
         names = {key: (key.lower(), key.rpartition(".")[2].lower()) for key in keys}
 
         def far(key: str) -> int:
@@ -303,7 +305,7 @@ class Form(Vertical):
         item = self.current
         if item is None or not item.choices:
             return
-        value = fields.show(item.value)
+        value = fields.value_text(item.value)
         place = item.choices.index(value) + by if value in item.choices else 0
         try:
             self.set_value(item, item.choices[place % len(item.choices)])

@@ -71,7 +71,7 @@ def _spark(history: History) -> str:
     return ""
 
 
-class Progress(Lines):
+class ProgressLines(Lines):
     """Where the run stands: state, epoch and step, bar, rate, time left, and the figures that matter."""
 
     DEFAULT_CSS = "Progress { height: 2; padding: 0 1; background: $surface; }"
@@ -109,7 +109,7 @@ def progress_lines(snapshot: Snapshot, width: int, theme: dict[str, str]) -> lis
         tail += f"  {amount(speed, 1000, ('', 'k', 'M', 'G'))} samples/s"
     line = f"{'  '.join(parts)}  "
     room = max(8, min(40, width - 2 - len(line) - len(tail)))
-    first.append(f"   {figures(history)}", style="bold")
+    first.append(f"   {header_figures(history)}", style="bold")
     first.truncate(max(width - 2, 1), overflow="ellipsis")
     second = Text(line, no_wrap=True)
     second.append(bar(share, room), style=f"{colour(theme, 'primary')}{on(theme, 'surface-lighten-2')}")
@@ -126,7 +126,7 @@ def _last_time(history: History) -> float:
     return history.log[-1].time if history.log else time.time()
 
 
-def figures(history: History) -> str:
+def header_figures(history: History) -> str:
     """The newest figures, and the best."""
     parts = []
     if history.summary is not None and "loss" in history.summary.train:
@@ -165,5 +165,5 @@ def _ending(snapshot: Snapshot) -> Text:
             text.append(f"{part} " + "  ".join(f"{n} {_figure(n, metrics[n])}" for n in names), style="bold")
             text.append(f"  in {duration(history.finished.seconds)}")
         case _:
-            text.append(f"{figures(history)}   r goes on from its last checkpoint")
+            text.append(f"{header_figures(history)}   r goes on from its last checkpoint")
     return text

@@ -13,7 +13,7 @@ from textual.widgets.tree import TreeNode
 
 from torchdeck.core.text import printable
 from torchdeck.tui.drawing.axes import amount
-from torchdeck.tui.widgets.vim import VimTree, walk
+from torchdeck.tui.widgets.vim import VimTree, walk_nodes
 
 _UNITS = ("", "k", "M", "G", "T")
 
@@ -61,8 +61,8 @@ class ModelTree(VimTree):
         """Show a model (torchdeck.core.models.summary.Summary as a dict)."""
         if summary == self._summary:
             return
-        folded = {n.data["path"] for n in walk(self.root) if n.data and not n.is_expanded and n.children}
-        known = {n.data["path"] for n in walk(self.root) if n.data}
+        folded = {n.data["path"] for n in walk_nodes(self.root) if n.data and not n.is_expanded and n.children}
+        known = {n.data["path"] for n in walk_nodes(self.root) if n.data}
         here = self.cursor_node.data["path"] if self.cursor_node is not None and self.cursor_node.data else None
         self._summary = summary
         self.clear()
@@ -126,7 +126,7 @@ class ModelTree(VimTree):
     # --- keys --------------------------------------------------------------------------------------------------------
 
     def _go(self, path: str) -> bool:
-        for node in walk(self.root):
+        for node in walk_nodes(self.root):
             if node.data and node.data["path"] == path:
                 parent = node.parent
                 while parent is not None:
@@ -149,7 +149,7 @@ class ModelTree(VimTree):
 
     def action_largest(self) -> None:
         """To the module that has most parameters of its own; again: to the next."""
-        modules = [n.data for n in walk(self.root) if n.data and not n.data["children"] and n.data["parameters"]]
+        modules = [n.data for n in walk_nodes(self.root) if n.data and not n.data["children"] and n.data["parameters"]]
         order = [m["path"] for m in sorted(modules, key=lambda m: -m["parameters"])]
         if not order:
             return
@@ -164,7 +164,7 @@ class ModelTree(VimTree):
     def find(self, text: str) -> bool:
         """Go to the next module whose name or type holds this text; tells whether there is one."""
         self._found = text
-        modules = [n.data for n in walk(self.root) if n.data]
+        modules = [n.data for n in walk_nodes(self.root) if n.data]
         here = self.cursor_node.data if self.cursor_node is not None else None
         start = next((i + 1 for i, m in enumerate(modules) if m is here), 0)
         for module in modules[start:] + modules[:start]:
@@ -179,7 +179,7 @@ class ModelTree(VimTree):
 
     def action_fold_all(self) -> None:
         """Fold everything, or unfold it."""
-        if any(n.is_expanded and n.children for n in walk(self.root) if n is not self.root):
+        if any(n.is_expanded and n.children for n in walk_nodes(self.root) if n is not self.root):
             for child in self.root.children:
                 child.collapse_all()
         else:

@@ -9,7 +9,7 @@ from textual.events import Resize
 
 from torchdeck.core.runs.rows import Row
 from torchdeck.tui.drawing.colours import colour
-from torchdeck.tui.drawing.parallel import axis, picture
+from torchdeck.tui.drawing.parallel import axis, draw_parallel
 from torchdeck.tui.widgets.lines import Lines
 
 #: Runs that are drawn, at most: more are one grey cloth.
@@ -71,7 +71,7 @@ class Parallel(Lines, can_focus=True):
         if not rows[0].higher:  # the best is always on top
             result = type(result)(result.name, result.bottom, result.top, tuple(1 - p for p in result.places))
         chosen = next((i for i, row in enumerate(rows) if self._current and row.path == self._current.path), None)
-        return picture([*axes, result], chosen, width, height, styles)
+        return draw_parallel([*axes, result], chosen, width, height, styles)
 
 
 def _telling(rows: Sequence[Row]) -> list[str]:

@@ -58,8 +58,8 @@ class VimTree(Tree):
         return Text(printable(label.plain if isinstance(label, Text) else label.partition("\n")[0]), no_wrap=True)
 
 
-def walk(node: TreeNode) -> Iterator[TreeNode]:
+def walk_nodes(node: TreeNode) -> Iterator[TreeNode]:
     """A node and all below it, in order."""
     yield node
     for child in node.children:
-        yield from walk(child)
+        yield from walk_nodes(child)

@@ -247,7 +247,7 @@ FORBIDDEN = (
 def main() -> None:
     folder.mkdir(exist_ok=True)
     made = list(files())
-    from torchdeck.core.checkpoints.archive import look
+    from torchdeck.core.checkpoints.archive import inspect_file
     from torchdeck.core.checkpoints.load import weights
     from torchdeck.core.errors import UserError
     from torchdeck.core.evaluation.finetune import experiment_from
@@ -258,7 +258,7 @@ def main() -> None:
     with zipfile.ZipFile(folder / "warm.pt", "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps({"a": 1}, 2))
     for warm in ("warm.npz", "warm.pt"):
-        look(folder / warm)
+        inspect_file(folder / warm)
         out, sys.stdout = sys.stdout, io.StringIO()
         show_file(folder / warm, False)
         show_file(folder / warm, True)
@@ -286,7 +286,7 @@ def main() -> None:
     for what, path, name in made:
         listening = True
         try:
-            stored = look(path)
+            stored = inspect_file(path)
             opened += 1
             told = " ".join(stored.calls)
             if stored.safe or name.rpartition(".")[2] not in told:

@@ -23,13 +23,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from torchdeck.core.checkpoints import load
-from torchdeck.core.checkpoints.archive import look
-from torchdeck.core.checkpoints.compare import diff, match
-from torchdeck.core.checkpoints.find import caches, find
+from torchdeck.core.checkpoints.archive import inspect_file
+from torchdeck.core.checkpoints.compare import diff_weights, match
+from torchdeck.core.checkpoints.find import caches, find_checkpoints
 from torchdeck.core.checkpoints.read import load_checkpoint
 from torchdeck.core.checkpoints.save import save_weights
 from torchdeck.core.checkpoints.stored import Stored
-from torchdeck.core.checkpoints.tensors import figures
+from torchdeck.core.checkpoints.tensors import tensor_figures
 from torchdeck.core.errors import UserError
 from torchdeck.core.runs.prune import carry_out, plan
 
@@ -58,7 +58,7 @@ def net() -> nn.Module:
 
 def refused(path: Path) -> str:
     with pytest.raises(UserError) as error:
-        look(path)
+        inspect_file(path)
     text = str(error.value)
     assert "\n" not in text
     assert repr(str(path)) in text
@@ -99,7 +99,7 @@ def test_every_dtype_shape_and_stride(tmp_path: Path, legacy: bool) -> None:
     }
     path = tmp_path / "w.pth"
     torch.save(state, path, _use_new_zipfile_serialization=not legacy)
-    stored = look(path)
+    stored = inspect_file(path)
     assert stored.safe
     assert stored.format == ("torch legacy" if legacy else "torch zip")
     same(stored, state)
@@ -108,22 +108,22 @@ def test_every_dtype_shape_and_stride(tmp_path: Path, legacy: bool) -> None:
 def test_safetensors_and_npz(tmp_path: Path) -> None:
     state = {str(d).removeprefix("torch."): torch.ones(3, 2).to(d) for d in DTYPES if d != torch.complex64}
     save_file(state, tmp_path / "w.safetensors", {"format": "pt", "note": "\x1b[2J"})
-    stored = look(tmp_path / "w.safetensors")
+    stored = inspect_file(tmp_path / "w.safetensors")
     same(stored, state)
     assert dict(stored.contents)["note"] == "\N{REPLACEMENT CHARACTER}[2J"
     arrays = {"a": np.arange(6.0).reshape(2, 3), "b": np.ones(3, dtype=np.int16)}
     np.savez(tmp_path / "w.npz", **arrays)
-    same(look(tmp_path / "w.npz"), {n: torch.from_numpy(a) for n, a in arrays.items()})
+    same(inspect_file(tmp_path / "w.npz"), {n: torch.from_numpy(a) for n, a in arrays.items()})
     np.savez_compressed(tmp_path / "packed.npz", **arrays)
-    assert [t.shape for t in look(tmp_path / "packed.npz").tensors] == [(2, 3), (3,)]
+    assert [t.shape for t in inspect_file(tmp_path / "packed.npz").tensors] == [(2, 3), (3,)]
     np.save(tmp_path / "w.npy", arrays["a"])
-    assert figures(look(tmp_path / "w.npy").tensors[0]).maximum == 5.0
+    assert tensor_figures(inspect_file(tmp_path / "w.npy").tensors[0]).maximum == 5.0
 
 
 def test_a_whole_pickled_model_is_read_and_not_opened(tmp_path: Path) -> None:
     model = net()
     torch.save(model, tmp_path / "model.pt")
-    stored = look(tmp_path / "model.pt")
+    stored = inspect_file(tmp_path / "model.pt")
     assert "whole model torch.nn.modules.container.Sequential" in stored.format
     assert any(call.startswith("torch.nn.modules.conv.Conv2d") for call in stored.calls)
     assert stored.dangerous == ()
@@ -133,7 +133,7 @@ def test_a_whole_pickled_model_is_read_and_not_opened(tmp_path: Path) -> None:
 def test_a_checkpoint_of_ours(train: Train) -> None:
     run = train("trainer.epochs=1", "trainer.ema=0.5").path
     path = run / "checkpoints" / "last.pt"
-    stored = look(path)
+    stored = inspect_file(path)
     state = torch.load(path, weights_only=True)
     assert stored.safe
     assert "checkpoint of torchdeck" in stored.format
@@ -166,7 +166,7 @@ def test_what_weights_only_refuses_can_be_used(tmp_path: Path) -> None:
         del sys.modules["some_package"], sys.modules["some_package.config"]
     with pytest.raises(pickle.UnpicklingError):
         torch.load(tmp_path / "x.ckpt", weights_only=True)
-    stored = look(tmp_path / "x.ckpt")
+    stored = inspect_file(tmp_path / "x.ckpt")
     assert "Lightning 2.5" in stored.format
     assert stored.calls[0].startswith("some_package.config.Config")
     assert set(load.weights(tmp_path / "x.ckpt", "here")) == set(state)
@@ -175,7 +175,7 @@ def test_what_weights_only_refuses_can_be_used(tmp_path: Path) -> None:
 def test_wrappers_prefixes_are_taken_off(tmp_path: Path) -> None:
     state = {f"module._orig_mod.{k}": v for k, v in net().state_dict().items()}
     torch.save({"model": state, "epoch": 1}, tmp_path / "x.pt")
-    same(look(tmp_path / "x.pt"), dict(net().state_dict()))
+    same(inspect_file(tmp_path / "x.pt"), dict(net().state_dict()))
 
 
 def test_sharded_weights(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_sharded_weights(tmp_path: Path) -> None:
     save_file(dict(halves[4:]), tmp_path / "b.safetensors")
     index = {"weight_map": {n: "a.safetensors" if i < 4 else "b.safetensors" for i, n in enumerate(state)}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    same(look(tmp_path / "model.safetensors.index.json"), state)
+    same(inspect_file(tmp_path / "model.safetensors.index.json"), state)
     index["weight_map"]["0.bias"] = "../../etc/passwd"
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     assert "other folders" in refused(tmp_path / "model.safetensors.index.json")
@@ -196,7 +196,7 @@ def test_tied_and_endless_structures(tmp_path: Path) -> None:
     loop: dict[str, Any] = {"w": tensor, "again": tensor}
     loop["self"] = loop
     torch.save(loop, tmp_path / "loop.pt")
-    assert next(t.name for t in look(tmp_path / "loop.pt").tensors) == "w"
+    assert next(t.name for t in inspect_file(tmp_path / "loop.pt").tensors) == "w"
 
 
 @settings(max_examples=60, deadline=None)
@@ -212,9 +212,9 @@ def test_tied_and_endless_structures(tmp_path: Path) -> None:
     st.integers(0, 5),
 )
 def test_plain_values_are_read_as_pickle_reads_them(value: Any, protocol: int) -> None:
-    from torchdeck.core.checkpoints.pickles import read
+    from torchdeck.core.checkpoints.pickles import read_pickle
 
-    found = read(io.BytesIO(pickle.dumps(value, protocol)))
+    found = read_pickle(io.BytesIO(pickle.dumps(value, protocol)))
     assert found.calls == () or protocol < 3  # protocol 2 makes bytes by a call
     if protocol >= 3:
         assert found.value == value
@@ -232,7 +232,7 @@ def test_figures_are_numpys(tmp_path_factory: pytest.TempPathFactory, values: li
     path = tmp_path_factory.mktemp("w") / "w.pt"
     tensor = torch.tensor(values).to(dtype)
     torch.save({"w": tensor}, path)
-    found = figures(look(path).tensors[0])
+    found = tensor_figures(inspect_file(path).tensors[0])
     real = tensor.double().numpy()
     finite = real[np.isfinite(real)]
     assert found.nans == np.isnan(real).sum()
@@ -268,7 +268,12 @@ def test_a_diff_tells_missing_added_reshaped_and_how_much_changed(tmp_path: Path
     }
     torch.save(a, tmp_path / "a.pt")
     save_file(b, tmp_path / "b.safetensors")
-    found = {c.name: c for c in diff(look(tmp_path / "a.pt").weights(), look(tmp_path / "b.safetensors").weights())}
+    found = {
+        c.name: c
+        for c in diff_weights(
+            inspect_file(tmp_path / "a.pt").weights(), inspect_file(tmp_path / "b.safetensors").weights()
+        )
+    }
     assert {n: c.kind for n, c in found.items()} == {
         "same": "same",
         "moved": "changed",
@@ -294,9 +299,9 @@ def test_nan_equals_nan_and_what_is_equal_is_the_same(
     a, b = torch.tensor(before[:n]).to(dtype), torch.tensor(after[:n]).to(dtype)
     for name, tensor in (("a", a), ("b", b)):
         torch.save({"w": tensor}, folder / f"{name}.pt")
-    files = [look(folder / f"{name}.pt").weights() for name in ("a", "a", "b")]
-    assert diff(files[0], files[1])[0].kind == "same"
-    (change,) = diff(files[0], files[2])
+    files = [inspect_file(folder / f"{name}.pt").weights() for name in ("a", "a", "b")]
+    assert diff_weights(files[0], files[1])[0].kind == "same"
+    (change,) = diff_weights(files[0], files[2])
     assert change.kind == ("same" if torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) else "changed")
     finite = torch.isfinite(a) & torch.isfinite(b)
     if bool((finite | (a == b) | (a.isnan() & b.isnan())).all()) and bool(torch.isfinite(a).any()):
@@ -310,8 +315,8 @@ def test_a_difference_that_float64_can_not_hold_is_one(tmp_path: Path, dtype: to
     large = 2**60 if dtype == torch.int64 else 200
     for name, value in (("a", large), ("b", large + 1)):
         torch.save({"w": torch.tensor([value]).to(dtype)}, tmp_path / f"{name}.pt")
-    first, second = (look(tmp_path / f"{name}.pt").weights() for name in ("a", "b"))
-    assert [c.kind for c in diff(first, second)] == ["changed"]
+    first, second = (inspect_file(tmp_path / f"{name}.pt").weights() for name in ("a", "b"))
+    assert [c.kind for c in diff_weights(first, second)] == ["changed"]
 
 
 def test_sparse_and_nested_tensors_and_views_of_another_sign_are_shown(tmp_path: Path) -> None:
@@ -335,13 +340,13 @@ def test_sparse_and_nested_tensors_and_views_of_another_sign_are_shown(tmp_path:
     for name, (tensor, shape, dtype) in state.items():
         path = tmp_path / f"{name}.pt"
         torch.save({"first": torch.zeros(1), name: tensor}, path)
-        shown = {t.name: t for t in look(path).tensors}
+        shown = {t.name: t for t in inspect_file(path).tensors}
         assert (shown[name].shape, shown[name].dtype) == (shape, dtype)
         if name == "plain":
-            assert figures(shown[name]).mean == 1
+            assert tensor_figures(shown[name]).mean == 1
             continue
         with pytest.raises(UserError, match=dtype):  # never a wrong number
-            figures(shown[name])
+            tensor_figures(shown[name])
         with pytest.raises(UserError, match=f"The tensor '{name}' is {dtype}, which can't be loaded"):
             load.weights(path, "model.weights")
 
@@ -396,13 +401,13 @@ def test_an_average_is_the_mean(tmp_path: Path) -> None:
     for number, state in enumerate(states):
         paths.append(tmp_path / f"{number}.pt")
         torch.save(state, paths[-1])
-    mean = load.average(paths)
+    mean = load.average_weights(paths)
     assert mean["w"].tolist() == [3.0] * 3
     assert mean["w"].dtype == torch.bfloat16
     assert int(mean["n"]) == 6
     torch.save({"w": torch.ones(4), "n": torch.tensor(1)}, paths[0])
     with pytest.raises(UserError, match="differ in 'w'"):
-        load.average(paths)
+        load.average_weights(paths)
 
 
 def test_pruning_keeps_best_and_newest_and_tells_before(train: Train) -> None:
@@ -431,7 +436,7 @@ def test_files_are_found_once_with_all_their_names(
     hub.mkdir(parents=True)
     torch.save({"w": torch.ones(1)}, hub / "resnet.pth")
     (tmp_path / "loop").symlink_to(tmp_path)
-    found = find([run], [tmp_path, *caches()])
+    found = find_checkpoints([run], [tmp_path, *caches()])
     ours = [f for f in found if f.run == run]
     assert {name for f in ours for name in f.names} == {p.name for p in (run / "checkpoints").iterdir()}
     assert len({f.path.stat().st_ino for f in ours}) == len(ours)
@@ -506,8 +511,8 @@ def test_flipped_bytes_never_raise_anything_else(tmp_path_factory: pytest.TempPa
         content[data.draw(st.integers(0, 10**6)) % len(content)] = data.draw(st.integers(0, 255))
     path.write_bytes(bytes(content))
     try:
-        for tensor in look(path).tensors:
-            figures(tensor)
+        for tensor in inspect_file(path).tensors:
+            tensor_figures(tensor)
     except UserError as error:
         assert "\n" not in str(error)
 
@@ -563,7 +568,7 @@ def test_pickle_bombs(tmp_path: Path, body: bytes) -> None:
         else:
             path.write_bytes(body)
         try:
-            assert look(path).tensors == ()
+            assert inspect_file(path).tensors == ()
         except UserError as error:
             assert "\n" not in str(error)
             assert len(str(error)) < 500
@@ -571,7 +576,7 @@ def test_pickle_bombs(tmp_path: Path, body: bytes) -> None:
 
 def test_ten_thousand_tensors(tmp_path: Path) -> None:
     torch.save(OrderedDict((f"blocks.{i}.weight", torch.zeros(2)) for i in range(10_000)), tmp_path / "many.pt")
-    assert len(look(tmp_path / "many.pt").tensors) == 10_000
+    assert len(inspect_file(tmp_path / "many.pt").tensors) == 10_000
 
 
 def test_names_that_are_no_text_or_try_to_paint(tmp_path: Path) -> None:
@@ -585,12 +590,12 @@ def test_names_that_are_no_text_or_try_to_paint(tmp_path: Path) -> None:
         },
         tmp_path / "names.pt",
     )
-    names = [t.name for t in look(tmp_path / "names.pt").tensors]
+    names = [t.name for t in inspect_file(tmp_path / "names.pt").tensors]
     assert len(names) == 5
     assert all(name.isprintable() for name in names)
-    from torchdeck.tui.tensor_tree import folded, tree
+    from torchdeck.tui.tensor_tree import folded, tensor_tree
 
-    root = tree(look(tmp_path / "names.pt").tensors)
+    root = tensor_tree(inspect_file(tmp_path / "names.pt").tensors)
     assert root.count == 5
     assert isinstance(folded(root), set)
 
@@ -606,10 +611,10 @@ def test_a_tensor_that_reaches_beyond_its_storage(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "big.pt", "w") as archive:
         archive.writestr("big/data.pkl", pickled.replace(b"K\x08\x85", b"K\xc8\x85"))
         archive.writestr("big/data/0", storage)
-    [tensor] = look(tmp_path / "big.pt").tensors
+    [tensor] = inspect_file(tmp_path / "big.pt").tensors
     assert tensor.shape == (200,)
     with pytest.raises(UserError, match="reaches beyond its storage"):
-        figures(tensor)
+        tensor_figures(tensor)
 
 
 def test_five_gigabytes_open_without_being_read(tmp_path: Path) -> None:
@@ -618,6 +623,6 @@ def test_five_gigabytes_open_without_being_read(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
         file.truncate(8 + len(header) + 5_000_000_000)  # sparse: takes no disk
-    stored = look(path)
+    stored = inspect_file(path)
     assert stored.nbytes == 5_000_000_000
     assert float(stored.tensors[0].array()[-1]) == 0.0

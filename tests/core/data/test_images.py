@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.conftest import Train
 from torchdeck.core.data import images
-from torchdeck.core.data.load import load
+from torchdeck.core.data.load import load_data
 from torchdeck.core.data.transforms import as_tensor
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import toml
@@ -242,7 +242,7 @@ def test_16_bits_without_totensor_are_refused(tmp_path: Path) -> None:
             put(tmp_path / kind / f"{i}.png", stored(picture("I;16", 8, 8, i), "png"))
     tables = {"data": {"name": "ImageFolder", "args": {"path": str(tmp_path)}, "transforms": ["Normalize"]}}
     with pytest.raises(UserError, match="16 bits; add ToTensor"):
-        load(toml.build(tables), torch.device("cpu"))
+        load_data(toml.build(tables), torch.device("cpu"))
 
 
 # --- random transforms of the user's -----------------------------------------------------------------------------------
@@ -266,7 +266,9 @@ def test_own_random_transforms_run_on_training_samples_only(tmp_path: Path, how:
     def loaded(own: dict[str, Any] | None) -> tuple[torch.Tensor, list[str]]:
         told: list[str] = []
         chosen = ["ToTensor", *([] if own is None else [own])]
-        made = load(toml.build({"data": {"name": "digits", "transforms": chosen}}), torch.device("cpu"), told.append)
+        made = load_data(
+            toml.build({"data": {"name": "digits", "transforms": chosen}}), torch.device("cpu"), told.append
+        )
         assert made.val is not None
         return next(iter(made.val.epoch(0)))[0], told
 
@@ -286,7 +288,7 @@ def test_a_random_transform_that_also_makes_tensors_can_not_be_left_out(tmp_path
     )
     tables = {"data": {"name": "digits", "transforms": [f"{tmp_path}/own.py:f"]}}
     with pytest.raises(UserError, match=r"float32 .* uint8 .*train_only = false"):
-        load(toml.build(tables), torch.device("cpu"))
+        load_data(toml.build(tables), torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

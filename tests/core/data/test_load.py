@@ -18,7 +18,7 @@ from PIL import Image
 
 from torchdeck.core.data import vision
 from torchdeck.core.data.batches import ResidentFeed, batch_bounds, order
-from torchdeck.core.data.load import load
+from torchdeck.core.data.load import load_data
 from torchdeck.core.data.loader import LoaderFeed
 from torchdeck.core.errors import TrainingError, UserError
 from torchdeck.core.events import EpochEnded, LogLine
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 def loaded(*overrides: str, source: str | None = None, warn=lambda text: None):
-    return load(toml.load(source, overrides), CPU, warn)
+    return load_data(toml.load(source, overrides), CPU, warn)
 
 
 def idx(path: Path, array: np.ndarray, compress: bool = True) -> None:

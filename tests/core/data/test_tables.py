@@ -24,8 +24,8 @@ pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
 
-def parsed(text: str | bytes, known: tuple[str, ...] = (), name: str = "t.csv") -> table_files.Table:
-    return table_files.parse(text.encode() if isinstance(text, str) else text, name, known)
+def parsed(text: str | bytes, known: tuple[str, ...] = (), name: str = "t.csv") -> table_files.TableFile:
+    return table_files.parse_table(text.encode() if isinstance(text, str) else text, name, known)
 
 
 CLASSES = ["cat", "dog", "a\nb", 'say "x"', "x;y", "é, ü", "True", "no"]
@@ -127,7 +127,7 @@ def test_the_case_of_an_extension_is_no_matter(tmp_path: Path, name: str) -> Non
         pq.write_table(pa.table({"a": ["1", "2"], "b": ["x", "y"]}), path)
     else:
         path.write_text("a\tb\n1\tx\n2\ty\n")
-    assert table_files.read(path).columns == {"a": ["1", "2"], "b": ["x", "y"]}
+    assert table_files.read_table(path).columns == {"a": ["1", "2"], "b": ["x", "y"]}
 
 
 X = [0.5, 1.5, 2.5, 3.5]
@@ -179,11 +179,11 @@ def test_what_parquet_holds_works_or_is_one_sentence(tmp_path: Path, columns: di
 def test_two_parquet_columns_of_one_name_and_folders_that_look_like_columns(tmp_path: Path) -> None:
     (tmp_path / "year=2020").mkdir()
     pq.write_table(pa.table({"x": X, "y": ["u", "v"] * 2}), tmp_path / "year=2020" / "t.parquet")
-    assert list(table_files.read(tmp_path / "year=2020" / "t.parquet").columns) == ["x", "y"]
+    assert list(table_files.read_table(tmp_path / "year=2020" / "t.parquet").columns) == ["x", "y"]
     twice = pa.Table.from_arrays([pa.array(X), pa.array(X)], names=["x", "x"])
     pq.write_table(twice, tmp_path / "twice.parquet")
     with pytest.raises(UserError, match="two columns named 'x'"):
-        table_files.read(tmp_path / "twice.parquet")
+        table_files.read_table(tmp_path / "twice.parquet")
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_a_file_is_what_it_holds_and_not_what_it_is_called(tmp_path: Path) -> No
         np.save(file, np.arange(4))
     with (tmp_path / "several.npy").open("wb") as file:
         np.savez(file, x=np.eye(4), y=np.array([0, 1, 0, 1]))
-    assert list(arrays.read(tmp_path / "single.npz")) == [""]
+    assert list(arrays.read_arrays(tmp_path / "single.npz")) == [""]
     assert len(arrays.load_npz(str(tmp_path / "several.npy"), None, None, "auto").train) == 4
     with pytest.raises(UserError, match="holds a single array"):
         arrays.load_npz(str(tmp_path / "single.npz"), None, None, "auto")

@@ -93,13 +93,13 @@ def test_random_erasing_blanks_one_rectangle_within_its_limits() -> None:
 
 def test_the_order_is_as_written_and_splits_at_the_last_samplewise_one() -> None:
     names = ["RandomHorizontalFlip", "RandAugment", "ToTensor", "Normalize", "RandomErasing"]
-    pipeline = T.split([Transform(name=n) for n in names], training=True)
+    pipeline = T.make_pipelines([Transform(name=n) for n in names], training=True)
     assert [t.name for t in pipeline.sample] == names[:2]
     assert [t.name for t in pipeline.batch] == names[2:]
-    evaluation = T.split([Transform(name=n) for n in names], training=False)
+    evaluation = T.make_pipelines([Transform(name=n) for n in names], training=False)
     assert not evaluation.needs_samples()
     assert [t.name for t in evaluation.batch] == ["ToTensor", "Normalize"]
-    cropped = T.split(
+    cropped = T.make_pipelines(
         [Transform(name="RandomCrop", size=8), Transform(name="RandomResizedCrop", size=6)], training=False
     )
     assert [t.name for t in cropped.batch] == ["CenterCrop", "Resize", "CenterCrop"]

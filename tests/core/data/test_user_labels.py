@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from torchdeck.core.data.load import load
+from torchdeck.core.data.load import load_data
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment
 
@@ -34,7 +34,7 @@ def read(folder: Path, usual: str, odd: str, at: int) -> list[str]:
     args = {"usual": usual, "odd": odd, "at": at}
     data = {"name": f"{folder / 'own.py'}:Data", "args": args, "workers": 0}
     notes: list[str] = []
-    loaded = load(Experiment.model_validate({"data": data}), torch.device("cpu"), notes.append)
+    loaded = load_data(Experiment.model_validate({"data": data}), torch.device("cpu"), notes.append)
     for feed in (loaded.train, loaded.val, loaded.test):
         if feed is not None:
             list(feed.epoch(0))

@@ -17,11 +17,11 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_iris
 
 from torchdeck.core.errors import UserError
-from torchdeck.core.evaluation.evaluate import evaluate
-from torchdeck.core.evaluation.export import FORMATS, export, quantised
+from torchdeck.core.evaluation.evaluate import evaluate_model
+from torchdeck.core.evaluation.export import FORMATS, export_model, quantised
 from torchdeck.core.evaluation.finetune import experiment_from, fitted_to
-from torchdeck.core.evaluation.predict import predict
-from torchdeck.core.evaluation.trained import Trained, load
+from torchdeck.core.evaluation.predict import predict_paths
+from torchdeck.core.evaluation.trained import Trained, load_trained
 from torchdeck.core.experiment import toml
 from torchdeck.core.experiment.schema import Data
 
@@ -38,7 +38,7 @@ class Net(nn.Module):
 
 
 def best(run: Path) -> Trained:
-    return load(run / "checkpoints" / "best.pt", trust_code=False)
+    return load_trained(run / "checkpoints" / "best.pt", trust_code=False)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def data(**values: Any) -> Data:
 def test_its_own_test_set_gives_the_runs_own_metrics(train: Train, source: str) -> None:
     run = train("trainer.epochs=4", source=source).path
     told = json.loads((run / "run.json").read_text())["test"]
-    assert evaluate(best(run)).report.metrics == pytest.approx(told, rel=1e-5)
+    assert evaluate_model(best(run)).report.metrics == pytest.approx(told, rel=1e-5)
 
 
 def test_other_data_are_prepared_like_those_of_the_training(digits: Path, tmp_path: Path) -> None:
@@ -68,7 +68,9 @@ def test_other_data_are_prepared_like_those_of_the_training(digits: Path, tmp_pa
         if number < 200:
             Image.fromarray(np.round(image * 255 / 16).astype(np.uint8)).convert("RGB").save(folder / f"{number}.png")
     said: list[str] = []
-    done = evaluate(best(digits), data(name="ImageFolder", args={"path": str(tmp_path / "photos")}), warn=said.append)
+    done = evaluate_model(
+        best(digits), data(name="ImageFolder", args={"path": str(tmp_path / "photos")}), warn=said.append
+    )
     assert (done.split, done.samples) == ("all", 200)
     assert done.report.metrics["accuracy"] > 0.93
     assert "Grayscale and Resize are put first" in said[0]
@@ -83,7 +85,7 @@ def test_labels_are_matched_by_name(train: Train, tmp_path: Path) -> None:
         for row, target in zip(iris.data, iris.target, strict=True):
             if target > 0:  # without setosa the numbers of the others move
                 writer.writerow([*row, iris.target_names[target]])
-    done = evaluate(best(run), data(name="table", args={"path": str(tmp_path / "flowers.csv")}))
+    done = evaluate_model(best(run), data(name="table", args={"path": str(tmp_path / "flowers.csv")}))
     assert done.report.metrics["accuracy"] > 0.75  # matched by number it would be near 0
     assert sum(done.report.confusion[0]) == 0
 
@@ -97,7 +99,7 @@ def test_labels_are_matched_by_name(train: Train, tmp_path: Path) -> None:
 )
 def test_data_that_do_not_fit_are_told(digits: Path, other: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        evaluate(best(digits), data(**other))
+        evaluate_model(best(digits), data(**other))
 
 
 # --- predict ---------------------------------------------------------------------------------------------------------
@@ -112,19 +114,19 @@ def test_images_folders_arrays_and_stdin(digits: Path, tmp_path: Path) -> None:
     for number, image in enumerate(small):
         Image.fromarray(image).save(folder / f"{number:02d}.png")
     np.save(tmp_path / "x.npy", np.stack(small))
-    by_folder = list(predict(trained, [str(tmp_path / "folder")], io.BytesIO()))
-    by_array = list(predict(trained, [str(tmp_path / "x.npy")], io.BytesIO()))
+    by_folder = list(predict_paths(trained, [str(tmp_path / "folder")], io.BytesIO()))
+    by_array = list(predict_paths(trained, [str(tmp_path / "x.npy")], io.BytesIO()))
     assert [p.predicted for p in by_folder] == [p.predicted for p in by_array]
     assert sum(p.predicted == str(t) for p, t in zip(by_folder, real.target, strict=False)) >= 18
     assert by_folder[0].input.endswith("00.png")
     assert sum(
-        dict(predict(trained, [str(tmp_path / "x.npy")], io.BytesIO(), top=10).__next__().top).values()
+        dict(predict_paths(trained, [str(tmp_path / "x.npy")], io.BytesIO(), top=10).__next__().top).values()
     ) == pytest.approx(1, abs=1e-5)
-    [one] = predict(trained, ["-"], io.BytesIO((folder / "03.png").read_bytes()))
+    [one] = predict_paths(trained, ["-"], io.BytesIO((folder / "03.png").read_bytes()))
     assert one.predicted == by_folder[3].predicted
     big = Image.fromarray(small[0]).resize((64, 64), Image.Resampling.NEAREST).convert("RGBA")
     big.save(tmp_path / "big.webp", lossless=True)
-    [one] = predict(trained, [str(tmp_path / "big.webp")], io.BytesIO())
+    [one] = predict_paths(trained, [str(tmp_path / "big.webp")], io.BytesIO())
     assert one.predicted == by_folder[0].predicted
 
 
@@ -139,8 +141,8 @@ def test_tables_by_column_names_or_without(train: Train, tmp_path: Path) -> None
         ]
     )
     bare = "\n".join(",".join(map(str, r)) for r in iris.data)
-    first = [p.predicted for p in predict(trained, ["-"], io.BytesIO(shuffled.encode()))]
-    assert first == [p.predicted for p in predict(trained, ["-"], io.BytesIO(bare.encode()))]
+    first = [p.predicted for p in predict_paths(trained, ["-"], io.BytesIO(shuffled.encode()))]
+    assert first == [p.predicted for p in predict_paths(trained, ["-"], io.BytesIO(bare.encode()))]
     assert sum(p == iris.target_names[t] for p, t in zip(first, iris.target, strict=True)) > 130
 
 
@@ -150,7 +152,7 @@ def test_regression_is_told_in_the_targets_own_unit(train: Train) -> None:
 
     real = load_diabetes()
     rows = "\n".join([",".join(real.feature_names), *(",".join(map(str, r)) for r in real.data)])
-    found = [p.predicted[0] for p in predict(trained, ["-"], io.BytesIO(rows.encode()))]
+    found = [p.predicted[0] for p in predict_paths(trained, ["-"], io.BytesIO(rows.encode()))]
     assert np.corrcoef(found, real.target)[0, 1] > 0.6
     assert abs(np.mean(found) - real.target.mean()) < 30
 
@@ -169,14 +171,14 @@ def test_regression_is_told_in_the_targets_own_unit(train: Train) -> None:
 def test_inputs_that_can_not_be_read(digits: Path, tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=sentence) as error:
-        list(predict(best(digits), [str(tmp_path / name)], io.BytesIO()))
+        list(predict_paths(best(digits), [str(tmp_path / name)], io.BytesIO()))
     assert "\n" not in str(error.value)
 
 
 def test_an_array_of_objects_is_not_unpickled(digits: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(UserError, match="can't be read as an array"):
-        list(predict(best(digits), [str(tmp_path / "x.npy")], io.BytesIO()))
+        list(predict_paths(best(digits), [str(tmp_path / "x.npy")], io.BytesIO()))
 
 
 # --- export ----------------------------------------------------------------------------------------------------------
@@ -187,7 +189,7 @@ def test_exports_give_the_same_numbers(digits: Path, tmp_path: Path, format: str
     trained = best(digits)
     samples = torch.randn(16, *trained.info.input_shape)
     output = tmp_path / f"model.{FORMATS[format]}"
-    found = export(trained.net, format, output, samples)
+    found = export_model(trained.net, format, output, samples)
     assert output.stat().st_size > 1000
     assert found.samples == 16
     assert found.agreement >= (0.9 if format == "int8" else 1.0)
@@ -221,7 +223,7 @@ def test_a_model_that_can_not_be_exported_is_one_sentence(tmp_path: Path) -> Non
 
     for format in ("torch_export", "model"):
         with pytest.raises(UserError, match=r"can't be (exported|pickled)") as error:
-            export(Odd(), format, tmp_path / "x", torch.randn(4, 2))
+            export_model(Odd(), format, tmp_path / "x", torch.randn(4, 2))
         assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -286,7 +288,7 @@ def test_code_of_others_runs_only_when_the_user_says_so(
     alone = shutil.copy(run / "checkpoints" / "best.pt", tmp_path / "alone.pt")
     for path in (theirs / "checkpoints" / "best.pt", Path(alone)):
         with pytest.raises(UserError, match=r"was not made here and would run the code 'net.py:Net'"):
-            load(path, trust_code=False)
+            load_trained(path, trust_code=False)
     assert (
         command("export", "alone.pt", "--format", "safetensors", cwd=tmp_path).returncode == 0
     )  # weights need no code

@@ -18,9 +18,9 @@ from torchvision.transforms import v2
 
 from torchdeck.core.catalog.transforms import TRANSFORMS
 from torchdeck.core.errors import UserError
-from torchdeck.core.evaluation.evaluate import evaluate
-from torchdeck.core.evaluation.predict import predict
-from torchdeck.core.evaluation.trained import Trained, load
+from torchdeck.core.evaluation.evaluate import evaluate_model
+from torchdeck.core.evaluation.predict import predict_paths
+from torchdeck.core.evaluation.trained import Trained, load_trained
 from torchdeck.core.experiment import toml
 from torchdeck.core.experiment.schema import Data, Transform
 from torchdeck.core.session.preview import Previewer
@@ -97,7 +97,7 @@ def trained(request: pytest.FixtureRequest, place: Path, tmp_path_factory: pytes
         assert session.join(60)
         assert session.failure is None, session.failure
         assert session.run is not None
-        yield load(session.run.path / "checkpoints" / "last.pt", trust_code=True)
+        yield load_trained(session.run.path / "checkpoints" / "last.pt", trust_code=True)
 
 
 def size(most: int = 14) -> st.SearchStrategy[Any]:
@@ -157,12 +157,12 @@ def opened(path: Path) -> Any:
 
 
 def evaluated(trained: Trained, place: Path, folder: Path) -> torch.Tensor:
-    evaluate(trained, Data(name="ImageFolder", args={"path": str(folder)}), "all", "cpu")
+    evaluate_model(trained, Data(name="ImageFolder", args={"path": str(folder)}), "all", "cpu")
     return torch.load(place / "logits.pt").softmax(1)
 
 
 def predicted(trained: Trained, inputs: list[str], stdin: bytes = b"") -> torch.Tensor:
-    found = predict(trained, inputs, io.BytesIO(stdin), "cpu", top=2)
+    found = predict_paths(trained, inputs, io.BytesIO(stdin), "cpu", top=2)
     return torch.tensor([[dict(p.top)[name] for name in trained.info.class_names] for p in found])
 
 

@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import toml
-from torchdeck.core.experiment.dimension import Dimension, read
+from torchdeck.core.experiment.dimension import Dimension, read_dimension
 from torchdeck.core.experiment.space import Space
 from torchdeck.core.search.objectives import objectives
 
@@ -48,11 +48,11 @@ def dimensions(draw: st.DrawFn) -> dict[str, Any]:
 @given(dimensions())
 def test_a_dimension_reads_back_from_its_line(raw: dict[str, Any]) -> None:
     try:
-        dimension = read("model.args.widths", raw)
+        dimension = read_dimension("model.args.widths", raw)
     except UserError as error:
         assert "twice" in str(error)  # 1 and 1.0, or true, are the same choice to Optuna
         return
-    again = read("model.args.widths", dimension.text)
+    again = read_dimension("model.args.widths", dimension.text)
     assert again.text == dimension.text
     assert (again.low, again.high, again.log, again.step, again.length) == (
         dimension.low,
@@ -69,14 +69,14 @@ def test_a_dimension_reads_back_from_its_line(raw: dict[str, Any]) -> None:
 @given(st.text(max_size=40))
 def test_any_line_is_read_or_told_to_be_wrong(text: str) -> None:
     try:
-        assert isinstance(read("optimizer.lr", text), Dimension)
+        assert isinstance(read_dimension("optimizer.lr", text), Dimension)
     except UserError as error:
         assert "search.space.optimizer.lr" in str(error)
 
 
 def test_bars_in_quotes_are_part_of_a_value() -> None:
-    assert read("x", 'a | "b|c" when y = "|" | d').choices == ("a", "b|c")
-    assert read("x", 'a | "b|c" when y = "|" | d').when == {"y": ("|", "d")}
+    assert read_dimension("x", 'a | "b|c" when y = "|" | d').choices == ("a", "b|c")
+    assert read_dimension("x", 'a | "b|c" when y = "|" | d').when == {"y": ("|", "d")}
 
 
 def space(**dimensions: Any) -> Space:

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchdeck.core.machine import cuda_visible
-from torchdeck.core.machine.nvidia import Gpu, Nvidia, in_words
+from torchdeck.core.machine.nvidia import Gpu, Nvidia, nvml_error
 from torchdeck.core.machine.readings import Meter
 from torchdeck.tui.widgets.device import gpu_lines
 
@@ -204,7 +204,7 @@ def test_here(tmp_path: Path) -> None:
     """The real driver, or the word that there is none."""
     nvidia = Nvidia()
     assert nvidia.read() or nvidia.why
-    assert in_words(RuntimeError("")) == "RuntimeError"
+    assert nvml_error(RuntimeError("")) == "RuntimeError"
 
 
 def test_this_machine(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from torchdeck.core.checkpoints import load
-from torchdeck.core.checkpoints.archive import look
+from torchdeck.core.checkpoints.archive import inspect_file
 from torchdeck.core.checkpoints.save import save_weights
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
@@ -40,7 +40,7 @@ class Tied(nn.Module):
 
 def loaded(net: nn.Module, path: Path) -> list[str]:
     told: list[str] = []
-    weights.load(net, str(path), partial=False, tell=told.append)
+    weights.load_into(net, str(path), partial=False, tell=told.append)
     return told
 
 
@@ -54,7 +54,7 @@ def test_tied_weights_load_as_safetensors_and_torch_load_them(tmp_path: Path, se
     assert loaded(own, path) == []
     assert all(torch.equal(own.state_dict()[name], value) for name, value in expected.state_dict().items())
     assert set(load.weights(path, "w")) == set(net.state_dict())  # also where nothing is tied any more
-    assert look(path).numel == sum(p.numel() for p in net.parameters()) + 3
+    assert inspect_file(path).numel == sum(p.numel() for p in net.parameters()) + 3
 
     # Hugging Face leaves the doubles out without a word about it.
     distinct = {id(p): name for name, p in net.named_parameters(remove_duplicate=False)}
@@ -102,7 +102,7 @@ def test_torchvisions_weights_go_by_every_name_that_torchvision_has(
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
     info = DataInfo("d", "classification", (3, 32, 32), 10, tuple("abcdefghij"))
     for name in ("DEFAULT", "IMAGENET1K_V1", "SqueezeNet1_1_Weights.IMAGENET1K_V1"):
-        net = built.build(Model(name="squeezenet1_1", weights=name), info)
+        net = built.build_model(Model(name="squeezenet1_1", weights=name), info)
         assert torch.equal(
             net.get_parameter("features.3.squeeze.weight"), given.get_parameter("features.3.squeeze.weight")
         )
@@ -110,7 +110,7 @@ def test_torchvisions_weights_go_by_every_name_that_torchvision_has(
         with pytest.raises(
             UserError, match=f"model.weights = '{name}' is no file and none of the weights of squeezenet"
         ):
-            built.build(Model(name="squeezenet1_1", weights=name), info)
+            built.build_model(Model(name="squeezenet1_1", weights=name), info)
 
 
 def test_every_weight_of_every_model_of_the_catalog_is_a_member_of_torchvisions_enum() -> None:

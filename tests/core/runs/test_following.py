@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from conftest import QUICK, Train
 
-from torchdeck.core.events import EpochEnded, Event, Failed, Finished, Started, StepSummary, parse
+from torchdeck.core.events import EpochEnded, Event, Failed, Finished, Started, StepSummary, parse_event
 from torchdeck.core.runs.follow import Follower
 from torchdeck.core.runs.history import History
-from torchdeck.core.session.recorder import to_json
+from torchdeck.core.session.recorder import event_json
 
 
 def follow(path: Path) -> History:
@@ -59,22 +59,22 @@ def started(step: int, time: float) -> Started:
 def test_every_event_comes_back_from_its_record(train: Train) -> None:
     trained = train(*QUICK)
     for event in trained.events:
-        back = parse(json.loads(to_json(event.record())))
+        back = parse_event(json.loads(event_json(event.record())))
         assert back == event, event.name
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_numbers_that_json_has_no_word_for_come_back(value: float) -> None:
-    back = parse(json.loads(to_json(summary(3, [1.0, value], 5.0).record())))
+    back = parse_event(json.loads(event_json(summary(3, [1.0, value], 5.0).record())))
     assert isinstance(back, StepSummary)
     assert str(back.losses[1]) == str(value)
 
 
 def test_what_is_not_known_is_passed_over() -> None:
-    assert parse({"event": "of a later version", "step": 3}) is None
-    assert parse({"event": "epoch"}) is None
-    assert parse({}) is None
-    event = parse({"event": "state", "epoch": 1, "step": 2, "state": "paused", "more": 1, "time": 1.0})
+    assert parse_event({"event": "of a later version", "step": 3}) is None
+    assert parse_event({"event": "epoch"}) is None
+    assert parse_event({}) is None
+    event = parse_event({"event": "state", "epoch": 1, "step": 2, "state": "paused", "more": 1, "time": 1.0})
     assert event is not None
 
 
@@ -101,7 +101,7 @@ def test_a_line_that_is_half_written_is_taken_once_it_is_whole(tmp_path: Path) -
     file = tmp_path / "metrics.jsonl"
     follower = Follower(tmp_path)
     assert list(follower.poll()) == []  # not there yet
-    line = to_json(summary(2, [1.0, 0.5], 1.0).record())
+    line = event_json(summary(2, [1.0, 0.5], 1.0).record())
     file.write_bytes(line[:20])
     assert [e for part in follower.poll() for e in part] == []
     with file.open("ab") as out:
@@ -113,11 +113,11 @@ def test_a_line_that_is_half_written_is_taken_once_it_is_whole(tmp_path: Path) -
 def test_a_file_that_is_replaced_is_begun_anew(tmp_path: Path) -> None:
     """A resume takes out what came after its checkpoint (core.runs.recorder.drop_after)."""
     file = tmp_path / "metrics.jsonl"
-    file.write_bytes(b"".join(to_json(summary(n, [1.0], n).record()) for n in range(1, 4)))
+    file.write_bytes(b"".join(event_json(summary(n, [1.0], n).record()) for n in range(1, 4)))
     follower = Follower(tmp_path)
     assert sum(len(part) for part in follower.poll()) == 3
     new = tmp_path / "new"
-    new.write_bytes(to_json(summary(1, [1.0], 1).record()))
+    new.write_bytes(event_json(summary(1, [1.0], 1).record()))
     new.replace(file)
     assert sum(len(part) for part in follower.poll()) == 1
     assert follower.generation == 1

@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.metric_names import canonical, metric
 from torchdeck.core.runs import labels, trash
-from torchdeck.core.runs.compare import differences
+from torchdeck.core.runs.compare import run_differences
 from torchdeck.core.runs.filter import Filter, number_of, sort
 from torchdeck.core.runs.listing import INDEX, RunList
 from torchdeck.core.runs.opened import histories
@@ -166,7 +166,7 @@ def test_running_and_dead_are_told_apart(tmp_path: Path) -> None:
             time.sleep(0.1)
         assert rows[0].status == "running"
         with pytest.raises(UserError, match="goes on"):
-            trash.delete(rows[0].path, tmp_path / "runs")
+            trash.move_to_trash(rows[0].path, tmp_path / "runs")
         process.kill()
         process.wait()
         assert listed.scan()[0].status == "dead"
@@ -186,7 +186,7 @@ def test_deleted_while_it_is_looked_at(tmp_path: Path) -> None:
     listed = RunList([tmp_path])
     listed.scan()
     [opened] = histories([run])
-    trash.delete(run, tmp_path)
+    trash.move_to_trash(run, tmp_path)
     assert listed.scan() == []
     assert listed.broken == []
     opened.poll()  # what was open may be read to its end
@@ -380,7 +380,7 @@ def test_sorting_puts_what_has_no_value_last() -> None:
 
 
 def test_only_what_differs_is_told() -> None:
-    found = {d.key: d.values for d in differences(ROWS[:2])}
+    found = {d.key: d.values for d in run_differences(ROWS[:2])}
     assert found == {
         "optimizer.lr": (0.1, 0.001),
         "trainer.batch_size": (32, None),
@@ -396,7 +396,7 @@ def test_only_what_differs_is_told() -> None:
 )
 def test_labels_that_can_not_be_understood_are_none(tmp_path: Path, text: str) -> None:
     (tmp_path / labels.FILE).write_text(text)
-    assert labels.read(tmp_path) == labels.Labels()
+    assert labels.read_labels(tmp_path) == labels.Labels()
 
 
 def test_labels_override_what_the_experiment_said(tmp_path: Path) -> None:
@@ -413,21 +413,21 @@ def test_the_trash_gives_back_what_it_took(tmp_path: Path) -> None:
             make(tmp_path, "kept")
             continue
         before = sorted(str(p.relative_to(run)) for p in run.rglob("*"))
-        trash.delete(run, tmp_path)
+        trash.move_to_trash(run, tmp_path)
         assert not run.exists()
         assert run.name not in names(RunList([tmp_path]).scan())
         [one] = trash.contents(tmp_path)
         assert one.origin == run
-        trash.restore(one)
+        trash.take_from_trash(one)
         assert sorted(str(p.relative_to(run)) for p in run.rglob("*")) == before
         assert trash.contents(tmp_path) == []
 
 
 def test_a_place_that_is_taken_is_not_overwritten(tmp_path: Path) -> None:
-    one = trash.delete(make(tmp_path, "x"), tmp_path)
+    one = trash.move_to_trash(make(tmp_path, "x"), tmp_path)
     make(tmp_path, "x", status="failed")
     with pytest.raises(UserError, match="exists"):
-        trash.restore(one)
+        trash.take_from_trash(one)
     assert trash.empty(tmp_path) > 0
     assert trash.contents(tmp_path) == []
     assert names(RunList([tmp_path]).scan()) == ["x"]
@@ -439,10 +439,10 @@ def test_links_are_not_followed_by_the_trash(tmp_path: Path) -> None:
     root.mkdir()
     (root / "link").symlink_to(precious, target_is_directory=True)
     with pytest.raises(UserError, match="is a link"):
-        trash.delete(root / "link", root)
+        trash.move_to_trash(root / "link", root)
     run = make(root, "x")
     (run / "inside").symlink_to(precious, target_is_directory=True)
-    trash.delete(run, root)
+    trash.move_to_trash(run, root)
     trash.empty(root)
     (root / trash.FOLDER).symlink_to(precious, target_is_directory=True)
     with pytest.raises(UserError, match="link"):

@@ -18,9 +18,9 @@ from torchdeck.core.checkpoints.read import load_checkpoint
 from torchdeck.core.errors import UserError
 from torchdeck.core.events import EpochEnded, StepSummary
 from torchdeck.core.runs import process
-from torchdeck.core.runs.directory import RunDirectory, find, read_info, read_metrics
+from torchdeck.core.runs.directory import RunDirectory, find_run, read_info, read_metrics
 from torchdeck.core.runs.listing import list_runs
-from torchdeck.core.session.recorder import to_json
+from torchdeck.core.session.recorder import event_json
 
 
 def test_metrics_jsonl_holds_every_event(train: Train) -> None:
@@ -111,17 +111,17 @@ def test_runs_are_found_by_name_path_and_beginning(tmp_path: Path) -> None:
     names = [m.path.name for m in made]
     assert len(set(names)) == 2
     assert all("same-name" in n for n in names)
-    assert find(names[1], tmp_path) == made[1].path
-    assert find(str(made[0].path), Path("/nowhere")) == made[0].path
+    assert find_run(names[1], tmp_path) == made[1].path
+    assert find_run(str(made[0].path), Path("/nowhere")) == made[0].path
     with pytest.raises(UserError, match="is the beginning of 2 runs"):
-        find(names[0][:4], tmp_path)
+        find_run(names[0][:4], tmp_path)
     with pytest.raises(UserError, match="There is no run 'zzz'"):
-        find("zzz", tmp_path)
+        find_run("zzz", tmp_path)
 
 
 def test_nan_becomes_strict_json() -> None:
     record = {"a": float("nan"), "b": [float("inf"), 1.0], "c": {"d": float("-inf")}}
-    assert json.loads(to_json(record), parse_constant=pytest.fail) == {
+    assert json.loads(event_json(record), parse_constant=pytest.fail) == {
         "a": "NaN",
         "b": ["Infinity", 1.0],
         "c": {"d": "-Infinity"},

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from torchdeck.core.control import Command, Control
 from torchdeck.core.errors import UserError
-from torchdeck.core.session.control_server import SOCKET, Door, RemoteControl
+from torchdeck.core.session.control_server import SOCKET, ControlServer, RemoteControl
 
 
 @pytest.fixture
 def door(tmp_path: Path) -> Iterator[tuple[Path, Control]]:
     control = Control()
-    door = Door(tmp_path, control)
+    door = ControlServer(tmp_path, control)
     yield tmp_path, control
     door.close()
     assert not (tmp_path / SOCKET).exists()
@@ -92,7 +92,7 @@ def test_a_path_that_is_too_long_for_a_socket_works(tmp_path: Path) -> None:
     run = tmp_path / ("a" * 80) / ("b" * 80)
     run.mkdir(parents=True)
     control = Control()
-    door = Door(run, control)
+    door = ControlServer(run, control)
     try:
         RemoteControl(run).pause()
         assert control.take() == Command("pause")
@@ -107,7 +107,7 @@ def test_a_socket_that_a_kill_left_is_taken_over(tmp_path: Path) -> None:
     assert not remote.answers()
     with pytest.raises(UserError, match="does not answer"):
         remote.stop()
-    door = Door(tmp_path, Control())
+    door = ControlServer(tmp_path, Control())
     assert remote.answers()
     door.close()
 

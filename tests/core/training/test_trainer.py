@@ -15,8 +15,8 @@ from torchdeck.core.errors import UserError
 from torchdeck.core.events import CheckpointWritten, EpochEnded, Started, StepSummary
 from torchdeck.core.experiment import toml
 from torchdeck.core.experiment.schema import Model
-from torchdeck.core.machine.devices import choose, precision
-from torchdeck.core.models.build import build
+from torchdeck.core.machine.devices import choose_device, precision
+from torchdeck.core.models.build import build_model
 from torchdeck.core.models.summary import summarize
 from torchdeck.core.runs.directory import read_info
 from torchdeck.core.training.ema import build_ema
@@ -278,7 +278,7 @@ def test_a_profile_is_written_on_request(train: Train) -> None:
 @pytest.mark.parametrize("name", ["cuda:99", "mps"])
 def test_a_device_that_is_not_there_is_told(name: str) -> None:
     with pytest.raises(UserError, match=f"trainer.device = '{name}' is not on this machine.*it has .*cpu"):
-        choose(name)
+        choose_device(name)
 
 
 def test_precisions() -> None:
@@ -328,7 +328,7 @@ def test_out_of_memory_on_a_gpu_is_advised_on(train: Train) -> None:
 
 def test_the_summary_counts_what_is_there() -> None:
     info = DataInfo("x", "classification", (1, 28, 28), 10, tuple("0123456789"))
-    net = build(Model(name="cnn", args={"channels": (4, 8)}, freeze=("stages.0",)), info)
+    net = build_model(Model(name="cnn", args={"channels": (4, 8)}, freeze=("stages.0",)), info)
     summary = summarize(net, (1, 28, 28), batch_size=32, optimizer="SGD")
     root = summary.root
     assert root.parameters == sum(p.numel() for p in net.parameters())
@@ -344,7 +344,7 @@ def test_the_summary_counts_what_is_there() -> None:
 def test_the_summary_of_every_kind_of_model() -> None:
     info = DataInfo("x", "classification", (3, 32, 32), 10, tuple("0123456789"))
     for name in ("mlp", "linear", "cnn", "resnet", "fastnet", "resnet18"):
-        summary = summarize(build(Model(name=name), info), (3, 32, 32), 8)
+        summary = summarize(build_model(Model(name=name), info), (3, 32, 32), 8)
         assert summary.root.output_shape == (10,), name
         assert summary.root.multiply_adds > 0
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torchdeck.core.runs.history import History
 from torchdeck.core.series import Series
 from torchdeck.tui.drawing import axes, bars, chart
-from torchdeck.tui.drawing.canvas import Window, curve, envelope, points
+from torchdeck.tui.drawing.canvas import PlotWindow, curve, envelope, points
 
 #: Training in this process has the CPU flush subnormal numbers, which hypothesis notices.
 finite = st.floats(-1e12, 1e12, allow_subnormal=False)
@@ -54,7 +54,7 @@ def test_a_log_axis_has_at_least_three_ticks(low: float, factor: float, count: i
     ],
 )
 def test_labels(value: float, step: float, unit: str, text: str) -> None:
-    assert axes.label(value, step, unit) == text
+    assert axes.tick_label(value, step, unit) == text
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_every_point_is_covered_by_its_column(values: list[float], columns: int,
     y = np.array(values)
     y = np.exp(y / 50) if log else y
     x = np.arange(len(y), dtype=float)
-    window = Window(-0.5, len(y) - 0.5, float(y.min()) - 0.1 * (not log), float(y.max()) + 0.1, columns, rows, log)
+    window = PlotWindow(-0.5, len(y) - 0.5, float(y.min()) - 0.1 * (not log), float(y.max()) + 0.1, columns, rows, log)
     low, high = envelope(x, y, y, window)
     at = np.clip(((x - window.x0) / (window.x1 - window.x0) * columns * 2).astype(int), 0, columns * 2 - 1)
     # A point on an edge may belong to the column before it.
@@ -100,30 +100,30 @@ def test_a_spike_of_one_step_in_fifty_thousand_reaches_the_top() -> None:
     y = np.full(50_000, 0.5)
     y[31_415] = 25.0
     x = np.arange(50_000, dtype=float)
-    picture = curve(x, y, y, Window(0, 50_000, 0, 25, 80, 12))
+    picture = curve(x, y, y, PlotWindow(0, 50_000, 0, 25, 80, 12))
     assert picture[0].any()
     assert int(np.flatnonzero(picture[0])[0]) == int(31_415 / 50_000 * 80)
 
 
 def test_lines_are_joined_without_gaps() -> None:
     x, y = np.array([0.0, 1.0]), np.array([0.0, 1.0])
-    picture = curve(x, y, y, Window(0, 1, 0, 1, 10, 10))
+    picture = curve(x, y, y, PlotWindow(0, 1, 0, 1, 10, 10))
     assert all(picture[:, column].any() for column in range(10))
     assert all(picture[row].any() for row in range(10))
 
 
 def test_nothing_is_drawn_of_what_is_not_finite_or_not_positive_on_a_log_axis() -> None:
-    window = Window(0, 3, 0.1, 1, 10, 5)
+    window = PlotWindow(0, 3, 0.1, 1, 10, 5)
     x = np.array([0.0, 1.0, 2.0])
     assert not curve(x, np.full(3, np.nan), np.full(3, np.nan), window).any()
-    log = Window(0, 3, 0.1, 1, 10, 5, log=True)
+    log = PlotWindow(0, 3, 0.1, 1, 10, 5, log=True)
     assert not curve(x, np.full(3, -1.0), np.full(3, -1.0), log).any()
     assert points(x, np.array([-1.0, 0.5, np.nan]), log) == [(1, 3)]
 
 
 def test_curves_are_told_apart_without_colour() -> None:
     x = np.arange(100.0)
-    window = Window(0, 99, -1, 1, 50, 5)
+    window = PlotWindow(0, 99, -1, 1, 50, 5)
     pictures = [curve(x, np.zeros(100), np.zeros(100), window, n).tobytes() for n in range(4)]
     assert len(set(pictures)) == 4
 
@@ -146,7 +146,7 @@ def _drawn(steps: np.ndarray, times: np.ndarray, values: np.ndarray, view: chart
     history = History()
     history.adopt({"train/loss": series})
     scalar = chart.Scalar("loss", ("train/loss",))
-    (curve,), _ = chart.curves_of([chart.Source("", history)], scalar, view)
+    (curve,), _ = chart.curves_of([chart.ChartSource("", history)], scalar, view)
     return curve, chart.titled(scalar, [curve])
 
 
