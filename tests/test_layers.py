@@ -50,7 +50,7 @@ def test_the_screens_need_no_torch() -> None:
 
 def test_a_study_is_looked_at_without_torch() -> None:
     code = (
-        "import torchdeck.core.search.look, torchdeck.core.search.watch, torchdeck.core.search.report, torchdeck.core.search.start, torchdeck.core.search.workers,"
+        "import torchdeck.core.search.snapshot, torchdeck.core.search.watch, torchdeck.core.search.report, torchdeck.core.search.start, torchdeck.core.search.workers,"
         "torchdeck.core.search.importance, torchdeck.tui.screens.search, torchdeck.tui.drawing.study, torchdeck.tui.commands.study"
     )
     loaded = loaded_after(code)

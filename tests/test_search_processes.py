@@ -189,15 +189,17 @@ def test_workers_of_several_folders_share_a_database(
     first = start(*words, "--runs", "one", cwd=tmp_path)
     wait_for(lambda: studies.open_study(place, tmp_path / "look").trials()[0].intermediate_values)
     second = start("--batch", "--study", place, "--runs", "two", cwd=tmp_path)
-    look = studies.open_study(place, tmp_path / "look")
-    wait_for(lambda: sum(t.state == TrialState.RUNNING and len(t.intermediate_values) > 2 for t in look.trials()) == 2)
+    snapshot = studies.open_study(place, tmp_path / "look")
+    wait_for(
+        lambda: sum(t.state == TrialState.RUNNING and len(t.intermediate_values) > 2 for t in snapshot.trials()) == 2
+    )
     second.kill()
     second.communicate()
     _, said = first.communicate(timeout=120)
     assert first.returncode == 0, said
     # The trial of the killed worker went on, or began again, in the other one.
     assert "was left by a process that is gone; it goes on" in said
-    found = look.trials()
+    found = snapshot.trials()
     assert [t.number for t in found] == list(range(6))
     assert {t.state for t in found} == {TrialState.COMPLETE}
     assert len({json.dumps(t.params) for t in found}) == 6

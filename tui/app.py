@@ -29,11 +29,11 @@ from torchdeck.core.home import private_folder, state_folder
 from torchdeck.core.text import printable, printable_lines
 from torchdeck.tui.keyboard import drop_undecodable
 from torchdeck.tui.memory import Memory
-from torchdeck.tui.thrift import SpansUpdate
+from torchdeck.tui.span_updates import SpansUpdate
 
 # What the Train screen needs (pydantic, numpy, a dozen widgets) is imported after the first paint.
 if TYPE_CHECKING:
-    from torchdeck.tui.link import RunMonitor
+    from torchdeck.tui.run_monitor import RunMonitor
     from torchdeck.tui.screens.dialogs import Question
     from torchdeck.tui.screens.train import TrainScreen
 
@@ -100,7 +100,7 @@ class Workbench(App[int]):
         """``raw``: the experiment to open with; ``attach``: the run to look at; ``others``: further roots of runs."""
         super().__init__()
         self.memory = Memory.load()
-        self.link: RunMonitor
+        self.monitor: RunMonitor
         self._root = root
         self.roots = list(dict.fromkeys([root, *others]))
         self._raw = raw
@@ -133,16 +133,16 @@ class Workbench(App[int]):
 
     def _open(self) -> None:
         """Open the Train screen."""
-        from torchdeck.tui.link import RunMonitor
+        from torchdeck.tui.run_monitor import RunMonitor
         from torchdeck.tui.screens.train import TrainScreen
 
-        self.link = RunMonitor(self._root)
+        self.monitor = RunMonitor(self._root)
         raw = self._raw if self._raw is not None else self.memory.experiment
         if raw is None:
             from torchdeck.core.experiment import toml
 
             raw = toml.read(toml.presets()["digits"])
-        screen = TrainScreen(self.link, self.memory, raw)
+        screen = TrainScreen(self.monitor, self.memory, raw)
         self.install_screen(screen, "train")
         self.push_screen("train")
         self._write("\x1b[22;0t")  # keep the terminal's title, to give it back
@@ -152,20 +152,20 @@ class Workbench(App[int]):
             loop.add_signal_handler(signal.SIGTERM, self.leave, TERMINATED)
             self.set_interval(1.0, self._mind_terminal)
             self._tidy_at_quiet_moments()
-        self.call_after_refresh(self._look_around)
+        self.call_after_refresh(self._poll_runs)
 
     @work
-    async def _look_around(self) -> None:
+    async def _poll_runs(self) -> None:
         """Say what goes on, and look at it."""
         if self._run_to_show is not None:
             self.train.attach(self._run_to_show)
             return
-        snapshot = await asyncio.to_thread(self.link.poll)
+        snapshot = await asyncio.to_thread(self.monitor.poll)
         if snapshot.active and snapshot.run is not None:
             self.notify(f"{snapshot.run.name} goes on; this is it.", title="attached again", timeout=8)
             self.train.choose("charts")
             return
-        others = await asyncio.to_thread(self.link.others)
+        others = await asyncio.to_thread(self.monitor.others)
         if others:
             run = others[-1]
             self.train.attach(run.path)
@@ -221,15 +221,15 @@ class Workbench(App[int]):
             if name == "runs":
                 from torchdeck.tui.screens.runs import RunsScreen
 
-                made = RunsScreen(self.link, self.memory, self.roots)
+                made = RunsScreen(self.monitor, self.memory, self.roots)
             elif name == "search":
                 from torchdeck.tui.screens.search import SearchScreen
 
-                made = SearchScreen(self.link, self.memory, self.roots)
+                made = SearchScreen(self.monitor, self.memory, self.roots)
             else:
                 from torchdeck.tui.screens.checkpoints import CheckpointsScreen
 
-                made = CheckpointsScreen(self.link, self.memory, self.roots)
+                made = CheckpointsScreen(self.monitor, self.memory, self.roots)
             self.install_screen(made, name)
         if self.screen is not self.get_screen(name):
             self.switch_screen(name)
@@ -301,7 +301,7 @@ class Workbench(App[int]):
 
     # --- the end of a run --------------------------------------------------------------------------------------------
 
-    def on_train_screen_looked(self, event: TrainScreen.Looked) -> None:
+    def on_train_screen_refresh_wanted(self, event: TrainScreen.RefreshWanted) -> None:
         """The terminal's title tells where the run is."""
         snapshot = event.snapshot
         title = "torchdeck"
@@ -373,11 +373,11 @@ class Workbench(App[int]):
             self.leave(0)
         elif answer == "stop":
             if snapshot.state == "starting" and snapshot.run is None:
-                self.link.cancel()
+                self.monitor.cancel()
                 self.leave(0)
                 return
             try:
-                self.link.control.stop()
+                self.monitor.control.stop()
             except UserError as error:
                 self.notify(str(error), severity="error")
                 return
@@ -385,8 +385,8 @@ class Workbench(App[int]):
             self.notify("stopping after a checkpoint, then leaving")
 
     def _say_how_to_go_on(self) -> None:
-        if self.link.run is not None:
-            self.farewell = f"stopped; go on with: torchdeck --batch --resume {self.link.run}"
+        if self.monitor.run is not None:
+            self.farewell = f"stopped; go on with: torchdeck --batch --resume {self.monitor.run}"
 
     def leave(self, code: int) -> None:
         """End the workbench; the run, if there is one, is another process and goes on."""
@@ -464,8 +464,8 @@ def run_app(roots: list[Path], raw: dict[str, Any] | None, attach: Path | None, 
         os._exit(HUNG_UP)
     if app.failure is not None:
         print(f"torchdeck: {app.failure}", file=sys.stderr)
-        if hasattr(app, "link"):
-            _keep(app.link)
+        if hasattr(app, "monitor"):
+            _keep(app.monitor)
         return FAILED
     if app.farewell:
         print(app.farewell)
@@ -479,14 +479,14 @@ def _exit_soon(code: int) -> None:
     timer.start()
 
 
-def _keep(link: RunMonitor) -> None:
+def _keep(monitor: RunMonitor) -> None:
     """After a failure of the workbench: have the run write a checkpoint, and say how to look at it again."""
-    if link.run is None:
+    if monitor.run is None:
         return
     with contextlib.suppress(UserError):
-        link.control.checkpoint()
+        monitor.control.checkpoint()
         print(
-            f"{link.run.name} goes on and writes a checkpoint; look at it with: torchdeck attach {link.run}",
+            f"{monitor.run.name} goes on and writes a checkpoint; look at it with: torchdeck attach {monitor.run}",
             file=sys.stderr,
         )
 

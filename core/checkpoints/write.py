@@ -35,12 +35,12 @@ class CheckpointWriter:
     """
 
     def __init__(
-        self, folder: Path, keep: int, publish: Callable[[Event], None], trouble: Callable[[str], None]
+        self, folder: Path, keep: int, publish: Callable[[Event], None], on_failure: Callable[[str], None]
     ) -> None:
         self._folder = folder
         self._keep = keep
         self._publish = publish
-        self._trouble = trouble
+        self._on_failure = on_failure
         self._queue: queue.Queue[tuple[dict[str, Any], bool] | None] = queue.Queue(maxsize=1)
         self._thread = threading.Thread(target=self._run, name="torchdeck-checkpoints", daemon=True)
         self._thread.start()
@@ -60,7 +60,7 @@ class CheckpointWriter:
             try:
                 self._write(*item)
             except OSError as error:
-                self._trouble(f"A checkpoint can't be written to {str(self._folder)!r}: {error.strerror or error}.")
+                self._on_failure(f"A checkpoint can't be written to {str(self._folder)!r}: {error.strerror or error}.")
             finally:
                 self._queue.task_done()
 

@@ -78,7 +78,7 @@ class Attempt:
         self._wish = ""
         #: Why nothing can be trained any more.
         self.broken: str | None = None
-        self._told_trouble = False
+        self._warned = False
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
@@ -131,8 +131,8 @@ class Attempt:
                     self._trial.report(value, at)
                     return self._study.prunes and self._trial.should_prune()
             except UserError as error:  # the storage may be back at the next epoch
-                if not self._told_trouble:
-                    self._told_trouble = True
+                if not self._warned:
+                    self._warned = True
                     self._note(str(error))
                 return False
 
@@ -140,8 +140,8 @@ class Attempt:
 
     def _outcome(self, session: Session) -> tuple[TrialState, list[float] | None, str]:
         run = session.run
-        if session.trouble is not None:
-            self.broken = session.trouble
+        if session.write_failure is not None:
+            self.broken = session.write_failure
             raise Interrupted
         if session.status == "stopped" and (self._signals.ending or self._wish == "pause"):
             raise Interrupted
@@ -151,7 +151,7 @@ class Attempt:
             assert session.failure is not None
             reason = session.failure.message.splitlines()[0]
             # What can't be trained is as good as pruned: the sampler learns to keep away from it.
-            return (TrialState.PRUNED if session.hopeless else TrialState.FAIL), None, reason
+            return (TrialState.PRUNED if session.untrainable else TrialState.FAIL), None, reason
         if session.status == "pruned":
             return TrialState.PRUNED, None, "by hand" if self._wish == "prune" else ""
         values = self._values(session)

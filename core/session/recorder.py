@@ -19,10 +19,10 @@ from torchdeck.core.runs.process import HEARTBEAT
 class Listener(threading.Thread):
     """A thread that hands each event of a subscription to ``handle``; an error ends it and is told to ``trouble``."""
 
-    def __init__(self, name: str, subscription: Subscription, trouble: Callable[[str], None]) -> None:
+    def __init__(self, name: str, subscription: Subscription, on_failure: Callable[[str], None]) -> None:
         super().__init__(name=f"torchdeck-{name}", daemon=True)
         self._subscription = subscription
-        self._trouble = trouble
+        self._on_failure = on_failure
 
     def run(self) -> None:
         """Handle events until the session is over."""
@@ -36,9 +36,9 @@ class Listener(threading.Thread):
                 if over:
                     break
         except OSError as error:
-            self._trouble(f"The run can't be written any more: {error.strerror or error}.")
+            self._on_failure(f"The run can't be written any more: {error.strerror or error}.")
         except Exception as error:
-            self._trouble(f"{self.name} failed: {type(error).__name__}: {error}.")
+            self._on_failure(f"{self.name} failed: {type(error).__name__}: {error}.")
         finally:
             self._subscription.close()
             self.end()
@@ -57,8 +57,8 @@ class Listener(threading.Thread):
 class Recorder(Listener):
     """Writes every event to metrics.jsonl and what is said to train.log; at most a quarter of a second is in memory."""
 
-    def __init__(self, run: RunDirectory, subscription: Subscription, trouble: Callable[[str], None]) -> None:
-        super().__init__("recorder", subscription, trouble)
+    def __init__(self, run: RunDirectory, subscription: Subscription, on_failure: Callable[[str], None]) -> None:
+        super().__init__("recorder", subscription, on_failure)
         self._run = run
         self._metrics = (run.path / "metrics.jsonl").open("ab")
         self._log = (run.path / "train.log").open("ab")
@@ -97,7 +97,7 @@ class Recorder(Listener):
             try:
                 file.close()
             except OSError as error:
-                self._trouble(f"The run can't be written any more: {error.strerror}.")
+                self._on_failure(f"The run can't be written any more: {error.strerror}.")
 
 
 def _words(metrics: Any) -> str:

@@ -79,9 +79,9 @@ class Session:
         self.status: str | None = None
         self.failure: Failed | None = None
         #: Whether the settings themselves were to blame: the loss diverged, or the memory did not suffice.
-        self.hopeless = False
+        self.untrainable = False
         #: Why the run can't be written any more; None while it can.
-        self.trouble: str | None = None
+        self.write_failure: str | None = None
         self.failure_published = False
         self._root, self._resume, self._base = root, resume, base
         self._publisher = Publisher()
@@ -126,14 +126,14 @@ class Session:
         try:
             self._train()
         except (UserError, TrainingError) as error:
-            self.hopeless = isinstance(error, Diverged)
+            self.untrainable = isinstance(error, Diverged)
             # What the user's own code raises in mid-run is a failed training; data that can't be read never are.
             own_code = isinstance(error, UserCodeError) and self._has_trained()
             self._fail(str(error), isinstance(error, UserError) and not own_code)
         except MemoryError as error:
             from torchdeck.core.training.memory import explain
 
-            self.hopeless = True
+            self.untrainable = True
             self._fail(explain(error, self.experiment, self._built), False)
         except Exception as error:
             self._fail(self._explain(error), False, traceback.format_exc())
@@ -181,8 +181,8 @@ class Session:
             self.status = "aborted"
         self._train_seconds = time.monotonic() - began
         self._close_writer()
-        if self.trouble:
-            raise TrainingError(self.trouble)
+        if self.write_failure:
+            raise TrainingError(self.write_failure)
         self._finish(built, self.status)
 
     def _checkpoint_to_resume(self) -> dict[str, Any] | None:
@@ -244,12 +244,12 @@ class Session:
                     f"The run {str(self.run.path)!r} can't be written: {error.strerror or error}."
                 ) from None
         self._open_door()
-        self._listen(Recorder(self.run, self._publisher.subscribe(100_000), self._tell_trouble))
+        self._listen(Recorder(self.run, self._publisher.subscribe(100_000), self._report_write_failure))
         if self.experiment.tracking.tensorboard:
             from torchdeck.core.session.tensorboard import TensorBoard
 
             subscription = self._publisher.subscribe(100_000)
-            board = TensorBoard(self.run.path, self.experiment, built, step, subscription, self._tell_trouble)
+            board = TensorBoard(self.run.path, self.experiment, built, step, subscription, self._report_write_failure)
             self._user_writer.attach(board.writer, lambda: self.step)
             self._listen(board)
         else:
@@ -273,7 +273,7 @@ class Session:
 
         assert self.run is not None
         return CheckpointWriter(
-            self.run.checkpoints, self.experiment.trainer.keep, self._publisher.publish, self._tell_trouble
+            self.run.checkpoints, self.experiment.trainer.keep, self._publisher.publish, self._report_write_failure
         )
 
     def _close_writer(self) -> None:
@@ -351,7 +351,7 @@ class Session:
         from torchdeck.core.training.memory import explain
 
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            self.hopeless = True
+            self.untrainable = True
             return explain(error, self.experiment, self._built)
         text = str(error).strip().splitlines()
         return f"{type(error).__name__}: {text[0] if text else 'no message'}"
@@ -404,12 +404,12 @@ class Session:
                 self.status = "failed"
                 self.failure = Failed(epoch=0, step=self.step, message=f"The run can't be written: {error.strerror}.")
 
-    def _tell_trouble(self, message: str) -> None:
+    def _report_write_failure(self, message: str) -> None:
         """From a listener or the writer: the run must not go on unrecorded."""
-        if self.trouble is None:
-            self.trouble = message
+        if self.write_failure is None:
+            self.write_failure = message
         if self._built is not None:
-            self._built.trainer.trouble = self.trouble
+            self._built.trainer.write_failure = self.write_failure
 
     def _warn(self, text: str) -> None:
         if self._notes is None:

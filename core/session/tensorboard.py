@@ -42,9 +42,9 @@ class TensorBoard(Listener):
         built: Built,
         step: int,
         subscription: Subscription,
-        trouble: Callable[[str], None],
+        on_failure: Callable[[str], None],
     ) -> None:
-        super().__init__("tensorboard", subscription, trouble)
+        super().__init__("tensorboard", subscription, on_failure)
         self._experiment = experiment
         self._built = built
         # TensorBoard's Python reader takes the first start of a run for no restart: it must be there from the beginning.
@@ -168,7 +168,7 @@ class TensorBoard(Listener):
         try:
             self._writer.close()
         except OSError as error:
-            self._trouble(f"The run can't be written any more: {error.strerror}.")
+            self._on_failure(f"The run can't be written any more: {error.strerror}.")
 
 
 def _session_end(status: int) -> Summary:

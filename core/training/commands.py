@@ -52,8 +52,8 @@ def obey(trainer: Trainer) -> None:
     while (command is not None or trainer.paused) and not trainer.stopping:
         if command is not None:
             _do(trainer, command)
-        if trainer.trouble is not None:
-            raise TrainingError(trainer.trouble)
+        if trainer.write_failure is not None:
+            raise TrainingError(trainer.write_failure)
         command = trainer.control.wait(1.0) if trainer.paused else trainer.control.take()
 
 

@@ -105,7 +105,7 @@ class Trainer:
         self.pruned = False
         self.paused = False
         self.paused_at = 0.0
-        self.trouble: str | None = None
+        self.write_failure: str | None = None
         #: Whether data are waited for longer than is usual, and how many seconds a step usually takes.
         self.stalled = False
         self.usual = 3.0
@@ -287,8 +287,8 @@ class Trainer:
     def _after_step(self, engine: Engine) -> None:
         if self._profiler is not None:
             self._profiler.step()
-        if self.trouble is not None:
-            raise TrainingError(self.trouble)
+        if self.write_failure is not None:
+            raise TrainingError(self.write_failure)
         end_of_epoch = self.step % self.epoch_length == 0 or self.step == self.total_steps
         if self._summary_due or end_of_epoch:
             self._summarize()

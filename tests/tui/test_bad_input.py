@@ -145,7 +145,7 @@ async def test_what_is_wrong_is_told_while_the_form_is_edited(workbench: Open, t
         screen.form.show(QUICK)
         screen.form.post_message(Form.Changed(QUICK))
         await until(pilot, lambda: tree.root.data and tree.root.data["parameters"] > 0)
-        assert list_runs(screen.link.root)[0] == []
+        assert list_runs(screen.monitor.root)[0] == []
 
 
 async def test_a_loss_that_is_no_number_ends_the_run_with_a_sentence(workbench: Open) -> None:

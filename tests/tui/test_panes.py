@@ -18,7 +18,7 @@ from torchdeck.core.events import EpochEnded, Failed, Started, StepSummary
 from torchdeck.core.machine.nvidia import Nvidia
 from torchdeck.core.machine.readings import Meter
 from torchdeck.core.runs.history import History
-from torchdeck.tui.link import Snapshot
+from torchdeck.tui.run_monitor import Snapshot
 from torchdeck.tui.widgets.data_preview import draw_data
 from torchdeck.tui.widgets.device import gpu_lines, machine_lines
 from torchdeck.tui.widgets.header import progress_lines

@@ -130,7 +130,7 @@ async def test_rerun_prolong_and_change(workbench: Open, train: Train) -> None:
         await pilot.press("enter")
         await until(pilot, lambda: json.loads((run / "run.json").read_text()).get("epoch") == 4)
         await pilot.press("enter")
-        await until(pilot, lambda: pilot.app.screen is train_of(pilot) and train_of(pilot).link.run == run)
+        await until(pilot, lambda: pilot.app.screen is train_of(pilot) and train_of(pilot).monitor.run == run)
 
 
 async def test_live_deleted_and_broken_runs(workbench: Open, train: Train, tmp_path: Path) -> None:
@@ -175,13 +175,13 @@ async def test_code_of_others_asks_before_it_is_trained(workbench: Open, train: 
         assert "evil.py:Net" in pilot.app.screen._title  # type: ignore[attr-defined]
         await pilot.press("n")
         await until(pilot, lambda: pilot.app.screen is screen)
-        assert not screen.link.queue.waiting()
+        assert not screen.monitor.queue.waiting()
         await pilot.press("E")  # the preview of the Train screen would build the model, too
         await until(pilot, lambda: isinstance(pilot.app.screen, Question))
         await pilot.press("n")
         await until(pilot, lambda: pilot.app.screen is screen)
         await pilot.press("enter")
-        await until(pilot, lambda: pilot.app.screen is train_of(pilot) and train_of(pilot).link.run == run)
+        await until(pilot, lambda: pilot.app.screen is train_of(pilot) and train_of(pilot).monitor.run == run)
         await pilot.press("E")
         await until(pilot, lambda: isinstance(pilot.app.screen, Question))
         await pilot.press("n")

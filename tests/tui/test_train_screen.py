@@ -353,7 +353,7 @@ async def test_what_cannot_be_trained_is_told_and_the_app_lives_on(
         await pilot.press("s")
         await until(pilot, lambda: words in notices(pilot), 90)
         await until(pilot, lambda: screen.snapshot and not screen.snapshot.active)
-        assert list_runs(screen.link.root)[0] == []
+        assert list_runs(screen.monitor.root)[0] == []
         screen.form.show(QUICK)
         await pilot.press("s")
         await until(pilot, lambda: screen.snapshot and screen.snapshot.state == "done", 90)
@@ -471,7 +471,7 @@ async def test_a_look_that_comes_after_quitting_is_let_go(workbench: Open) -> No
         screen = train_of(pilot)
         assert not screen.query_one(Charts).charts
         pilot.app.exit()
-        screen.post_message(screen.Looked(seen))  # its charts can't be mounted any more
+        screen.post_message(screen.RefreshWanted(seen))  # its charts can't be mounted any more
 
 
 async def test_a_run_whose_process_was_killed_is_told_and_resumed(workbench: Open) -> None:

@@ -13,7 +13,7 @@ from torchdeck.core.errors import UserError
 from torchdeck.core.text import printable
 
 if TYPE_CHECKING:
-    from torchdeck.core.search.look import StudySnapshot
+    from torchdeck.core.search.snapshot import StudySnapshot
     from torchdeck.core.search.study import Study
 
 
@@ -78,10 +78,10 @@ def opened_study(options: argparse.Namespace) -> Study:
 
 def study_snapshot(options: argparse.Namespace) -> tuple[Study, StudySnapshot]:
     """The study that was given, and how it stands."""
-    from torchdeck.core.search.look import StudyPoller
+    from torchdeck.core.search.snapshot import StudyPoller
 
     opened = opened_study(options)
-    return opened, StudyPoller(opened).look()
+    return opened, StudyPoller(opened).poll()
 
 
 def agreed(question: str, yes: bool) -> bool:

@@ -18,7 +18,7 @@ from torchdeck.tui.commands.study_plot import plot_study
 from torchdeck.tui.tables import print_table
 
 if TYPE_CHECKING:
-    from torchdeck.core.search.look import StudySnapshot
+    from torchdeck.core.search.snapshot import StudySnapshot
     from torchdeck.core.search.study import Study
 
 _VERBS: dict[str, str] = {
@@ -90,62 +90,62 @@ def study(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from torchdeck.core.search.look import StudyPoller
     from torchdeck.core.search.opening import folders, open_folder
     from torchdeck.core.search.rows import number
+    from torchdeck.core.search.snapshot import StudyPoller
 
     looks = []
     for root in runs_roots(options):
         for folder in folders(root):
             try:
-                looks.append(StudyPoller(open_folder(folder)).look())
+                looks.append(StudyPoller(open_folder(folder)).poll())
             except UserError as error:
                 print(f"warning: {error}", file=sys.stderr)
-    looks.sort(key=lambda look: look.begun)
+    looks.sort(key=lambda snapshot: snapshot.begun)
     if options.json:
-        print_json([_summary(look) for look in looks])
+        print_json([_summary(snapshot) for snapshot in looks])
         return 0
     if not looks:
         print(f"no studies in {', '.join(repr(str(root)) for root in runs_roots(options))}")
         return 0
     rows = []
-    for look in looks:
-        best = look.row(look.best[0]) if look.best else None
-        told = number(best.value, look.objectives[0].name) if best else "-"
+    for snapshot in looks:
+        best = snapshot.row(snapshot.best[0]) if snapshot.best else None
+        told = number(best.value, snapshot.objectives[0].name) if best else "-"
         rows.append(
             [
-                look.name,
-                f"{_over(look)}/{look.limits.trials}",
-                ", ".join(o.text for o in look.objectives),
+                snapshot.name,
+                f"{_over(snapshot)}/{snapshot.limits.trials}",
+                ", ".join(o.text for o in snapshot.objectives),
                 told,
-                str(look.working or ""),
-                look.sampler,
-                look.pruner,
-                str(look.folder),
+                str(snapshot.working or ""),
+                snapshot.sampler,
+                snapshot.pruner,
+                str(snapshot.folder),
             ]
         )
     print_table(["study", "trials", "seeks", "best", "running", "sampler", "pruner", "directory"], rows)
     return 0
 
 
-def _over(look: StudySnapshot) -> int:
-    return sum(n for state, n in look.counts.items() if state not in ("waiting", "running"))
+def _over(snapshot: StudySnapshot) -> int:
+    return sum(n for state, n in snapshot.counts.items() if state not in ("waiting", "running"))
 
 
-def _summary(look: StudySnapshot) -> dict[str, Any]:
-    best = look.row(look.best[0]) if look.best else None
+def _summary(snapshot: StudySnapshot) -> dict[str, Any]:
+    best = snapshot.row(snapshot.best[0]) if snapshot.best else None
     return {
-        "name": look.name,
-        "directory": str(look.folder),
-        "objectives": [o.text for o in look.objectives],
-        "trials": look.limits.trials,
-        "states": dict(look.counts),
-        "running": look.working,
-        "best": list(look.best),
+        "name": snapshot.name,
+        "directory": str(snapshot.folder),
+        "objectives": [o.text for o in snapshot.objectives],
+        "trials": snapshot.limits.trials,
+        "states": dict(snapshot.counts),
+        "running": snapshot.working,
+        "best": list(snapshot.best),
         "best_value": best.value if best else None,
-        "sampler": look.sampler,
-        "pruner": look.pruner,
-        "space": {key: d.text for key, d in look.dimensions.items()},
+        "sampler": snapshot.sampler,
+        "pruner": snapshot.pruner,
+        "space": {key: d.text for key, d in snapshot.dimensions.items()},
     }
 
 
@@ -155,23 +155,25 @@ def _show(options: argparse.Namespace) -> int:
     from torchdeck.core.text import duration
     from torchdeck.tui.drawing.bars import sparkline
 
-    opened, look = study_snapshot(options)
-    found = list(look.rows)
+    opened, snapshot = study_snapshot(options)
+    found = list(snapshot.rows)
     if options.sort == "value":
-        turn = -1 if look.objectives[0].higher else 1
+        turn = -1 if snapshot.objectives[0].higher else 1
         found.sort(key=lambda row: (not row.values, row.state != "complete", turn * row.value if row.values else 0))
     if options.json:
-        print_json(_summary(look) | {"list": [as_json(row, opened) for row in found]})
+        print_json(_summary(snapshot) | {"list": [as_json(row, opened) for row in found]})
         return 0
-    states = ", ".join(f"{n} {state}" for state, n in look.counts.items())
+    states = ", ".join(f"{n} {state}" for state, n in snapshot.counts.items())
     print(
-        f"{look.name}: {', '.join(o.text for o in look.objectives)}; {states or 'no trials yet'}; {look.limits.trials} in all; {look.folder}"
+        f"{snapshot.name}: {', '.join(o.text for o in snapshot.objectives)}; {states or 'no trials yet'}; {snapshot.limits.trials} in all; {snapshot.folder}"
     )
-    keys = look.keys
+    keys = snapshot.keys
     rows = []
     for row in found:
-        mark = "*" if row.number in look.best else "<" if row.former else " "
-        values = [number(row.values[i], o.name) if i < len(row.values) else "-" for i, o in enumerate(look.objectives)]
+        mark = "*" if row.number in snapshot.best else "<" if row.former else " "
+        values = [
+            number(row.values[i], o.name) if i < len(row.values) else "-" for i, o in enumerate(snapshot.objectives)
+        ]
         took = row.seconds()
         rows.append(
             [
@@ -184,8 +186,8 @@ def _show(options: argparse.Namespace) -> int:
                 row.reason,
             ]
         )
-    titles = ["trial", "state", *(o.name for o in look.objectives), "time", "curve", *(short(k) for k in keys), ""]
-    print_table(titles, rows, [True, False, *(True for _ in look.objectives), True])
+    titles = ["trial", "state", *(o.name for o in snapshot.objectives), "time", "curve", *(short(k) for k in keys), ""]
+    print_table(titles, rows, [True, False, *(True for _ in snapshot.objectives), True])
     return 0
 
 
@@ -196,13 +198,13 @@ def _best(options: argparse.Namespace) -> int:
     from torchdeck.core.experiment import toml
     from torchdeck.core.search.rows import number, settings, trial_row
 
-    opened, look = study_snapshot(options)
-    wanted = options.trial if options.trial is not None else (look.best[0] if look.best else None)
+    opened, snapshot = study_snapshot(options)
+    wanted = options.trial if options.trial is not None else (snapshot.best[0] if snapshot.best else None)
     if wanted is None:
-        raise UserError(f"No trial of {look.name!r} is complete yet.")
-    row = look.row(wanted)
+        raise UserError(f"No trial of {snapshot.name!r} is complete yet.")
+    row = snapshot.row(wanted)
     if row is None:
-        raise UserError(f"There is no trial {wanted} in {look.name!r}.")
+        raise UserError(f"There is no trial {wanted} in {snapshot.name!r}.")
     if options.json:
         print_json(
             {
@@ -219,13 +221,15 @@ def _best(options: argparse.Namespace) -> int:
         text = tomli_w.dumps({key: value for key, value in row.fields.items() if value is not None})
     else:
         text = toml.dumps(opened.experiment_of_trial(row.fields, row.run))
-    told = ", ".join(f"{o.name} {number(v, o.name)}" for o, v in zip(look.objectives, row.values, strict=False))
-    print(f"# Trial {row.number} of the study {look.name}: {told or row.state}")
+    told = ", ".join(f"{o.name} {number(v, o.name)}" for o, v in zip(snapshot.objectives, row.values, strict=False))
+    print(f"# Trial {row.number} of the study {snapshot.name}: {told or row.state}")
     print(
         f"# {settings(trial_row(next(t for t in opened.optuna.get_trials(deepcopy=False) if t.number == wanted), opened))}"
     )
-    if len(look.best) > 1 and options.trial is None:
-        print(f"# The Pareto front has {len(look.best)} trials, this is the first: {', '.join(map(str, look.best))}")
+    if len(snapshot.best) > 1 and options.trial is None:
+        print(
+            f"# The Pareto front has {len(snapshot.best)} trials, this is the first: {', '.join(map(str, snapshot.best))}"
+        )
     print(text, end="")
     return 0
 
@@ -249,17 +253,17 @@ def _export(options: argparse.Namespace) -> int:
     from torchdeck.core import files
     from torchdeck.core.search.report import as_json
 
-    opened, look = study_snapshot(options)
-    found = [as_json(row, opened) for row in look.rows]
+    opened, snapshot = study_snapshot(options)
+    found = [as_json(row, opened) for row in snapshot.rows]
 
     def write(out: Any) -> None:
         if options.json:
             out.write(f"{jsons.dumps(found, 1)}\n")
             return
-        params = list(dict.fromkeys(name for row in look.rows for name in row.params))
-        names = [o.name for o in look.objectives]
+        params = list(dict.fromkeys(name for row in snapshot.rows for name in row.params))
+        names = [o.name for o in snapshot.objectives]
         attributes = list(
-            dict.fromkeys(name for row in look.rows for name in row.attributes if name not in ("run", "reason"))
+            dict.fromkeys(name for row in snapshot.rows for name in row.attributes if name not in ("run", "reason"))
         )
         writer = csv.writer(out)
         writer.writerow(

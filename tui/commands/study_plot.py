@@ -38,14 +38,14 @@ def plot_study(options: argparse.Namespace) -> int:
     for kind in kinds:
         if kind not in names:
             raise UserError(f"There is no picture {kind!r} of a study; {did_you_mean(kind, names)}")
-    opened, look = study_snapshot(options)
+    opened, snapshot = study_snapshot(options)
     pair = tuple(options.params.split(",")) if options.params else None
     if pair is not None:
         from torchdeck.tui.drawing.study import parameters
 
         for name in pair:
-            if name not in parameters(look):
-                raise UserError(f"--params: there is no parameter {name!r}; {did_you_mean(name, parameters(look))}")
+            if name not in parameters(snapshot):
+                raise UserError(f"--params: there is no parameter {name!r}; {did_you_mean(name, parameters(snapshot))}")
         if len(pair) != 2:
             raise UserError("--params takes two parameters, with a comma between them.")
     if options.output is not None:
@@ -66,9 +66,9 @@ def plot_study(options: argparse.Namespace) -> int:
 
             lines = importance(importances(opened), "importance (fANOVA)", width, 20, _STYLES)
         elif kind == "contour":
-            lines = contour(look, None, width, 20, _STYLES, pair)
+            lines = contour(snapshot, None, width, 20, _STYLES, pair)
         else:
-            lines = PICTURES[kind][0](look, None, width, 20, _STYLES)
+            lines = PICTURES[kind][0](snapshot, None, width, 20, _STYLES)
         for line in lines:
             console.print(line, soft_wrap=True)
     return 0

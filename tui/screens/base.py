@@ -7,14 +7,14 @@ from typing import Any
 
 from textual.screen import Screen
 
-from torchdeck.tui.link import RunMonitor, Snapshot
+from torchdeck.tui.run_monitor import RunMonitor, Snapshot
 from torchdeck.tui.widgets.form import Form
 
 
 class Workplace(Screen):
     """A screen with a form and a run."""
 
-    link: RunMonitor
+    monitor: RunMonitor
     #: What was read last; None before the first look.
     snapshot: Snapshot | None = None
 
@@ -27,7 +27,7 @@ class Workplace(Screen):
         """Show a pane, and focus it."""
         raise NotImplementedError
 
-    def look_now(self) -> None:
+    def refresh_now(self) -> None:
         """Read what is new without waiting for the next time."""
         raise NotImplementedError
 

@@ -18,8 +18,8 @@ from torchdeck.core.checkpoints.stored import Stored
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import toml
 from torchdeck.core.runs.consent import code_named
-from torchdeck.tui.link import RunMonitor
 from torchdeck.tui.memory import Memory
+from torchdeck.tui.run_monitor import RunMonitor
 from torchdeck.tui.screens.consent import agreed
 from torchdeck.tui.screens.console import Console
 from torchdeck.tui.screens.dialogs import Answer, Choice, Pick, Question, TextDialog, whole_number
@@ -98,9 +98,9 @@ class CheckpointActions(Screen):
 
     stored: Stored | None
 
-    def __init__(self, link: RunMonitor, memory: Memory, roots: list[Path]) -> None:
+    def __init__(self, monitor: RunMonitor, memory: Memory, roots: list[Path]) -> None:
         super().__init__()
-        self.link, self.memory, self.roots = link, memory, roots
+        self.monitor, self.memory, self.roots = monitor, memory, roots
 
     @property
     def files(self) -> Table:
@@ -111,7 +111,7 @@ class CheckpointActions(Screen):
         """Put a file on top of the list, and look into it."""
         raise NotImplementedError
 
-    def look_now(self) -> None:
+    def refresh_now(self) -> None:
         """Look again at once."""
         raise NotImplementedError
 
@@ -123,7 +123,7 @@ class CheckpointActions(Screen):
 
     async def _run(self, *words: str) -> int | None:
         code: int | None = await self.app.push_screen_wait(Console(words))
-        self.look_now()
+        self.refresh_now()
         return code
 
     def action_mark(self) -> None:

@@ -21,8 +21,8 @@ from torchdeck.core.errors import UserError, count
 from torchdeck.core.runs.listing import RunList
 from torchdeck.core.text import printable
 from torchdeck.tui.columns import ago, size
-from torchdeck.tui.link import RunMonitor
 from torchdeck.tui.memory import Memory
+from torchdeck.tui.run_monitor import RunMonitor
 from torchdeck.tui.screens.checkpoint_actions import CheckpointActions
 from torchdeck.tui.tensor_tree import Branch, folded, tensor_tree
 from torchdeck.tui.widgets.facts import Facts
@@ -91,8 +91,8 @@ class CheckpointsScreen(CheckpointActions):
     }
     """
 
-    def __init__(self, link: RunMonitor, memory: Memory, roots: list[Path]) -> None:
-        super().__init__(link, memory, roots)
+    def __init__(self, monitor: RunMonitor, memory: Memory, roots: list[Path]) -> None:
+        super().__init__(monitor, memory, roots)
         self.stored: Stored | None = None
         self._only: Path | None = None
         self._extra: list[Path] = []
@@ -191,7 +191,7 @@ class CheckpointsScreen(CheckpointActions):
         found = find_checkpoints([row.path for row in reversed(rows)], folders, lambda: self._leaving)
         return [*(_found(path) for path in self._extra if path.exists()), *found]
 
-    def look_now(self) -> None:
+    def refresh_now(self) -> None:
         """Look again at once."""
         self._wake.set()
 
@@ -203,7 +203,7 @@ class CheckpointsScreen(CheckpointActions):
         self._only = None
         self.files.show(_FILES, [_found(path), *(f for f in self.files.items if f.path != path)], lambda f: f.path)
         self.files.go(path)
-        self.look_now()
+        self.refresh_now()
 
     def _say(self) -> None:
         listed = self.files.items

@@ -14,11 +14,11 @@ from torchdeck.core.experiment import toml
 from torchdeck.core.runs import labels, trash
 from torchdeck.core.runs.rows import Row
 from torchdeck.tui.columns import size
-from torchdeck.tui.link import RunMonitor, going_on
 from torchdeck.tui.memory import Memory
+from torchdeck.tui.run_monitor import RunMonitor, going_on
 from torchdeck.tui.screens.consent import agreed
 from torchdeck.tui.screens.dialogs import Answer, Question, TextDialog, more_than
-from torchdeck.tui.screens.halves import SplitScreen
+from torchdeck.tui.screens.split_screen import SplitScreen
 from torchdeck.tui.widgets.table import Table
 
 
@@ -60,9 +60,9 @@ class RunActions(SplitScreen):
         Binding("Y", "copy", "Copy", show=False, id="runs.copy", tooltip="Copy the run's directory (OSC 52)"),
     ]
 
-    def __init__(self, link: RunMonitor, memory: Memory) -> None:
+    def __init__(self, monitor: RunMonitor, memory: Memory) -> None:
         super().__init__()
-        self.link, self.memory = link, memory
+        self.monitor, self.memory = monitor, memory
         self.roots: list[Path] = []
 
     def _fail(self, error: UserError) -> None:
@@ -100,7 +100,7 @@ class RunActions(SplitScreen):
             added = 0
             for row in self._wanted():
                 if await agreed(self.app, self._experiment(row), row.path):
-                    self.link.add(toml.dumps(toml.build(self._experiment(row))), f"{row.title or row.name} again")
+                    self.monitor.add(toml.dumps(toml.build(self._experiment(row))), f"{row.title or row.name} again")
                     added += 1
         except UserError as error:
             self._fail(error)
@@ -151,12 +151,12 @@ class RunActions(SplitScreen):
                     return
                 raw = toml.put(toml.put(raw, ("trainer", "steps"), None), ("trainer", "epochs"), int(text))
             said = going_on(row.path)
-            self.link.add(toml.dumps(toml.build(raw)), row.name, row.path)
+            self.monitor.add(toml.dumps(toml.build(raw)), row.name, row.path)
         except UserError as error:
             self._fail(error)
             return
         self.notify(said, timeout=4)
-        self.look_now()
+        self.refresh_now()
 
     # --- labels ------------------------------------------------------------------------------------------------------
 
@@ -166,7 +166,7 @@ class RunActions(SplitScreen):
                 labels.write(row.path, replace(labels.read_labels(row.path), **values))
         except UserError as error:
             self._fail(error)
-        self.look_now()
+        self.refresh_now()
 
     @work
     async def action_note(self) -> None:
@@ -237,7 +237,7 @@ class RunActions(SplitScreen):
             self.notify(f"{what} is in the trash; U takes it back", timeout=5)
         except UserError as error:
             self._fail(error)
-        self.look_now()
+        self.refresh_now()
 
     def action_restore(self) -> None:
         """Take back what was deleted last."""
@@ -250,7 +250,7 @@ class RunActions(SplitScreen):
             self.notify(f"{found[-1].origin.name} is back", timeout=4)
         except UserError as error:
             self._fail(error)
-        self.look_now()
+        self.refresh_now()
 
     def action_checkpoints(self) -> None:
         """The run's checkpoints."""

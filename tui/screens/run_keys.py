@@ -11,7 +11,7 @@ from torchdeck.core.control import Control
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import fields, toml
 from torchdeck.core.runs.listing import list_runs
-from torchdeck.tui.link import OVER, going_on
+from torchdeck.tui.run_monitor import OVER, going_on
 from torchdeck.tui.screens.base import Workplace
 from torchdeck.tui.screens.consent import agreed
 from torchdeck.tui.screens.dialogs import Answer, Choice, Pick, Question, TextDialog, more_than
@@ -67,7 +67,7 @@ class RunKeys(Workplace):
             self.notify("No run is going on.", severity="warning", timeout=3)
             return
         try:
-            what(self.link.control)
+            what(self.monitor.control)
         except UserError as error:
             self.notify(str(error), severity="error")
         else:
@@ -91,13 +91,13 @@ class RunKeys(Workplace):
     def action_start(self) -> None:
         """Start the experiment, or queue it while another run goes on."""
         active = self.snapshot is not None and self.snapshot.active
-        self._add(self.link.add, "is queued: it starts when the run is over" if active else None)
+        self._add(self.monitor.add, "is queued: it starts when the run is over" if active else None)
 
     def action_enqueue(self) -> None:
         """Queue the experiment, and go on with what is done now."""
         active = self.snapshot is not None and self.snapshot.active
         self._add(
-            self.link.enqueue, "is queued: it starts when the run is over" if active else "is queued; W starts it"
+            self.monitor.enqueue, "is queued: it starts when the run is over" if active else "is queued; W starts it"
         )
 
     def _add(self, take: Callable[[str, str], None], said: str | None) -> None:
@@ -114,12 +114,12 @@ class RunKeys(Workplace):
             self.notify(f"{title} {said}")
         else:
             self.choose("charts")
-        self.look_now()
+        self.refresh_now()
 
     def action_serve(self) -> None:
         """Start what waits."""
         try:
-            self.link.serve()
+            self.monitor.serve()
         except UserError as error:
             self.notify(str(error), severity="error")
 
@@ -146,13 +146,13 @@ class RunKeys(Workplace):
                     return
                 raw = toml.put(toml.put(raw, ("trainer", "steps"), None), ("trainer", "epochs"), int(text))
             said = going_on(snapshot.run)
-            self.link.add(toml.dumps(toml.build(raw)), snapshot.run.name, snapshot.run)
+            self.monitor.add(toml.dumps(toml.build(raw)), snapshot.run.name, snapshot.run)
         except UserError as error:
             self.notify(str(error), severity="error")
             return
         self.notify(said, timeout=4)
         self.choose("charts")
-        self.look_now()
+        self.refresh_now()
 
     # --- while it goes on --------------------------------------------------------------------------------------------
 
@@ -166,7 +166,7 @@ class RunKeys(Workplace):
     def action_stop(self) -> None:
         """Stop after a checkpoint."""
         if self.snapshot is not None and self.snapshot.state == "starting":
-            self.link.cancel()
+            self.monitor.cancel()
             self.notify("not started")
             return
         self._send(lambda control: control.stop(), "stopping after a checkpoint")
@@ -215,11 +215,11 @@ class RunKeys(Workplace):
     async def action_attach(self) -> None:
         """Choose among the runs that go on and those that are over."""
         try:
-            listed, _ = list_runs(self.link.root)
+            listed, _ = list_runs(self.monitor.root)
         except UserError as error:
             self.notify(str(error), severity="error")
             return
-        live = {info.path: info for info in self.link.others() if info.path.parent != self.link.root.resolve()}
+        live = {info.path: info for info in self.monitor.others() if info.path.parent != self.monitor.root.resolve()}
         runs = [*reversed(listed), *live.values()]
         if not runs:
             self.notify("There are no runs yet.", severity="warning")
@@ -259,17 +259,17 @@ class RunKeys(Workplace):
         """Something is done with what waits."""
         try:
             if event.what == "remove":
-                self.link.queue.remove(event.item)
+                self.monitor.queue.remove(event.item)
             elif event.what == "load":
                 self.load(
                     toml.loads(event.item.experiment, event.item.title).model_dump(mode="json", exclude_defaults=True),
                     event.item.title,
                 )
             elif event.other is not None:
-                self.link.queue.swap(event.item, event.other)
+                self.monitor.queue.swap(event.item, event.other)
         except (UserError, OSError) as error:
             self.notify(str(error), severity="error")
-        self.look_now()
+        self.refresh_now()
 
 
 def _class(name: str) -> str:

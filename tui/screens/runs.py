@@ -26,10 +26,10 @@ from torchdeck.core.runs.rows import Row
 from torchdeck.core.text import printable
 from torchdeck.tui.columns import DEFAULT, ago, chosen, filled, result_text, size, value_text
 from torchdeck.tui.drawing.chart import ChartSource, mark_of
-from torchdeck.tui.link import RunMonitor
 from torchdeck.tui.memory import Memory
-from torchdeck.tui.screens.halves import pane_bindings
+from torchdeck.tui.run_monitor import RunMonitor
 from torchdeck.tui.screens.run_actions import RunActions
+from torchdeck.tui.screens.split_screen import pane_bindings
 from torchdeck.tui.widgets.charts import Charts
 from torchdeck.tui.widgets.facts import Facts
 from torchdeck.tui.widgets.keybar import KeyBar
@@ -94,8 +94,8 @@ class RunsScreen(RunActions):
     }
     """
 
-    def __init__(self, link: RunMonitor, memory: Memory, roots: list[Path]) -> None:
-        super().__init__(link, memory)
+    def __init__(self, monitor: RunMonitor, memory: Memory, roots: list[Path]) -> None:
+        super().__init__(monitor, memory)
         self.roots = roots
         self.rows: list[Row] = []
         self._runs = RunList(roots)
@@ -243,10 +243,10 @@ class RunsScreen(RunActions):
 
     def _settled(self) -> None:
         if self.is_attached:
-            self._look_closer()
+            self._inspect_current()
 
     @work(exclusive=True, group="curves")
-    async def _look_closer(self) -> None:
+    async def _inspect_current(self) -> None:
         await self._read_curves()
 
     def _chosen(self) -> list[Row]:

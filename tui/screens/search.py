@@ -20,9 +20,9 @@ from textual.widget import Widget
 from torchdeck.core.errors import UserError
 from torchdeck.core.machine.launch import command, environment
 from torchdeck.core.text import duration, printable
-from torchdeck.tui.link import RunMonitor
 from torchdeck.tui.memory import Memory
-from torchdeck.tui.screens.halves import pane_bindings
+from torchdeck.tui.run_monitor import RunMonitor
+from torchdeck.tui.screens.split_screen import pane_bindings
 from torchdeck.tui.screens.trial_actions import TrialActions
 from torchdeck.tui.widgets.facts import Facts
 from torchdeck.tui.widgets.keybar import KeyBar
@@ -33,8 +33,8 @@ from torchdeck.tui.widgets.words import Words
 
 # Optuna and what draws its trials are imported when the first study is opened, in a thread.
 if TYPE_CHECKING:
-    from torchdeck.core.search.look import StudySnapshot
     from torchdeck.core.search.rows import TrialRow
+    from torchdeck.core.search.snapshot import StudySnapshot
 
 #: Seconds between two looks while trials run, and while none does; more where a look takes long.
 _PACE, _IDLE_PACE = 1.0, 3.0
@@ -86,8 +86,8 @@ class SearchScreen(TrialActions):
     }
     """
 
-    def __init__(self, link: RunMonitor, memory: Memory, roots: list[Path]) -> None:
-        super().__init__(link, memory, roots)
+    def __init__(self, monitor: RunMonitor, memory: Memory, roots: list[Path]) -> None:
+        super().__init__(monitor, memory, roots)
         self._by_value = False
         self._evaluator = "fanova"
         self._importance: tuple[str, Mapping[str, float]] = ("", {})
@@ -139,10 +139,10 @@ class SearchScreen(TrialActions):
             if self.is_current or self.seen is None:
                 try:
                     await self.open_latest()
-                    if self.looker is not None:
-                        looker = self.looker
-                        seen = await asyncio.to_thread(looker.look)
-                        if looker is self.looker:  # another study may have been opened meanwhile
+                    if self.poller is not None:
+                        poller = self.poller
+                        seen = await asyncio.to_thread(poller.poll)
+                        if poller is self.poller:  # another study may have been opened meanwhile
                             self.seen = seen
                     self.wrong = ""
                     self._mind_process()
@@ -160,71 +160,71 @@ class SearchScreen(TrialActions):
                 continue
 
     def _list(self) -> None:
-        look = self.seen
-        if look is None:
+        snapshot = self.seen
+        if snapshot is None:
             self.listed.empty = self.nothing()
             self.listed.show((), (), lambda row: row.number)
             self._say()
             return
-        rows = list(look.rows)
+        rows = list(snapshot.rows)
         if self._by_value:
-            turn = -1 if look.objectives[0].higher else 1
+            turn = -1 if snapshot.objectives[0].higher else 1
             rows.sort(
                 key=lambda r: (r.state != "complete", not r.values, turn * r.value if r.values else 0.0, r.number)
             )
         else:
             rows.reverse()  # the newest on top, where the eye is
-        self.listed.empty = f"no trials yet; s starts {look.limits.trials}"
-        self.listed.show(_columns(look), rows, lambda row: row.number)
+        self.listed.empty = f"no trials yet; s starts {snapshot.limits.trials}"
+        self.listed.show(_columns(snapshot), rows, lambda row: row.number)
         self._say()
 
     def _say(self) -> None:
-        look = self.seen
-        self.query_one(Tabs).show("search", printable(look.name) if look is not None else "")
+        snapshot = self.seen
+        self.query_one(Tabs).show("search", printable(snapshot.name) if snapshot is not None else "")
         self.query_one("#search-head", Words).update(self._head())
         line = self.query_one("#search-words", Words)
         line.set_class(bool(self.wrong), "-wrong")
         row = self.current
         said = ""
-        if row is not None and look is not None:
+        if row is not None and snapshot is not None:
             from torchdeck.core.search.rows import settings
 
             said = f"trial {row.number}: {settings(row)}{'  ' + row.reason if row.reason else ''}"
         line.update(self.wrong or printable(said))
 
     def _head(self) -> Text:
-        look = self.seen
-        if look is None:
+        snapshot = self.seen
+        if snapshot is None:
             return Text("")
-        from torchdeck.core.search.look import finishing
         from torchdeck.core.search.rows import number
+        from torchdeck.core.search.snapshot import finishing
 
-        counts = look.counts
+        counts = snapshot.counts
         over = sum(n for state, n in counts.items() if state not in ("running", "waiting"))
         state = (
             "starting"
-            if self.starting and not look.working
-            else f"{look.working} running"
-            if look.working
+            if self.starting and not snapshot.working
+            else f"{snapshot.working} running"
+            if snapshot.working
             else "stopped"
-            if look.stopped
+            if snapshot.stopped
             else "over"
-            if over >= look.limits.trials
+            if over >= snapshot.limits.trials
             else "at rest"
         )
-        words = [state, f"{over}/{look.limits.trials} trials"]
+        words = [state, f"{over}/{snapshot.limits.trials} trials"]
         words += [f"{counts[name]} {name}" for name in ("pruned", "failed", "waiting") if counts.get(name)]
-        best = look.row(look.best[0]) if look.best else None
-        if best is not None and len(look.objectives) == 1:
+        best = snapshot.row(snapshot.best[0]) if snapshot.best else None
+        if best is not None and len(snapshot.objectives) == 1:
             words.append(
-                f"best {look.objectives[0].name} {number(best.value, look.objectives[0].name)} (trial {best.number})"
+                f"best {snapshot.objectives[0].name} {number(best.value, snapshot.objectives[0].name)} (trial {best.number})"
             )
         elif best is not None:
-            words.append(f"{len(look.best)} on the Pareto front")
-        left = finishing(look) if look.working else None
+            words.append(f"{len(snapshot.best)} on the Pareto front")
+        left = finishing(snapshot) if snapshot.working else None
         if left is not None:
             words.append(f"ETA {duration(left)}")
-        words.append(f"{look.sampler}, pruner {look.pruner}")
+        words.append(f"{snapshot.sampler}, pruner {snapshot.pruner}")
         return Text("  ".join(words), no_wrap=True, overflow="ellipsis")
 
     # --- what is below -----------------------------------------------------------------------------------------------
@@ -255,34 +255,34 @@ class SearchScreen(TrialActions):
 
     def draw_below(self) -> None:
         """Draw what is below anew."""
-        look = self.seen
+        snapshot = self.seen
         if not self.is_attached or not self.below.display:
             return
-        if look is None:
+        if snapshot is None:
             self.query_one(Picture).show(lambda width, height, styles: [Text("")])
             return
         chosen = self.current.number if self.current is not None else None
         if self.pane == "details":
             self.query_one(Facts).show(self.facts(self.current))
         elif self.pane == "importance":
-            self._draw_importance(look)
+            self._draw_importance(snapshot)
         else:
-            self.query_one(Picture).show(self._picture(look, chosen))
+            self.query_one(Picture).show(self._picture(snapshot, chosen))
 
-    def _picture(self, look: StudySnapshot, chosen: int | None) -> Any:
+    def _picture(self, snapshot: StudySnapshot, chosen: int | None) -> Any:
         from torchdeck.tui.drawing import study as pictures
 
         if self.pane == "slices":
-            return partial(_drawn, pictures.slices, look, chosen, first=self._first)
+            return partial(_drawn, pictures.slices, snapshot, chosen, first=self._first)
         if self.pane == "contour":
-            names = pictures.parameters(look)
+            names = pictures.parameters(snapshot)
             pair = None
             if len(names) > 1:
                 first, second = self._first % len(names), self._second % len(names)
                 second = second if second != first else (second + 1) % len(names)
                 pair = (names[first], names[second])
-            return partial(_drawn, pictures.contour, look, chosen, pair=pair)
-        return partial(_drawn, pictures.PICTURES[self.pane][0], look, chosen)
+            return partial(_drawn, pictures.contour, snapshot, chosen, pair=pair)
+        return partial(_drawn, pictures.PICTURES[self.pane][0], snapshot, chosen)
 
     # --- importance --------------------------------------------------------------------------------------------------
 
@@ -293,11 +293,11 @@ class SearchScreen(TrialActions):
         self._importance_at = 0.0
         self.action_pane("importance")
 
-    def _draw_importance(self, look: StudySnapshot) -> None:
-        state = (look.name, look.counts.get("complete", 0), self._evaluator)
+    def _draw_importance(self, snapshot: StudySnapshot) -> None:
+        state = (snapshot.name, snapshot.counts.get("complete", 0), self._evaluator)
         if state != self._importance_of and time.monotonic() - self._importance_at >= _IMPORTANCE_EVERY:
             self._importance_of, self._importance_at = state, time.monotonic()
-            self._compute_importance(look.folder)
+            self._compute_importance(snapshot.folder)
         words, found = self._importance
 
         def draw(width: int, height: int, styles: Mapping[str, str]) -> list[Text]:
@@ -333,38 +333,38 @@ class SearchScreen(TrialActions):
 
 def _drawn(
     function: Any,
-    look: StudySnapshot,
+    snapshot: StudySnapshot,
     chosen: int | None,
     width: int,
     height: int,
     styles: Mapping[str, str],
     **more: Any,
 ) -> list[Text]:
-    lines: list[Text] = function(look, chosen, width, height, styles, **more)
+    lines: list[Text] = function(snapshot, chosen, width, height, styles, **more)
     return lines
 
 
-def _columns(look: StudySnapshot) -> list[TableColumn]:
+def _columns(snapshot: StudySnapshot) -> list[TableColumn]:
     from torchdeck.core.search.rows import number, short, shown
     from torchdeck.tui.drawing.bars import sparkline
 
     def mark(row: TrialRow) -> str:
-        return f"{row.number}{'★' if row.number in look.best else '‹' if row.former else ' '}"
+        return f"{row.number}{'★' if row.number in snapshot.best else '‹' if row.former else ' '}"
 
     def took(row: TrialRow) -> str:
         seconds = row.seconds()
         return duration(seconds) if seconds is not None else ""
 
     columns = [TableColumn("trial", mark, right=True), TableColumn("state", lambda row: row.state)]
-    for place, objective in enumerate(look.objectives):
+    for place, objective in enumerate(snapshot.objectives):
         columns.append(TableColumn(objective.name, partial(_value, place, objective.name, number), right=True))
     columns += [
         TableColumn("curve", lambda row: sparkline([v for _, v in row.curve], 10), width=10),
         TableColumn("time", took, right=True),
     ]
-    for key in look.keys:
+    for key in snapshot.keys:
         columns.append(TableColumn(short(key), partial(_field, key, shown)))
-    if any(row.reason for row in look.rows):
+    if any(row.reason for row in snapshot.rows):
         columns.append(TableColumn("reason", lambda row: row.reason, width=60))
     return columns
 

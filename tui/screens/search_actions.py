@@ -14,14 +14,14 @@ from textual.binding import Binding
 
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import toml
-from torchdeck.tui.link import RunMonitor
 from torchdeck.tui.memory import Memory
+from torchdeck.tui.run_monitor import RunMonitor
 from torchdeck.tui.screens.dialogs import Answer, Choice, Pick, Question, TextDialog, whole_number
-from torchdeck.tui.screens.halves import SplitScreen
+from torchdeck.tui.screens.split_screen import SplitScreen
 
 if TYPE_CHECKING:
     from torchdeck.core.experiment.schema import Experiment
-    from torchdeck.core.search.look import StudyPoller, StudySnapshot
+    from torchdeck.core.search.snapshot import StudyPoller, StudySnapshot
     from torchdeck.core.search.study import Study
 
 
@@ -47,10 +47,10 @@ class SearchActions(SplitScreen):
         Binding("Y", "copy", "Copy", show=False, id="search.copy", tooltip="Copy the study's directory (OSC 52)"),
     ]
 
-    def __init__(self, link: RunMonitor, memory: Memory, roots: list[Path]) -> None:
+    def __init__(self, monitor: RunMonitor, memory: Memory, roots: list[Path]) -> None:
         super().__init__()
-        self.link, self.memory, self.roots = link, memory, roots
-        self.looker: StudyPoller | None = None
+        self.monitor, self.memory, self.roots = monitor, memory, roots
+        self.poller: StudyPoller | None = None
         #: What was seen last.
         self.seen: StudySnapshot | None = None
         #: Why nothing can be seen.
@@ -61,7 +61,7 @@ class SearchActions(SplitScreen):
     @property
     def study(self) -> Study | None:
         """The study that is shown."""
-        return self.looker.study if self.looker is not None else None
+        return self.poller.study if self.poller is not None else None
 
     def _fail(self, error: UserError) -> None:
         self.notify(str(error), severity="error", timeout=10)
@@ -82,7 +82,7 @@ class SearchActions(SplitScreen):
 
     async def open_latest(self) -> None:
         """Open the study that was begun or worked on last, where none is open."""
-        if self.looker is None:
+        if self.poller is None:
             folders = await asyncio.to_thread(self._folders)
             if folders:
                 await self._open(folders[0])
@@ -97,11 +97,11 @@ class SearchActions(SplitScreen):
         return sorted(found, key=_touched, reverse=True)
 
     async def _open(self, folder: Path) -> None:
-        from torchdeck.core.search.look import StudyPoller
         from torchdeck.core.search.opening import open_folder
+        from torchdeck.core.search.snapshot import StudyPoller
 
         study = await asyncio.to_thread(open_folder, folder)
-        self.looker, self.seen = StudyPoller(study), None
+        self.poller, self.seen = StudyPoller(study), None
 
     @work
     async def action_open(self) -> None:
@@ -119,7 +119,7 @@ class SearchActions(SplitScreen):
                 await self._open(chosen)
             except UserError as error:
                 self._fail(error)
-            self.look_now()
+            self.refresh_now()
 
     # --- beginning, going on, stopping ---------------------------------------------------------------------------------
 
@@ -144,10 +144,10 @@ class SearchActions(SplitScreen):
             return
         if study is None:
             return
-        from torchdeck.core.search.look import StudyPoller
+        from torchdeck.core.search.snapshot import StudyPoller
 
-        self.looker, self.seen = StudyPoller(study), None
-        self.look_now()
+        self.poller, self.seen = StudyPoller(study), None
+        self.refresh_now()
         await self._ask_and_start()
 
     async def _create(self, experiment: Experiment, name: str) -> Study | None:
@@ -156,7 +156,7 @@ class SearchActions(SplitScreen):
 
         experiment = experiment.model_copy(update={"search": experiment.search.model_copy(update={"name": None})})
         try:
-            return await asyncio.to_thread(create, experiment, self.link.root, None, name)
+            return await asyncio.to_thread(create, experiment, self.monitor.root, None, name)
         except UserError as error:
             if "searches something else" not in str(error):
                 raise
@@ -172,12 +172,12 @@ class SearchActions(SplitScreen):
             )
         if answer not in ("learn", "begin"):
             return None
-        former = find_study(name, self.link.root)
-        number = next(n for n in range(2, 1000) if not (self.link.root / f"{name}-{n}").exists())
+        former = find_study(name, self.monitor.root)
+        number = next(n for n in range(2, 1000) if not (self.monitor.root / f"{name}-{n}").exists())
         if answer == "learn":
             search = experiment.search.model_copy(update={"warm_start": (*experiment.search.warm_start, str(former))})
             experiment = experiment.model_copy(update={"search": search})
-        return await asyncio.to_thread(create, experiment, self.link.root, None, f"{name}-{number}")
+        return await asyncio.to_thread(create, experiment, self.monitor.root, None, f"{name}-{number}")
 
     @work
     async def action_go_on(self) -> None:
@@ -207,7 +207,7 @@ class SearchActions(SplitScreen):
         except UserError as error:
             self._fail(error)
             return
-        self.look_now()
+        self.refresh_now()
 
     async def _trusted(self, study: Study) -> bool:
         code = await asyncio.to_thread(study.unvouched)
@@ -269,7 +269,7 @@ class SearchActions(SplitScreen):
             self._fail(error)
             return
         self.notify(said, timeout=4)
-        self.look_now()
+        self.refresh_now()
 
     @work
     async def action_edit(self) -> None:

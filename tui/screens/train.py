@@ -23,9 +23,9 @@ from torchdeck.core.machine.readings import Meter, Reading
 from torchdeck.core.runs.history import History
 from torchdeck.core.usercode.files import changed_at
 from torchdeck.tui.drawing.chart import View
-from torchdeck.tui.link import RunMonitor, Snapshot
 from torchdeck.tui.memory import Memory
 from torchdeck.tui.preview import Preview
+from torchdeck.tui.run_monitor import RunMonitor, Snapshot
 from torchdeck.tui.screens.dialogs import Choice, Pick
 from torchdeck.tui.screens.experiment_keys import ExperimentKeys
 from torchdeck.tui.screens.panes import PANES, Panes
@@ -68,7 +68,7 @@ class TrainScreen(ExperimentKeys, RunKeys):
     ]
 
     @dataclass
-    class Looked(Message):
+    class RefreshWanted(Message):
         """What is new was read."""
 
         snapshot: Snapshot
@@ -79,12 +79,12 @@ class TrainScreen(ExperimentKeys, RunKeys):
 
         snapshot: Snapshot
 
-    def __init__(self, link: RunMonitor, memory: Memory, raw: dict[str, Any]) -> None:
+    def __init__(self, monitor: RunMonitor, memory: Memory, raw: dict[str, Any]) -> None:
         super().__init__()
-        self.link, self.memory = link, memory
+        self.monitor, self.memory = monitor, memory
         self._raw = raw
         self.preview = Preview(self._previewed)
-        self._meter = Meter(link.root)
+        self._meter = Meter(monitor.root)
         self._settling: Timer | None = None
         #: What is looked at, or was when something was wrong: experiment, data or model.
         self._stage = "experiment"
@@ -134,7 +134,7 @@ class TrainScreen(ExperimentKeys, RunKeys):
         self._ask_preview()
         self._watch()
         self._read_machine()
-        self.set_interval(_FILES_EVERY, self._look_at_files)
+        self.set_interval(_FILES_EVERY, self._check_files)
 
     def on_resize(self, event: Resize) -> None:
         """Arrange the panes anew."""
@@ -199,21 +199,21 @@ class TrainScreen(ExperimentKeys, RunKeys):
 
     # --- the run -----------------------------------------------------------------------------------------------------
 
-    def look_now(self) -> None:
+    def refresh_now(self) -> None:
         """Read what is new without waiting."""
         self._wake.set()
 
     def attach(self, run: Path) -> None:
         """Follow another run."""
-        self.link.attach(run)
-        self.look_now()
+        self.monitor.attach(run)
+        self.refresh_now()
         self.choose("charts")
 
     @work(exclusive=True, group="watch")
     async def _watch(self) -> None:
         while True:
-            snapshot = await asyncio.to_thread(self.link.poll)
-            self.post_message(self.Looked(snapshot))
+            snapshot = await asyncio.to_thread(self.monitor.poll)
+            self.post_message(self.RefreshWanted(snapshot))
             self._wake.clear()
             pace = self._pace if snapshot.active else _IDLE_PACE
             try:
@@ -221,7 +221,7 @@ class TrainScreen(ExperimentKeys, RunKeys):
             except TimeoutError:
                 continue
 
-    def on_train_screen_looked(self, event: Looked) -> None:
+    def on_train_screen_refresh_wanted(self, event: RefreshWanted) -> None:
         """Draw what is new, and not more of the time than it may take."""
         before, self.snapshot = self.snapshot, event.snapshot
         began = time.thread_time()
@@ -296,7 +296,7 @@ class TrainScreen(ExperimentKeys, RunKeys):
         self._files = changed_at(files_named(experiment))
         self.preview.ask(toml.dumps(experiment))
 
-    async def _look_at_files(self) -> None:
+    async def _check_files(self) -> None:
         """A file of the user's that has been mended is looked at again without a key."""
         if self.app.screen is not self or not self._files:
             return

@@ -155,23 +155,23 @@ class TrialActions(SearchActions):
         """What is known of the study, and of a trial."""
         from torchdeck.core.search.rows import number, shown
 
-        look = self.seen
-        if look is None:
+        snapshot = self.seen
+        if snapshot is None:
             return ()
         found = [
-            ("study", str(look.folder.absolute())),
-            ("seeks", ", ".join(o.text for o in look.objectives)),
+            ("study", str(snapshot.folder.absolute())),
+            ("seeks", ", ".join(o.text for o in snapshot.objectives)),
             (
                 "limits",
-                f"{look.limits.trials} trials"
-                + (f", {look.limits.minutes:g} minutes" if look.limits.minutes else "")
-                + (f", no better for {look.limits.patience}" if look.limits.patience else ""),
+                f"{snapshot.limits.trials} trials"
+                + (f", {snapshot.limits.minutes:g} minutes" if snapshot.limits.minutes else "")
+                + (f", no better for {snapshot.limits.patience}" if snapshot.limits.patience else ""),
             ),
         ]
-        found += [(f"⌕ {key}", d.text) for key, d in look.dimensions.items()]
+        found += [(f"⌕ {key}", d.text) for key, d in snapshot.dimensions.items()]
         if row is not None:
             found += [("", ""), (f"trial {row.number}", row.state + (f": {row.reason}" if row.reason else ""))]
-            found += [(o.name, number(v, o.name)) for o, v in zip(look.objectives, row.values, strict=False)]
+            found += [(o.name, number(v, o.name)) for o, v in zip(snapshot.objectives, row.values, strict=False)]
             found += [(key, shown(value)) for key, value in row.fields.items()]
             found += [(key, shown(value)) for key, value in row.attributes.items() if key != "reason"]
         return found

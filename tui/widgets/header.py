@@ -12,7 +12,7 @@ from torchdeck.core.text import duration, number
 from torchdeck.tui.drawing.axes import amount
 from torchdeck.tui.drawing.bars import bar, sparkline
 from torchdeck.tui.drawing.colours import colour, on
-from torchdeck.tui.link import OVER, Snapshot
+from torchdeck.tui.run_monitor import OVER, Snapshot
 from torchdeck.tui.widgets.lines import Lines
 
 #: A sign and a theme colour for each state; the sign tells it without colour.

@@ -24,7 +24,7 @@ from torchdeck.core.runs.opened import Opened
 from torchdeck.core.search import keep
 from torchdeck.core.search import opening as studies
 from torchdeck.core.search.change import edit
-from torchdeck.core.search.look import StudyPoller
+from torchdeck.core.search.snapshot import StudyPoller
 from torchdeck.core.search.study import Study
 from torchdeck.core.search.watch import PROCESS, ask_of
 from torchdeck.core.search.worker import DEATHS, Worker
@@ -296,7 +296,7 @@ def test_former_runs_are_learned_from_and_do_not_count(search: Search, train: An
     assert every[0].params == {"optimizer.lr": 0.02}
     assert every[0].value == read_info(run).get("best")["accuracy"]
     assert len(study.trials()) == 2
-    assert [r.former for r in StudyPoller(study).look().rows] == [True, False, False]
+    assert [r.former for r in StudyPoller(study).poll().rows] == [True, False, False]
     with pytest.raises(UserError, match=r"no run in .* fits"):
         search(f'search.warm_start=["{run}"]', "search.space.optimizer.lr=0.5 .. 0.9", "search.name=third")
 
@@ -331,7 +331,7 @@ def test_the_space_may_change_where_optuna_allows_it(search: Search) -> None:
     edit(again, {"trainer.batch_size": None})
     assert "trainer.batch_size" not in studies.open_folder(study.folder).space.dimensions
     # A trial of the old space still is the experiment that it was.
-    row = StudyPoller(again).look().rows[0]
+    row = StudyPoller(again).poll().rows[0]
     assert (
         again.experiment_of_trial(row.fields, row.run).trainer.batch_size
         == again.trials()[0].params["trainer.batch_size"]

@@ -53,15 +53,15 @@ class Looker:
 
 
 @pytest.fixture
-def looker(tmp_path: Path) -> Iterator[Looker]:
-    looker = Looker(tmp_path)
-    yield looker
-    looker.process.kill()
-    looker.process.wait()
+def poller(tmp_path: Path) -> Iterator[Looker]:
+    poller = Looker(tmp_path)
+    yield poller
+    poller.process.kill()
+    poller.process.wait()
 
 
-def test_data_and_model(looker: Looker) -> None:
-    found = looker.ask("digits")
+def test_data_and_model(poller: Looker) -> None:
+    found = poller.ask("digits")
     data, root = found["data"], found["model"]["root"]
     assert data["input_shape"] == [1, 8, 8]
     assert sum(data["counts"]) == data["samples"]["train"]
@@ -73,16 +73,16 @@ def test_data_and_model(looker: Looker) -> None:
     assert found["device"]["device"] in ("cpu", "mps") or found["device"]["device"].startswith("cuda")
     assert found["device"]["why"]
 
-    table = looker.ask("iris", "model.freeze=['1.*']")
+    table = poller.ask("iris", "model.freeze=['1.*']")
     assert table["data"]["pictures"] is None
     assert len(table["data"]["rows"][0]) == 4
     assert 0 < table["model"]["root"]["trainable"] < table["model"]["root"]["parameters"]
 
-    regression = looker.ask("diabetes")
+    regression = poller.ask("diabetes")
     assert regression["data"]["counts"] is None
 
 
-def test_wrong_experiments_are_one_sentence_and_it_lives_on(looker: Looker, tmp_path: Path) -> None:
+def test_wrong_experiments_are_one_sentence_and_it_lives_on(poller: Looker, tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(
         "import torch\nclass Raises(torch.nn.Module):\n    def __init__(self):\n        raise KeyError('width')\n"
     )
@@ -93,39 +93,39 @@ def test_wrong_experiments_are_one_sentence_and_it_lives_on(looker: Looker, tmp_
         (("data.name=table", "data.args.path=x.csv"), "x.csv"),
         (("model.name=resnet18", "data.name=iris"), "model.name"),
     ):
-        found = looker.ask(None, *overrides)
+        found = poller.ask(None, *overrides)
         assert words in found["error"]
         assert "Traceback" not in found["error"].splitlines()[0]
-    assert "model" in looker.ask("iris")
+    assert "model" in poller.ask("iris")
 
 
-def test_code_that_was_edited_is_read_anew(looker: Looker, tmp_path: Path) -> None:
+def test_code_that_was_edited_is_read_anew(poller: Looker, tmp_path: Path) -> None:
     code = tmp_path / "net.py"
     text = "import torch\nclass Net(torch.nn.Linear):\n    def __init__(self): super().__init__(4, 3, bias={})\n"
     code.write_text(text.format(True))
-    assert looker.ask("iris", "model.name=net.py:Net")["model"]["root"]["parameters"] == 15
+    assert poller.ask("iris", "model.name=net.py:Net")["model"]["root"]["parameters"] == 15
     time.sleep(0.01)
     code.write_text(text.format(False))
-    looker.send("iris", "model.name=net.py:Net")
-    assert looker.process.wait(20) == STALE
+    poller.send("iris", "model.name=net.py:Net")
+    assert poller.process.wait(20) == STALE
     again = Looker(tmp_path)
     assert again.ask("iris", "model.name=net.py:Net")["model"]["root"]["parameters"] == 12
     again.process.kill()
     again.process.wait()
 
 
-def test_what_the_users_code_prints_does_not_get_between_the_answers(looker: Looker, tmp_path: Path) -> None:
+def test_what_the_users_code_prints_does_not_get_between_the_answers(poller: Looker, tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(
         "import os, torch\nprint('{\"id\": 1}')\nos.system('echo loud')\n"
         "class Net(torch.nn.Linear):\n    def __init__(self): super().__init__(4, 3)\n"
     )
-    assert looker.ask("iris", "model.name=net.py:Net")["model"]["root"]["parameters"] == 15
+    assert poller.ask("iris", "model.name=net.py:Net")["model"]["root"]["parameters"] == 15
 
 
-def test_of_several_requests_the_newest_is_answered(looker: Looker) -> None:
+def test_of_several_requests_the_newest_is_answered(poller: Looker) -> None:
     for _ in range(5):
-        looker.send("digits")
-    assert looker.ask("iris")["data"]["name"] == "iris"
+        poller.send("digits")
+    assert poller.ask("iris")["data"]["name"] == "iris"
 
 
 def test_importing_it_needs_no_torch() -> None:

@@ -68,7 +68,7 @@ class StudyPoller:
         self._owners = Owners()
         self._over: dict[int, TrialRow] = {}
 
-    def look(self) -> StudySnapshot:
+    def poll(self) -> StudySnapshot:
         """The study now.
 
         Raises UserError when the storage fails.
@@ -101,10 +101,12 @@ class StudyPoller:
             )
 
 
-def finishing(look: StudySnapshot, now: float | None = None) -> float | None:
+def finishing(snapshot: StudySnapshot, now: float | None = None) -> float | None:
     """Seconds until the study is over at its rate so far; None before two trials are."""
-    over = sorted(row.ended for row in look.rows if row.ended and not row.former)
-    left = look.limits.trials - sum(not row.former and row.state not in ("waiting", "running") for row in look.rows)
+    over = sorted(row.ended for row in snapshot.rows if row.ended and not row.former)
+    left = snapshot.limits.trials - sum(
+        not row.former and row.state not in ("waiting", "running") for row in snapshot.rows
+    )
     if len(over) < 2 or left <= 0:
         return None
     recent = over[-20:]

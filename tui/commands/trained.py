@@ -320,9 +320,9 @@ def predict(options: argparse.Namespace) -> int:
     if options.top < 1:
         raise UserError(f"--top {options.top} is out of range; it must be at least 1.")
     trained = _load(options)
-    from torchdeck.core.evaluation.predict import predict_paths as look
+    from torchdeck.core.evaluation.predict import predict_paths as snapshot
 
-    found = look(trained, options.input, sys.stdin.buffer, options.device, options.top, _warn)
+    found = snapshot(trained, options.input, sys.stdin.buffer, options.device, options.top, _warn)
     if options.json:
         for one in found:
             print(jsons.dumps(one.record()), flush=True)

@@ -67,7 +67,7 @@ class SplitScreen(Screen):
         """Draw anew."""
         self.call_after_refresh(self.recolour)
 
-    def look_now(self) -> None:
+    def refresh_now(self) -> None:
         """Look again at once."""
         self._wake.set()
 
