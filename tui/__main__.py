@@ -13,7 +13,7 @@ from torchdeck import __version__
 from torchdeck.core.errors import UserError
 from torchdeck.core.machine import launch
 from torchdeck.tui.commands import search
-from torchdeck.tui.commands.shared import add_runs, with_roots_apart
+from torchdeck.tui.commands.shared import add_runs, tell_renamed, with_roots_apart
 from torchdeck.tui.commands.shared import runs_roots as roots_of
 
 EXIT_CODES = """exit codes:
@@ -113,6 +113,7 @@ def _train(words: list[str]) -> int:
 
         source = toml.base_of(options.experiment, options.overrides)
         experiment = toml.load(source, options.overrides)
+        tell_renamed(source, options.overrides)
         base = toml.said_base(source, options.overrides)
         resume = requeued(root, toml.dumps(experiment.to_share()))
     if options.dry_run:
@@ -142,6 +143,7 @@ def _open_workbench(options: argparse.Namespace, roots: list[Path]) -> int:
         source = toml.base_of(options.experiment, options.overrides)
         toml.load(source, options.overrides)  # raises for what is wrong
         raw = toml.tables(source, options.overrides)
+        tell_renamed(source, options.overrides)
     return run_app(roots, raw, None, not options.no_mouse)
 
 

@@ -12,18 +12,19 @@ from torchdeck.core.checkpoints.archive import inspect_file
 from torchdeck.core.checkpoints.load import refuse_dangerous
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import toml
+from torchdeck.core.experiment.renamed import current_tables
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.runs.folder import folder_of, located
 
 #: What the last layers learn at is the optimizer's lr; the body, which knows something already, learns more slowly.
-BODY_LR = 0.1
+BACKBONE_LR_FACTOR = 0.1
 
 
 def experiment_from(
     path: Path,
     data: dict[str, Any] | None,
     freeze: Sequence[str] = (),
-    body_lr: float | None = None,
+    backbone_lr_factor: float | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Raw tables of an experiment: the checkpoint's, with its weights to begin with, other data, and a body that learns
@@ -37,7 +38,7 @@ def experiment_from(
     raw: dict[str, Any] = {}
     if stored.experiment:
         try:
-            raw = tomllib.loads(stored.experiment)
+            raw = current_tables(tomllib.loads(stored.experiment))
         except tomllib.TOMLDecodeError as error:
             raise UserError(f"The experiment in {str(path)!r} is not valid TOML: {error}.") from None
         raw = _located(raw, path, note)
@@ -48,7 +49,10 @@ def experiment_from(
         raw["data"] = {**kept, **data}
     raw["model"] = {**raw.get("model", {}), "weights": str(path.absolute()), "freeze": list(freeze)}
     optimizer = raw.get("optimizer", {})
-    raw["optimizer"] = {**optimizer, "body_lr": BODY_LR if body_lr is None else body_lr}
+    raw["optimizer"] = {
+        **optimizer,
+        "backbone_lr_factor": BACKBONE_LR_FACTOR if backbone_lr_factor is None else backbone_lr_factor,
+    }
     if data is not None:
         run = path.parent.parent.name if path.parent.name == "checkpoints" else path.stem
         name = str(raw.get("tracking", {}).get("name") or re.sub(r"^\d{8}-\d{6}-", "", run))

@@ -196,7 +196,7 @@ class Optimizer(Picked):
     """Learning rate, at its peak; default: the catalog's for that optimizer."""
     weight_decay: Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False)] | None = None
     """Weight decay; default: the catalog's for that optimizer."""
-    body_lr: Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False)] = 1.0
+    backbone_lr_factor: Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False)] = 1.0
     """Learning rate of all layers but the last one, as a factor on lr: 0.1 is usual in fine-tuning."""
     decay_norms_and_biases: bool = False
     """Whether norms' parameters and biases decay too."""
@@ -278,7 +278,7 @@ class Trainer(Section):
     """Progressive resizing: smaller, faster images first; the rest of the steps use the full size."""
     early_stopping: Annotated[int, Field(ge=0)] = 0
     """End when the watched metric has not improved for this many epochs; 0: never."""
-    best: str = "auto"
+    monitor: str = "auto"
     """Metric of the best checkpoint: accuracy, loss, f1, rmse, maximize my_metric, ...; auto: accuracy, or loss for
     regression."""
     eval_steps: Annotated[int, Field(ge=0)] = 0
@@ -459,7 +459,7 @@ class Experiment(Section):
                 raise UserError(f"tracking.metrics: the name {name!r} is taken; call the metric something else.")
             if own.count(name) > 1:
                 raise UserError(f"tracking.metrics has two metrics named {name!r}; call one of them something else.")
-        sought = [("trainer.best", self.trainer.best)]
+        sought = [("trainer.monitor", self.trainer.monitor)]
         if self.search.function is None:
             sought += [("search.objectives", text) for text in self.search.objectives]
         for key, text in sought:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from torchdeck.core import catalog
 from torchdeck.core.errors import UserError, did_you_mean
+from torchdeck.core.experiment.renamed import current_key, current_tables, old_keys
 from torchdeck.core.experiment.schema import Experiment, Picked
 
 #: The sections that describe a search, and nothing of a single training.
@@ -63,13 +64,23 @@ def said_base(source: str | None, overrides: Sequence[str]) -> str:
     return f"{base} and {len(overrides)} --set" if overrides else base
 
 
+def notes(source: str | None, overrides: Sequence[str]) -> list[str]:
+    """What to tell somebody who has just given a file and overrides: keys of theirs that have another name today."""
+    path = Path(source).expanduser() if source and source not in presets() else None
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
+    except (OSError, ValueError):  # told when it is read
+        raw = {}
+    return old_keys(raw, tuple(overrides))
+
+
 def read(path: Path) -> dict[str, Any]:
-    """The raw tables of a TOML file.
+    """The raw tables of a TOML file, with the names that keys have today.
 
     Raises UserError when it can't be read or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return current_tables(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(f"There is no file {str(path)!r}.") from None
     except OSError as error:
@@ -105,7 +116,7 @@ def build(raw: Mapping[str, Any], where: str = "the experiment") -> Experiment:
     Raises UserError with a sentence for each wrong key or value.
     """
     try:
-        return Experiment.model_validate(raw)
+        return Experiment.model_validate(current_tables(raw))
     except ValidationError as error:
         lines = [_sentence(e) for e in error.errors()]
         head = "" if len(lines) == 1 else f"{where} has {len(lines)} wrong values:\n"
@@ -137,7 +148,9 @@ def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]
 def path_of(key: str) -> list[str]:
     """The steps of a key: ``search.space.optimizer.lr`` is the key optimizer.lr of the table search.space."""
     space = "search.space."
-    return ["search", "space", key.removeprefix(space)] if key.startswith(space) else key.split(".")
+    if key.startswith(space):
+        return ["search", "space", current_key(key.removeprefix(space))]
+    return current_key(key).split(".")
 
 
 def put(raw: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:

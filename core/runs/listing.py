@@ -26,7 +26,7 @@ from torchdeck.core.runs.rows import Row
 from torchdeck.core.tracking.files import PARTS, event_files, parts_of
 
 INDEX = ".index.json"
-_VERSION = 1
+_VERSION = 2
 
 #: Folders below a root that are looked into, at most: a link to / must not have the whole disk read.
 _DEPTH = 8

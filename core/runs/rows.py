@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from torchdeck.core.experiment.metric_names import metric
+from torchdeck.core.experiment.renamed import current_key
 from torchdeck.core.runs import labels as labels_of
 from torchdeck.core.runs.directory import RunInfo
 
@@ -167,7 +168,7 @@ def run_row(info: RunInfo, now: float) -> Row:
         test=_metrics(get("test")),
         train=_metrics(get("train")),
         curve=_curve(get("curve")),
-        hyperparameters=_flat(get("hyperparameters")),
+        hyperparameters={current_key(key): value for key, value in _flat(get("hyperparameters")).items()},
         tags=tags,
         note=note,
         archived=said.archived,

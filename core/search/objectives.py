@@ -68,7 +68,7 @@ def with_directions(experiment: Experiment) -> Experiment:
 def _directed(text: str, experiment: Experiment) -> str:
     tracking = experiment.tracking
     own = dict(zip(tracking.metric_names, tracking.metrics, strict=True))
-    name, higher = names.watched(experiment.trainer.best if text == "auto" else text, list(own))
+    name, higher = names.watched(experiment.trainer.monitor if text == "auto" else text, list(own))
     whole = names.whole_of(name, own)
     if higher is not None or whole is None:
         return text
@@ -107,6 +107,6 @@ def _objective(text: str, experiment: Experiment) -> Objective:
 
 def _usual(experiment: Experiment) -> tuple[str, bool | None]:
     entry = experiment.data.entry()
-    if experiment.trainer.best != "auto":
-        return names.watched(experiment.trainer.best, experiment.tracking.metric_names)
+    if experiment.trainer.monitor != "auto":
+        return names.watched(experiment.trainer.monitor, experiment.tracking.metric_names)
     return ("accuracy", True) if entry and entry.fact("task") == "classification" else ("loss", False)

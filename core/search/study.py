@@ -186,7 +186,7 @@ class Study:
         first = self.objectives[0]
         if not first.cost and self.experiment.search.function is None:
             told = names.direction_of(first.name, self.experiment.tracking.metric_names) == first.higher
-            raw = toml.put(raw, ("trainer", "best"), first.name if told else first.text)
+            raw = toml.put(raw, ("trainer", "monitor"), first.name if told else first.text)
         if number is not None:
             tracking = raw.get("tracking", {})
             tags = [*tracking.get("tags", ()), self.name]

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchdeck.core.machine import children
-from torchdeck.core.models.build import build_model
 from torchdeck.core.usercode import is_users
 from torchdeck.core.usercode.files import changed_at
 
@@ -146,6 +145,7 @@ def _device(experiment: Experiment) -> dict[str, Any]:
 
 
 def _model(experiment: Experiment, info: DataInfo, sample: torch.Tensor) -> dict[str, Any]:
+    from torchdeck.core.models.build import build_model
     from torchdeck.core.models.summary import summarize
 
     bare = experiment.model.model_copy(update={"weights": None})  # nothing is downloaded for a look

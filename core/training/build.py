@@ -199,7 +199,7 @@ def _check_sought(trainer: Trainer, tried: Tried) -> None:
         tried = Tried(("loss", "accuracy") if trainer.counts_right else ("loss",), ())
         of_classes = []
     possible = {"auto", "parameters", "latency", "seconds", *tried.names, *of_classes}
-    sought = [("trainer.best", trainer.watched_name)]
+    sought = [("trainer.monitor", trainer.watched_name)]
     if experiment.search.space and experiment.search.function is None:
         sought += [("search.objectives", metric(watched(text)[0])[1]) for text in experiment.search.objectives]
     for key, name in sought:

@@ -31,14 +31,14 @@ def build_optimizer(
             raise UserError(
                 "optimizer.name = 'Muon' does not train the parameters of a loss; choose another, such as AdamW."
             )
-        if options.body_lr != 1.0:
-            raise UserError("optimizer.body_lr does not go with Muon, which has learning rates of its own.")
+        if options.backbone_lr_factor != 1.0:
+            raise UserError("optimizer.backbone_lr_factor does not go with Muon, which has learning rates of its own.")
         return _muon(net, lr, decay, args, options.decay_norms_and_biases)
     if entry.name == "SGD" and not args["momentum"] and args["nesterov"]:
         raise UserError("optimizer.args.nesterov needs optimizer.args.momentum above 0.")
     if entry.name == "SGD" and args["nesterov"] and args["dampening"]:
         raise UserError("optimizer.args.nesterov needs optimizer.args.dampening = 0.")
-    groups = _groups(net, decay, options.decay_norms_and_biases, lr, options.body_lr)
+    groups = _groups(net, decay, options.decay_norms_and_biases, lr, options.backbone_lr_factor)
     if own:
         groups.append({"params": list(own), "weight_decay": 0.0})
     takes = _parameters(entry.name)

@@ -411,13 +411,13 @@ class Trainer:
         values = val or train
         name = self.watched_name
         if name not in values:
-            raise TrainingError(f"trainer.best = {name!r} is not measured; choose from {', '.join(values)}.")
+            raise TrainingError(f"trainer.monitor = {name!r} is not measured; choose from {', '.join(values)}.")
         return values[name], self.watched_higher
 
     @property
     def watched_name(self) -> str:
         """Its name."""
-        name = watched(self.experiment.trainer.best)[0]
+        name = watched(self.experiment.trainer.monitor)[0]
         return name if name != "auto" else "accuracy" if self.counts_right else "loss"
 
     @property
@@ -426,13 +426,13 @@ class Trainer:
 
         Raises UserError where neither the name, nor the metric itself, nor the user tells.
         """
-        best = self.experiment.trainer.best
+        best = self.experiment.trainer.monitor
         higher = watched(self.watched_name if best == "auto" else best, self.experiment.tracking.metric_names)[1]
         if higher is None:
             higher = self.evaluator.direction(self.watched_name)
         if higher is None:
             raise UserError(
-                f"trainer.best = {best!r}: it is not known whether more of it is better; write 'maximize {best}' or "
+                f"trainer.monitor = {best!r}: it is not known whether more of it is better; write 'maximize {best}' or "
                 f"'minimize {best}'."
             )
         return higher

@@ -114,6 +114,9 @@ def _check_names_free(root: Path, told: str) -> None:
         file = getattr(module, "__file__", None)
         if name.startswith("__") or not file or not is_users(file):
             continue
+        if not Path(file).exists():  # the project was moved
+            del sys.modules[name]
+            continue
         place = _place_of(root, name)
         if place is not None and place.is_file() and place.resolve() != Path(file).resolve():
             raise UserError(

@@ -249,8 +249,8 @@ def test_a_target_or_a_class_tells_no_direction(target: str) -> None:
         (['tracking.metrics=["a.py:accuracy"]'], "the name 'accuracy' is taken"),
         (['tracking.metrics=["a.py:learning_rate"]'], "the name 'learning_rate' is taken"),
         (['tracking.metrics=["a.py:mcc","b.py:mcc"]'], "two metrics named 'mcc'"),
-        (["trainer.best=rmse"], "trainer.best = 'rmse' is not measured"),
-        (["trainer.best=maximise accuracy"], "is not of the form"),
+        (["trainer.monitor=rmse"], "trainer.monitor = 'rmse' is not measured"),
+        (["trainer.monitor=maximise accuracy"], "is not of the form"),
         (['search.objectives=["acuracy"]'], "search.objectives = 'acuracy' is not measured; did you mean 'accuracy'"),
     ],
 )
@@ -349,7 +349,7 @@ def large(out, y):
 @pytest.mark.parametrize(
     ("best", "sentence"),
     [
-        ("r2_11", r"trainer\.best = 'r2_11' is not measured for regression here; did you mean 'r2_1'"),
+        ("r2_11", r"trainer\.monitor = 'r2_11' is not measured for regression here; did you mean 'r2_1'"),
         ("maximize reward_7", "is not measured for regression here; did you mean 'reward_"),
         ("maximize single_x", "'single_x' is not measured"),
         ("r2_1", None),
@@ -364,7 +364,8 @@ def test_a_figure_that_will_not_be_is_refused_before_the_first_step(
     file.write_text(DATA)
     metrics = [f"{file}:{name}" for name in ("reward", "single", "large")]
     wanted = toml.load(
-        "digits", [f"data.name={file}:Houses", "loss.name=mse", f"tracking.metrics={metrics}", f"trainer.best={best}"]
+        "digits",
+        [f"data.name={file}:Houses", "loss.name=mse", f"tracking.metrics={metrics}", f"trainer.monitor={best}"],
     )
     told: list[str] = []
     if sentence is None:
@@ -383,7 +384,7 @@ def searched(*overrides: str) -> Any:
 
 
 def test_a_search_asks_a_metric_for_its_direction_as_the_training_does() -> None:
-    for sought in ("search.objectives=['Odd']", "trainer.best=Odd"):
+    for sought in ("search.objectives=['Odd']", "trainer.monitor=Odd"):
         experiment = searched(sought)
         with pytest.raises(UserError, match="write 'maximize Odd' or 'minimize Odd'"):
             objectives(experiment)
@@ -397,7 +398,7 @@ def test_a_search_asks_a_metric_for_its_direction_as_the_training_does() -> None
 def test_a_trial_is_told_a_direction_that_its_metric_does_not_tell(tmp_path: Path) -> None:
     """The name of a class tells none, though it is the word for one."""
     study = studies.create(searched("search.objectives=['maximize total_of_recall']"), tmp_path)
-    assert study.experiment_of({"optimizer.lr": 0.01}).trainer.best == "maximize total_of_recall"
+    assert study.experiment_of({"optimizer.lr": 0.01}).trainer.monitor == "maximize total_of_recall"
 
 
 @pytest.mark.parametrize(("sought", "value"), [("maximize Odd", math.inf), ("minimize Odd", -math.inf)])

@@ -137,4 +137,4 @@ async def test_diff_export_finetune(workbench: Open, train: Train, tmp_path: Pat
         made = toml.build(train_of(pilot).form.raw)
         assert made.model.weights and made.model.weights.startswith(str(run / "checkpoints"))
         assert made.model.freeze == ("1.*",)
-        assert made.optimizer.body_lr == 0.2
+        assert made.optimizer.backbone_lr_factor == 0.2

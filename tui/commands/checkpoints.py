@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchdeck.core.errors import UserError, count
-from torchdeck.core.models.build import build_model
 from torchdeck.core.text import printable
 from torchdeck.tui.commands.shared import add_runs, agreed, print_json, print_line, runs_roots
 from torchdeck.tui.tables import print_table
@@ -287,6 +286,7 @@ def _model_shapes(options: argparse.Namespace) -> tuple[dict[str, tuple[int, ...
     import torch
 
     from torchdeck.core.data.load import load_data
+    from torchdeck.core.models.build import build_model
     from torchdeck.core.models.weights import places
 
     data = load_data(experiment, torch.device("cpu"))

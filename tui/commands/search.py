@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchdeck.core.errors import UserError
+from torchdeck.tui.commands.shared import tell_renamed
 
 if TYPE_CHECKING:
     from torchdeck.core.search.study import Study
@@ -62,7 +63,9 @@ def _study(options: argparse.Namespace, root: Path) -> Study:
         see = "; change its space with: torchdeck study edit" if space_only else ""
         raise UserError(f"--set needs an experiment: a study keeps the one that it was made with{see}.")
     if options.experiment or options.study is None:
-        experiment = toml.load(toml.base_of(options.experiment, options.overrides), options.overrides)
+        source = toml.base_of(options.experiment, options.overrides)
+        experiment = toml.load(source, options.overrides)
+        tell_renamed(source, options.overrides)
         url, name = _place(options.study)
         if (options.workers or 1) > 1 and in_memory(url or experiment.search.storage):
             raise UserError(

@@ -22,6 +22,14 @@ def print_json(value: Any) -> None:
     print(jsons.dumps(value, 2))
 
 
+def tell_renamed(source: str | None, overrides: Sequence[str]) -> None:
+    """Say on stderr which keys of an experiment have another name today."""
+    from torchdeck.core.experiment import toml
+
+    for note in toml.notes(source, overrides):
+        print(f"note: {printable(note)}", file=sys.stderr)
+
+
 def print_line(text: str) -> None:
     """A line on stdout in which names from outside may stand."""
     print(printable(text))

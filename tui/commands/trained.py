@@ -376,7 +376,8 @@ def finetune_arguments(parser: argparse.ArgumentParser) -> None:
         help="parameters to keep as they are, such as 'features.*'; may be given often",
     )
     parser.add_argument(
-        "--body-lr",
+        "--backbone-lr-factor",
+        "--body-lr",  # its former name
         type=float,
         metavar="FACTOR",
         help="learning rate of all but the last layer, as a factor on lr (default: 0.1)",
@@ -397,7 +398,7 @@ def finetune(options: argparse.Namespace) -> int:
 
     path = _locate(options)
     table = data_table(options.data) if options.data else None
-    raw = experiment_from(path, table, options.freeze, options.body_lr, _warn)
+    raw = experiment_from(path, table, options.freeze, options.backbone_lr_factor, _warn)
     if not options.trust_code:
         # What the user names here is the user's own word; what the checkpoint names is its author's.
         refuse_code(toml.build({key: value for key, value in raw.items() if key != "data" or table is None}), path)

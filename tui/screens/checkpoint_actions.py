@@ -308,7 +308,7 @@ class CheckpointActions(Screen):
                 str(current.path),
                 "-o",
                 str(path),
-                "--body-lr",
+                "--backbone-lr-factor",
                 rate,
                 *(["--data", data.strip()] if data.strip() else []),
             ]

@@ -56,6 +56,8 @@ class ExperimentKeys(Workplace):
             self.notify(str(error), severity="error", timeout=10)
             return
         self.load(raw, chosen)
+        for note in toml.notes(str(chosen), ()):
+            self.notify(note)
 
     def action_default(self) -> None:
         """The defaults of everything."""

@@ -198,3 +198,32 @@ def test_sentences_name_keys_that_exist() -> None:
                 found += 1
                 assert match.group() in known or match.group(1) == "py", f"{path}: {match.group()} in {text!r}"
     assert found > 100
+
+
+OLD = """
+[trainer]
+best = "loss"
+[optimizer]
+body_lr = 0.5
+[search.space]
+"optimizer.body_lr" = "0.1 .. 1 log"
+"""
+
+
+def test_keys_with_a_former_name_are_read_and_told(tmp_path: Path) -> None:
+    (tmp_path / "old.toml").write_text(OLD)
+    new = OLD.replace("body_lr", "backbone_lr_factor").replace("best", "monitor")
+    (tmp_path / "new.toml").write_text(new)
+    old = toml.load(str(tmp_path / "old.toml"))
+    assert old == toml.load(str(tmp_path / "new.toml")) == toml.loads(OLD, "the file")
+    assert (old.trainer.monitor, old.optimizer.backbone_lr_factor) == ("loss", 0.5)
+    words = ["trainer.best=loss", "optimizer.body_lr=0.5", "search.space.optimizer.body_lr=0.1 .. 1 log"]
+    assert toml.load(None, words) == old
+    told = [
+        "trainer.best is called trainer.monitor now.",
+        "optimizer.body_lr is called optimizer.backbone_lr_factor now.",
+    ]
+    assert toml.notes(str(tmp_path / "old.toml"), ()) == toml.notes(None, words) == told
+    assert toml.notes(str(tmp_path / "new.toml"), ()) == toml.notes("digits", ["trainer.monitor=loss"]) == []
+    with pytest.raises(UserError, match=r"trainer.best is called trainer.monitor now, and both are given"):
+        toml.loads(OLD.replace("best =", 'monitor = "loss"\nbest ='), "the file")

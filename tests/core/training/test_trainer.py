@@ -177,7 +177,7 @@ def test_nan_never_wins_best(train: Train, tmp_path: Path) -> None:
     run = train(
         "trainer.epochs=4",
         f"tracking.metrics=['{tmp_path}/m.py:odd']",
-        "trainer.best=minimize odd",
+        "trainer.monitor=minimize odd",
         "tracking.tensorboard=false",
     )
     assert run.status == "done", run.failure
@@ -186,8 +186,8 @@ def test_nan_never_wins_best(train: Train, tmp_path: Path) -> None:
 
 
 def test_an_unknown_best_metric_is_told_before_anything_is_built() -> None:
-    with pytest.raises(UserError, match=r"trainer\.best = 'acuracy' is not measured; did you mean 'accuracy'"):
-        toml.load("digits", ["trainer.best=acuracy"])
+    with pytest.raises(UserError, match=r"trainer\.monitor = 'acuracy' is not measured; did you mean 'accuracy'"):
+        toml.load("digits", ["trainer.monitor=acuracy"])
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "nll", "bce_with_logits", "mse", "l1", "huber"])
