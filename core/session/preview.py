@@ -4,8 +4,9 @@ The workbench must never wait for torch, for a data set that is read, or for the
 edited must be read anew. So this runs as ``python -m torchdeck.core.session.preview``: each line of stdin is a request
 ``{"id": 1, "experiment": "TOML"}``; answers are lines of JSON with the same id, one part each: ``device``, ``data``,
 ``model``, ``error``, before data and model the ``stage`` that begins, ``files`` of the user's that were imported, and
-``done`` at last. Of several requests that wait only the newest is answered. When the user's
-files have changed since they were imported, the process ends with exit code 75 and wants to be started again.
+``done`` at last. Of several requests that wait only the newest is answered. When the user's files have changed since
+they were imported, or another project's modules stand in the way of a request's, the process ends with exit code 75 and
+wants to be started again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchdeck.core.machine import children
-from torchdeck.core.usercode import is_users
+from torchdeck.core.usercode import NameTaken, is_users
 from torchdeck.core.usercode.files import changed_at
 
 if TYPE_CHECKING:
@@ -53,9 +54,14 @@ class Previewer:
         self._send = send
         self._key = ""
         self._loaded: _Loaded | None = None
+        #: Whether a request before may have left modules of its project.
+        self._used = False
 
     def answer(self, number: int, text: str) -> None:
-        """Send all parts for one experiment but the last, which tells that it is done."""
+        """Send all parts for one experiment but the last, which tells that it is done.
+
+        Raises NameTaken where only a fresh process can answer.
+        """
         from torchdeck.core.errors import UserError
         from torchdeck.core.experiment import toml
 
@@ -70,11 +76,16 @@ class Previewer:
             send("data", loaded.facts)
             send("stage", "model")
             send("model", _model(experiment, loaded.info, loaded.sample))
+        except NameTaken as error:
+            if self._used:
+                raise
+            send("error", str(error))
         except UserError as error:
             send("error", str(error))
         except Exception as error:
             first = str(error).strip().splitlines()
             send("error", f"{type(error).__name__}: {first[0] if first else 'no message'}")
+        self._used = True
 
     def _load(self, experiment: Experiment) -> _Loaded:
         import torch
@@ -224,7 +235,10 @@ def main() -> int:
         if changed_at(files) != files:
             return STALE
         request = json.loads(lines[-1])
-        previewer.answer(request["id"], request["experiment"])
+        try:
+            previewer.answer(request["id"], request["experiment"])
+        except NameTaken:
+            return STALE
         files = changed_at(_imported())  # before it is told: the user may edit a file as soon as the answer is there
         send({"id": request["id"], "files": [str(path) for path in files]})
         send({"id": request["id"], "done": True})

@@ -22,13 +22,17 @@ from torchdeck.core.usercode import writer
 from torchdeck.core.usercode.tracebacks import is_users, user_errors
 
 
+class NameTaken(UserError):
+    """Another project's module of the same name is loaded in this process; a fresh one could load either."""
+
+
 def load(reference: str, where: str) -> Any:
     """The object that ``path/to/file.py:Name`` or ``pkg.module:Name`` points to; ``Name`` may be dotted.
 
     A module is looked for in the current folder, then among the installed ones.
 
-    Raises UserError when there is no such file, module or name, or when Python has another module of that name,
-    UserCodeError when importing it raises.
+    Raises UserError when there is no such file, module or name, or when Python has another module of that name (NameTaken
+    where that is another project's), UserCodeError when importing it raises.
     """
     place, _, name = reference.rpartition(":")
     if not place or not name:
@@ -108,7 +112,7 @@ def _check_names_free(root: Path, told: str) -> None:
     """Refuse a second project that has a module of a name which another one's module bears in this process: Python
     would give its code the other's.
 
-    Raises UserError.
+    Raises NameTaken.
     """
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
@@ -119,7 +123,7 @@ def _check_names_free(root: Path, told: str) -> None:
             continue
         place = _place_of(root, name)
         if place is not None and place.is_file() and place.resolve() != Path(file).resolve():
-            raise UserError(
+            raise NameTaken(
                 f"{told}: another module {name!r} is loaded, from {file!r}, and {str(place)!r} can't be loaded beside it; "
                 "give one of them another name, or use them in runs of their own."
             )

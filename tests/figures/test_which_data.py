@@ -506,8 +506,9 @@ def test_the_content_of_a_users_data_set_tells_it_from_another(place: Path) -> N
     found = {}
     for text in ("0.0", "0.5", "0.0", "random.random()", "random.random()"):
         code = OWN.replace("self.start + i, float", f"self.start + i + {text}, float")
-        (place / f"own_{len(found)}_{text[:3]}.py").write_text(code)
-        experiment = toml.load(None, [*SHORT, f"data.name={place}/own_{len(found)}_{text[:3]}.py:three"])
+        name = f"own_{len(found)}_{text[:3].replace('.', '_')}"
+        (place / f"{name}.py").write_text(code)
+        experiment = toml.load(None, [*SHORT, f"data.name={place}/{name}.py:three"])
         found.setdefault(text, set()).add(load_data(experiment, torch.device("cpu")).info.fingerprint)
     assert all(len(prints) == 1 for prints in found.values())
     assert len(set.union(*found.values())) == 3
