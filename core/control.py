@@ -13,6 +13,10 @@ from torchdeck.core.errors import UserError
 Name = Literal["pause", "resume", "stop", "prune", "abort", "checkpoint", "evaluate", "set_learning_rate"]
 
 
+class Aborted(Exception):
+    """The training was told to end at once."""
+
+
 @dataclass(frozen=True)
 class Command:
     """One command; ``value`` is the learning rate of set_learning_rate."""

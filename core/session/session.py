@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchdeck.core.control import Control
+from torchdeck.core.control import Aborted, Control
 from torchdeck.core.errors import Diverged, TrainingError, UserCodeError, UserError
 from torchdeck.core.events import (
     CheckpointWritten,
@@ -90,6 +90,8 @@ class Session:
         self._door: ControlServer | None = None
         self._mark: Mark | None = None
         self._writer: CheckpointWriter | None = None
+        #: What each checkpoint tells besides the training's state, named as the user did.
+        self._header: dict[str, Any] = {}
         self._train_seconds = 0.0
         self._notes: list[str] | None = []
         #: What the user's code writes with.
@@ -142,7 +144,8 @@ class Session:
 
     def _train(self) -> None:
         from torchdeck.core.training.build import build_trainer
-        from torchdeck.core.training.commands import Aborted
+        from torchdeck.core.training.header import checkpoint_header
+        from torchdeck.core.training.trainer import goes_on
 
         state = None
         first = distributed.world().first
@@ -156,27 +159,28 @@ class Session:
         try:
             folder = self._folder()
             experiment = located(self.experiment, folder, self._warn)
-            self._built = built = build_trainer(experiment, self.control, self._publisher.publish, self._warn, state)
+            judge = self.trial.judge if self.trial is not None else goes_on
+            self._built = built = build_trainer(
+                experiment, self.control, self._publisher.publish, self._warn, state, self._save, judge
+            )
         except BaseException:
             self._tell_notes()
             raise
         trainer = built.trainer
-        trainer.experiment, trainer.folder = self.experiment, str(folder)  # what is kept names things as the user did
         if first:
-            self._open_run(built, trainer.step)
+            self._open_run(built, folder)
             if self._base:
                 self._publisher.publish(LogLine(level="info", message=f"The experiment was made from {self._base}."))
             assert self.run is not None
             self._writer = self._start_writer()
-            trainer.save = self._writer.submit
-            trainer.profile_folder = self.run.path / "profile"
-        if self.trial is not None:
-            trainer.judge = self.trial.judge
+            self._header = checkpoint_header(
+                self.experiment, str(folder), built.data, trainer.loss, trainer.channels_last
+            )
         self._publisher.publish(self._started(built))
         self._tell_notes()
         began = time.monotonic()
         try:
-            self.status = trainer.run()
+            self.status = trainer.run(self.run.path / "profile" if self.run is not None else None)
         except Aborted:
             self.status = "aborted"
         self._train_seconds = time.monotonic() - began
@@ -204,7 +208,8 @@ class Session:
         former = folder_of(self._resume) if self._resume is not None else None
         return former if former is not None and former.is_dir() else Path.cwd()
 
-    def _open_run(self, built: Built, step: int) -> None:
+    def _open_run(self, built: Built, folder: Path) -> None:
+        step = built.trainer.step
         text = toml.dumps(self.experiment)
         info = built.data.info
         facts = {
@@ -221,12 +226,12 @@ class Session:
             "epochs": built.trainer.total_epochs,
             "steps": built.trainer.total_steps,
             "hyperparameters": flat(self.experiment),
-            "higher_is_better": built.trainer.watched_higher,
-            "best_metric": built.trainer.watched_name,
+            "higher_is_better": built.trainer.monitor.higher_is_better,
+            "best_metric": built.trainer.monitor.name,
             "validated_on": self.experiment.trainer.validate_on,
             "slurm_job": os.environ.get("SLURM_JOB_ID"),
-            "folder": built.trainer.folder,
-            **git_state(Path(built.trainer.folder)),
+            "folder": str(folder),
+            **git_state(folder),
         }
         if self.run is None:
             name = self.experiment.tracking.name or f"{_short(info.name)}-{_short(self.experiment.model.name)}"
@@ -275,6 +280,11 @@ class Session:
         return CheckpointWriter(
             self.run.checkpoints, self.experiment.trainer.keep, self._publisher.publish, self._report_write_failure
         )
+
+    def _save(self, state: dict[str, Any], best: bool) -> None:
+        """A checkpoint is due."""
+        assert self._writer is not None
+        self._writer.submit(self._header | state, best)
 
     def _close_writer(self) -> None:
         if self._writer is not None:
@@ -409,7 +419,7 @@ class Session:
         if self.write_failure is None:
             self.write_failure = message
         if self._built is not None:
-            self._built.trainer.write_failure = self.write_failure
+            self._built.trainer.fail(self.write_failure)
 
     def _warn(self, text: str) -> None:
         if self._notes is None:

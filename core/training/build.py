@@ -20,13 +20,13 @@ from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.machine import devices, distributed
 from torchdeck.core.models.build import build_model, channels_last_of
 from torchdeck.core.training import losses
+from torchdeck.core.training.commands import Commands
 from torchdeck.core.training.evaluation import Tried, evaluating
 from torchdeck.core.training.layout import takes_channels_last
 from torchdeck.core.training.losses import find_kind
 from torchdeck.core.training.metrics import gathered_bytes
 from torchdeck.core.training.random import seed_everything
-from torchdeck.core.training.state import restore
-from torchdeck.core.training.trainer import Trainer
+from torchdeck.core.training.trainer import Judge, Save, Trainer, goes_on, nothing
 from torchdeck.core.usercode import writer
 
 
@@ -52,8 +52,10 @@ def build_trainer(
     publish: Callable[[Event], None],
     warn: Callable[[str], None] = lambda text: None,
     state: dict[str, Any] | None = None,
+    save: Save = nothing,
+    judge: Judge = goes_on,
 ) -> Built:
-    """Build it all, and go to where ``state`` (a checkpoint) was.
+    """Build it all, and go to where ``state`` (a checkpoint) was. ``save`` and ``judge`` are the Trainer's.
 
     Raises UserError or UserCodeError for what the user gave wrongly.
     """
@@ -72,12 +74,13 @@ def build_trainer(
         raise UserError(
             f"loss.name = {experiment.loss.name!r} has parameters, which several processes don't train together."
         )
-    trainer = Trainer(experiment, data, net, loss, device, control, publish)
+    commands = Commands(control, experiment.tracking.every_steps)
+    trainer = Trainer(experiment, data, net, loss, device, publish, obey=commands.obey, save=save, judge=judge)
     with writer.current().muted():
         _try_out(trainer, warn)
     state = distributed.share(state)
     if state is not None:
-        restore(trainer, state)
+        trainer.load_state_dict(state)
         if trainer.step > trainer.total_steps:
             raise UserError(
                 f"--resume: the run is at step {trainer.step:,}, beyond the {trainer.total_steps:,} that are asked for."
@@ -148,8 +151,8 @@ def _try_out(trainer: Trainer, warn: Callable[[str], None]) -> None:
         _keep_within_memory(trainer, out, y)
         _tell_loss(trainer, name, warn)
     fits = trainer.evaluator.fits(out, y)
-    trainer.counts_right = trainer.counts_right and fits
     if not fits:
+        trainer.judge_by_loss_alone()
         task = trainer.data.info.task
         left_out = ", ".join(n for n in MEASURED[task] if n != "loss")
         warn(
@@ -192,14 +195,14 @@ def _check_sought(trainer: Trainer, tried: Tried) -> None:
     taken = next((n for n in own if n in MEASURED[task]), None)
     if taken is not None:
         raise UserError(f"tracking.metrics: the name {taken!r} is taken in {task}; call the metric something else.")
-    _ = trainer.watched_higher  # raises where it is not known
+    _ = trainer.monitor.higher_is_better  # raises where it is not known
     # The whole set may have classes that the few samples lack.
     of_classes = [f"{n}_{c}" for n in own for c in trainer.data.info.class_names]
     if trainer.data.val is None:  # what is counted while training is all that there is
         tried = Tried(("loss", "accuracy") if trainer.counts_right else ("loss",), ())
         of_classes = []
     possible = {"auto", "parameters", "latency", "seconds", *tried.names, *of_classes}
-    sought = [("trainer.monitor", trainer.watched_name)]
+    sought = [("trainer.monitor", trainer.monitor.name)]
     if experiment.search.space and experiment.search.function is None:
         sought += [("search.objectives", metric(watched(text)[0])[1]) for text in experiment.search.objectives]
     for key, name in sought:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,6 +12,15 @@ from torchdeck.core.training.losses import classes_of, predicted
 
 #: Seconds after which a summary is due even if few steps were done.
 PATIENCE = 1.0
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a window held: the loss of each step, what it counts for, and the right answers of all."""
+
+    losses: list[float]
+    weights: list[float]
+    right: float
 
 
 class AccumulationWindow:
@@ -37,28 +46,14 @@ class AccumulationWindow:
         self.weights.append(weight)
         self.samples += samples
 
-    def read(self, sums: list[float]) -> tuple[float, float, list[float]]:
-        """The window's loss (the mean by weight), its right answers, and the loss of each step. Loss times weight, right
-        answers, samples and weight are added to ``sums``, too.
-
-        They are added one step after the other, so that the sums are the same wherever a window ends. This waits for
-        the device.
-        """
+    def read(self) -> Read:
+        """What it holds, on the CPU; this waits for the device."""
         losses = torch.stack(self.losses).tolist() if self.losses else []
         right = 0.0
         if self.outputs:
             logits, targets = (torch.cat(part) for part in zip(*self.outputs, strict=True))
             right = float((predicted(logits) == classes_of(targets)).sum())
-        total = counted = 0.0
-        for loss, weight in zip(losses, self._read_weights(), strict=True):
-            part = loss * weight if weight else 0.0  # where all targets are ignored there is no loss
-            total += part
-            counted += weight
-            sums[0] += part
-            sums[3] += weight
-        sums[1] += right
-        sums[2] += self.samples
-        return total / counted if counted else math.nan, right, losses
+        return Read(losses, self._read_weights(), right)
 
     def _read_weights(self) -> list[float]:
         if self.weights and isinstance(self.weights[0], Tensor):

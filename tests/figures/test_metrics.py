@@ -33,7 +33,7 @@ from torchdeck.core.training.build import build_trainer
 from torchdeck.core.training.evaluation import Evaluator, Report, Tried
 from torchdeck.core.training.losses import TrainingLoss, build_loss, find_kind
 from torchdeck.core.training.metrics import Gathered
-from torchdeck.core.training.trainer import Trainer
+from torchdeck.core.training.monitor import Monitor
 
 CPU = torch.device("cpu")
 sizes = st.integers(1, 40)
@@ -317,11 +317,12 @@ def test_functions_share_one_copy_of_the_outputs_and_can_not_spoil_it(monkeypatc
     ],
 )
 def test_infinity_can_be_the_best_and_nan_never(values: tuple[float, ...], higher: bool, best: float | None) -> None:
-    trainer: Any = types.SimpleNamespace(best_value=None, best_loss=0.0)
-    for value in values:
-        if Trainer._is_better(trainer, value, 0.0, higher):
-            trainer.best_value = value
-    assert trainer.best_value == best
+    direction = "maximize" if higher else "minimize"
+    experiment = toml.build({"data": {"name": "digits"}, "trainer": {"monitor": f"{direction} f1"}})
+    monitor = Monitor(experiment, "loss", lambda name: None)
+    for epoch, value in enumerate(values):
+        monitor.epoch_ended(epoch, value, 0.0)
+    assert monitor.best_value == best
 
 
 DATA = """

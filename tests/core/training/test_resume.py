@@ -177,3 +177,32 @@ def test_fewer_steps_than_the_run_has_are_refused_in_one_sentence(train: Train) 
     refused = train("trainer.epochs=1", resume=part.path)
     assert refused.failure is not None and refused.failure.user
     assert refused.failure.message == "--resume: the run is at step 30, beyond the 21 that are asked for."
+
+
+def test_checkpoints_keep_their_layout_and_those_of_old_go_on(train: Train) -> None:
+    options = ("trainer.epochs=2", "trainer.ema=0.9", "tracking.tensorboard=false")
+    whole = train(*options)
+    part = train(*options, stop_at=30)
+    file = part.path / "checkpoints" / "last.pt"
+    state = torch.load(file, weights_only=True)
+    assert set(state) == {
+        *("torchdeck", "experiment", "folder", "data", "epoch", "step", "epoch_length", "model", "loss", "ema"),
+        *("optimizer", "scheduler", "scaler", "random", "best", "epoch_sums", "epoch_seconds"),
+    }
+    assert set(state["best"]) == {"value", "loss", "epoch", "bad_epochs"}
+    assert set(state["ema"]) == {"model", "averaged"}
+    assert set(state["scheduler"]) == {"scale", "best", "bad_epochs"}
+    loss, right, samples, weight = state["epoch_sums"]
+    assert (samples, weight) == (9 * 64, 9 * 64) and 0 < right < samples and loss > 0
+
+    # The first checkpoints knew no weights of losses and no loss of the best epoch.
+    state["epoch_sums"] = [loss, right, samples]
+    del state["best"]["loss"]
+    for old in file.parent.iterdir():
+        old.unlink()
+    torch.save(state, file)
+    rest = train(resume=part.path)
+    assert rest.status == "done", rest.failure
+    assert same(final(whole.path)["model"], final(part.path)["model"])
+    assert same(final(whole.path)["epoch_sums"], final(part.path)["epoch_sums"])
+    assert whole.of(EpochEnded)[-1].train == rest.of(EpochEnded)[-1].train

@@ -1,0 +1,45 @@
+"""What a checkpoint tells besides the state of the training: what it needs to be used without the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torchdeck.core.checkpoints.read import VERSION
+from torchdeck.core.data.load import LoadedData
+from torchdeck.core.experiment import toml
+from torchdeck.core.experiment.schema import Experiment
+from torchdeck.core.training.losses import TrainingLoss
+
+
+def checkpoint_header(
+    experiment: Experiment, folder: str, data: LoadedData, loss: TrainingLoss, channels_last: bool
+) -> dict[str, Any]:
+    """The experiment as the user wrote it, the folder that its paths are relative to, and the facts on the data and on
+    the form of inputs and outputs, as plain containers."""
+    info = data.info
+    return {
+        "torchdeck": VERSION,
+        "experiment": toml.dumps(experiment),
+        "folder": folder,
+        "data": {
+            "task": info.task,
+            "input_shape": list(info.input_shape),
+            "outputs": info.outputs,
+            "class_names": list(info.class_names),
+            "feature_names": list(info.feature_names),
+            "target_mean": list(info.target_mean),
+            "target_std": list(info.target_std),
+            "target_names": list(info.target_names),
+            "integer": info.integer,
+            "loss_kind": loss.kind,
+            "class_weights": None if loss.weights is None else loss.weights.tolist(),
+            "channels_last": channels_last,
+            "raw_shape": list(info.raw_shape),
+            "fingerprint": info.fingerprint,
+            "transforms": [_plain(t.record()) for t in data.transforms],
+        },
+    }
+
+
+def _plain(args: dict[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in args.items()}
