@@ -16,7 +16,8 @@ import pytest
 import torch
 from conftest import Train, command, start
 
-from torchdeck.tui.__main__ import VERBS, main
+from torchdeck.tui.__main__ import main
+from torchdeck.tui.parsers import VERBS
 
 
 def test_catalog(tmp_path: Path) -> None:
@@ -68,7 +69,7 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit) as ended:
         main([verb, "--help"])
     assert ended.value.code == 0
-    assert VERBS[verb][1].partition(",")[0].partition(":")[0][:20] in capsys.readouterr().out
+    assert VERBS[verb].summary.partition(",")[0].partition(":")[0][:20] in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["--help"])
     assert f"torchdeck {verb}" in capsys.readouterr().out
