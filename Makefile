@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check bench clean
+.PHONY: run test check bench man clean
 
 run: $(VENV)/.installed
 	@if [ -t 0 ] && [ -t 1 ]; then exec $(BIN)/torchdeck; else exec $(BIN)/torchdeck --batch --plain; fi
@@ -23,6 +23,9 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks
+
+man: $(VENV)/.installed
+	$(BIN)/python -m torchdeck.tui.man > docs/torchdeck.1
 
 $(VENV)/.installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "torchdeck needs Python 3.11 or later" >&2; exit 1; }

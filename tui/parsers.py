@@ -78,7 +78,7 @@ GROUPS: dict[str, dict[str, Verb]] = {
         "tensorboard": Verb(
             "runs",
             "start TensorBoard on the runs",
-            ("torchdeck tensorboard", "torchdeck tensorboard --runs runs old-runs --port 6007"),
+            ("torchdeck tensorboard", "torchdeck tensorboard --runs old-runs --port 6007"),
         ),
         "label": Verb(
             "runs",

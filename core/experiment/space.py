@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 #: Sections whose fields say nothing about the trained model.
-_FIXED = (*toml.SEARCHING, "tracking")
+FIXED = (*toml.SEARCHING, "tracking")
 
 
 class Space:
@@ -300,7 +300,7 @@ def _thaw(value: Any) -> Any:
 
 def _check_key(key: str) -> None:
     path = toml.path_of(key)
-    if path[0] in _FIXED:
+    if path[0] in FIXED:
         raise UserError(f"search.space: {key!r} can't be searched; it says nothing about the model.")
     try:
         toml.check_path(path)

@@ -93,7 +93,7 @@ def find_run(name: str, root: Path) -> Path:
     for path in (Path(name).expanduser(), root / name):
         if (path / "run.json").is_file():
             return path
-    names = [p.name for p in root.iterdir() if (p / "run.json").is_file()] if root.is_dir() else []
+    names = run_names(root)
     matching = [n for n in names if n.startswith(name)]
     if len(matching) == 1:
         return root / matching[0]
@@ -102,6 +102,11 @@ def find_run(name: str, root: Path) -> Path:
     if not names:
         raise UserError(f"There is no run {name!r}: {str(root)!r} holds no runs.")
     raise UserError(f"There is no run {name!r} in {str(root)!r}; {did_you_mean(name, sorted(names, reverse=True), 3)}")
+
+
+def run_names(root: Path) -> list[str]:
+    """The names of the runs straight below ``root``, in no order."""
+    return [p.name for p in root.iterdir() if (p / "run.json").is_file()] if root.is_dir() else []
 
 
 def check_root(root: Path) -> None:

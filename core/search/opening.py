@@ -22,10 +22,10 @@ from torchdeck.core.runs.trust import new_id
 from torchdeck.core.search import storage as storages
 from torchdeck.core.search.build import build_pruner, check_sampler
 from torchdeck.core.search.change import refuse_another
+from torchdeck.core.search.folders import FILE, folders
 from torchdeck.core.search.objectives import Objective, objectives
 from torchdeck.core.search.study import EXPERIMENT, ID, Study
 
-FILE = "study.json"
 _LAYOUT = 1
 
 
@@ -175,14 +175,6 @@ def open_study(given: str, root: Path) -> Study:
         return open_folder(place)
     url, _, name = place.partition("#")
     return join_study(url, name or None, root)
-
-
-def folders(root: Path) -> list[Path]:
-    """The folders of studies straight below ``root``, by name."""
-    try:
-        return sorted(path.parent for path in root.glob(f"*/{FILE}") if not path.parent.name.startswith("."))
-    except OSError:
-        return []
 
 
 def _read(folder: Path) -> dict[str, str]:

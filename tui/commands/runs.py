@@ -435,7 +435,7 @@ def trash_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``torchdeck trash``."""
     add_runs(parser)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--restore", metavar="RUN", help="put a run back where it was")
+    what.add_argument("--restore", metavar="TRASHED RUN", help="put a run back where it was")
     what.add_argument("--empty", action="store_true", help="delete what is in the trash for good")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
 

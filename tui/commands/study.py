@@ -14,7 +14,7 @@ import tomli_w
 from torchdeck.core import jsons
 from torchdeck.core.errors import UserError
 from torchdeck.tui.commands.shared import add_runs, opened_study, print_json, runs_roots, study_snapshot
-from torchdeck.tui.commands.study_plot import plot_study
+from torchdeck.tui.commands.study_plot import NAMES, plot_study
 from torchdeck.tui.tables import print_table
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _VERBS: dict[str, str] = {
     "best": "the best trial's experiment as TOML, which torchdeck --batch takes",
     "importance": "which searched fields matter",
     "export": "all trials as CSV or JSON",
-    "plot": "history, importance, slices, contour, parallel, pareto, intermediate, edf",
+    "plot": ", ".join(NAMES),
     "stop": "stop all workers after a checkpoint, or one trial",
     "prune": "give up a running trial",
     "enqueue": "try these settings next",
@@ -56,8 +56,10 @@ def study_arguments(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--csv", action="store_true", help="as CSV (the default)")
     form.add_argument("--json", action="store_true", help="as JSON")
     made["export"].add_argument("-o", "--output", metavar="FILE", help="into this file")
-    made["plot"].add_argument("kind", nargs="*", metavar="KIND", help=f"{_VERBS['plot']} (default: history and slices)")
-    made["plot"].add_argument("-o", "--output", metavar="FILE", help="into a .png, .svg or .pdf file, of one KIND")
+    made["plot"].add_argument(
+        "kind", nargs="*", metavar="PICTURE", help=f"{_VERBS['plot']} (default: history and slices)"
+    )
+    made["plot"].add_argument("-o", "--output", metavar="FILE", help="into a .png, .svg or .pdf file, of one PICTURE")
     made["plot"].add_argument("--params", metavar="A,B", help="of a contour: which two parameters")
     made["stop"].add_argument("--trial", type=int, metavar="N", help="only this trial; its value so far counts")
     made["prune"].add_argument("trial", type=int, metavar="N", help="the trial's number")
@@ -90,7 +92,8 @@ def study(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from torchdeck.core.search.opening import folders, open_folder
+    from torchdeck.core.search.folders import folders
+    from torchdeck.core.search.opening import open_folder
     from torchdeck.core.search.rows import number
     from torchdeck.core.search.snapshot import StudyPoller
 

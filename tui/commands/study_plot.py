@@ -15,6 +15,9 @@ from torchdeck.tui.commands.shared import study_snapshot
 if TYPE_CHECKING:
     from torchdeck.core.search.study import Study
 
+#: The pictures of a study; they are drawn by ``torchdeck.tui.drawing.study``.
+NAMES = ("history", "importance", "slices", "contour", "parallel", "pareto", "intermediate", "edf")
+
 _STYLES = {
     "axis": "bright_black",
     "title": "bold",
@@ -33,11 +36,10 @@ def plot_study(options: argparse.Namespace) -> int:
     """Draw a study in the terminal, or to a file."""
     from torchdeck.tui.drawing.study import PICTURES
 
-    names = [*PICTURES, "importance"]
     kinds = options.kind or ["history", "slices"]
     for kind in kinds:
-        if kind not in names:
-            raise UserError(f"There is no picture {kind!r} of a study; {did_you_mean(kind, names)}")
+        if kind not in NAMES:
+            raise UserError(f"There is no picture {kind!r} of a study; {did_you_mean(kind, NAMES)}")
     opened, snapshot = study_snapshot(options)
     pair = tuple(options.params.split(",")) if options.params else None
     if pair is not None:
@@ -50,7 +52,7 @@ def plot_study(options: argparse.Namespace) -> int:
             raise UserError("--params takes two parameters, with a comma between them.")
     if options.output is not None:
         if len(kinds) != 1:
-            raise UserError("-o takes one picture; name its KIND.")
+            raise UserError("-o takes one picture; name the PICTURE.")
         _plot_to_file(opened, kinds[0], Path(options.output).expanduser(), pair)
         print(options.output)
         return 0

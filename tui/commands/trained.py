@@ -203,7 +203,7 @@ def _samples(trained: Trained) -> tuple[torch.Tensor, bool]:
 
 
 def _add_data(parser: argparse.ArgumentParser, help: str) -> None:
-    parser.add_argument("--data", metavar="NAME", help=help)
+    parser.add_argument("--data", metavar="DATA", help=help)
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -223,7 +223,7 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("test", "val", "train", "all"),
         help="which part (default: test of its own data, all of others)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cuda, cuda:N, mps or cpu")
+    parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cuda, cuda:N, mps or cpu")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
@@ -309,7 +309,7 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
         "input", nargs="+", metavar="INPUT", help="images, folders of them, .csv tables, .npy arrays; - for stdin"
     )
     parser.add_argument("--top", type=int, default=3, metavar="N", help="classes to show (default: 3)")
-    parser.add_argument("--device", default="auto", help="auto, cuda, cuda:N, mps or cpu")
+    parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cuda, cuda:N, mps or cpu")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object per input")
     form.add_argument("--csv", action="store_true", help="as CSV")

@@ -91,7 +91,7 @@ class SearchActions(SplitScreen):
         """Folders of studies, the newest first."""
         if not any(next(root.glob("*/study.json"), None) for root in self.roots if root.is_dir()):
             return []
-        from torchdeck.core.search.opening import folders
+        from torchdeck.core.search.folders import folders
 
         found = [folder for root in self.roots for folder in folders(root)]
         return sorted(found, key=_touched, reverse=True)
