@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from torchdeck.core.checkpoints.other_files import HEADER, npy_calls, npy_header, npy_in_zip, safetensors
-from torchdeck.core.checkpoints.pickles import Unreadable, brief
+from torchdeck.core.checkpoints.pickled import brief
+from torchdeck.core.checkpoints.pickles import Unreadable
 from torchdeck.core.checkpoints.stored import Stored
 from torchdeck.core.checkpoints.torch_files import torch_legacy, torch_zip
 from torchdeck.core.errors import UserError

@@ -13,7 +13,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from torchdeck.core.checkpoints.pickles import DTYPES, Unreadable
+from torchdeck.core.checkpoints.pickled import DTYPES
+from torchdeck.core.checkpoints.pickles import Unreadable
 from torchdeck.core.checkpoints.stored import Stored, shape_of, word
 from torchdeck.core.checkpoints.tensors import StoredTensor
 from torchdeck.core.checkpoints.torch_files import start_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torchdeck.core.checkpoints.pickles import brief
+from torchdeck.core.checkpoints.pickled import brief
 from torchdeck.core.checkpoints.tensors import StoredTensor
 from torchdeck.core.errors import UserError
 from torchdeck.core.text import printable

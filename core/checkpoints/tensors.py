@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torchdeck.core.checkpoints.pickles import DTYPES
+from torchdeck.core.checkpoints.pickled import DTYPES
 from torchdeck.core.errors import UserError
 
 #: Elements that are looked at in one go.

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from torchdeck.core.checkpoints import pickles
-from torchdeck.core.checkpoints.pickles import DTYPES, Call, Global, Persistent, Pickle, Unreadable, brief, walk_values
+from torchdeck.core.checkpoints.pickled import DTYPES, Call, Global, Persistent, Pickle, brief, walk_values
+from torchdeck.core.checkpoints.pickles import Unreadable
 from torchdeck.core.checkpoints.stored import Stored, shape_of, word
 from torchdeck.core.checkpoints.tensors import StoredTensor
 from torchdeck.core.text import printable
