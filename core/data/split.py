@@ -7,10 +7,10 @@ from torch import Tensor
 
 from torchdeck.core.data.seeds import derive
 from torchdeck.core.data.source import Part, Source
-from torchdeck.core.experiment.schema import Data, Trainer
+from torchdeck.core.experiment.schema import Data, TrainerOptions
 
 
-def split_parts(source: Source, data: Data, trainer: Trainer) -> dict[str, tuple[Part, Tensor]]:
+def split_parts(source: Source, data: Data, trainer: TrainerOptions) -> dict[str, tuple[Part, Tensor]]:
     """The samples of train, val and test: of which part, and their indices in it.
 
     What a source has of its own is used as it is; where it lacks a test set, or a validation set, that is cut from the

@@ -146,7 +146,7 @@ def suggestion(item: Field) -> str:
             else (f"{low / 10:.3g} .. {high * 10:.3g} log" if 0 < low < 0.1 else "0 .. 0.5")
         )
         return words + (f" length 1 .. {len(numbers) + 1}" if isinstance(value, list | tuple) else "")
-    return f"{value_text(value)} | " if value is not None else ""
+    return f"{field_text(value)} | " if value is not None else ""
 
 
 def _of_optimizer(table: Mapping[str, Any], name: str) -> float | None:
@@ -234,7 +234,7 @@ def _bounds(metadata: Sequence[Any]) -> list[str]:
     return [", ".join(parts)] if parts else []
 
 
-def value_text(value: Any) -> str:
+def field_text(value: Any) -> str:
     """A value as it is typed; empty for what is not set."""
     if value is None:
         return ""
@@ -254,8 +254,8 @@ def _show_item(value: Any) -> str:
         args = ", ".join(f"{k}={v!r}" for k, v in value.items() if k != "name")
         return f"{value['name']}({args})" if args else str(value["name"])
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k} = {value_text(v)}" for k, v in value.items()) + "}"
-    return value_text(value)
+        return "{" + ", ".join(f"{k} = {field_text(v)}" for k, v in value.items()) + "}"
+    return field_text(value)
 
 
 def typed(field: Field, text: str) -> Any:

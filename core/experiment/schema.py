@@ -246,7 +246,7 @@ class ImageSize(Section):
     """Side of the images in pixels."""
 
 
-class Trainer(Section):
+class TrainerOptions(Section):
     """How training runs."""
 
     epochs: Annotated[int, Field(ge=1, le=10**7)] = 10
@@ -307,7 +307,7 @@ class Trainer(Section):
         return value
 
     @model_validator(mode="after")
-    def _sizes_in_order(self) -> Trainer:
+    def _sizes_in_order(self) -> TrainerOptions:
         untils = [s.until for s in self.image_sizes]
         if untils != sorted(set(untils)):
             raise UserError(f"trainer.image_sizes: 'until' must rise from one entry to the next, but is {untils}.")
@@ -424,7 +424,7 @@ class Experiment(Section):
     loss: Loss = Loss()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
-    trainer: Trainer = Trainer()
+    trainer: TrainerOptions = TrainerOptions()
     tracking: Tracking = Tracking()
     search: Search = Search()
     sampler: Sampler = Sampler()

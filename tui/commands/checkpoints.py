@@ -72,7 +72,7 @@ def file_of(text: str, options: argparse.Namespace) -> Path:
     Raises UserError when there is none.
     """
     from torchdeck.core.checkpoints.names import choose_checkpoint
-    from torchdeck.tui.commands.runs import find_any
+    from torchdeck.tui.commands.shared import find_any
 
     path = Path(text).expanduser()
     if path.is_file():
@@ -277,7 +277,7 @@ def _model_shapes(options: argparse.Namespace) -> tuple[dict[str, tuple[int, ...
     from torchdeck.core.checkpoints.archive import inspect_file
     from torchdeck.core.checkpoints.names import choose_checkpoint
     from torchdeck.core.experiment import toml
-    from torchdeck.tui.commands.runs import find_any
+    from torchdeck.tui.commands.shared import find_any
 
     if options.fits not in toml.presets() and not options.fits.endswith(".toml") and not options.overrides:
         found = inspect_file(choose_checkpoint(find_any(options.fits, runs_roots(options)), "last")).weights()
@@ -405,7 +405,7 @@ def prune(options: argparse.Namespace) -> int:
     from torchdeck.core.runs.listing import RunList
     from torchdeck.core.runs.prune import carry_out, plan
     from torchdeck.tui.columns import size
-    from torchdeck.tui.commands.runs import find_any
+    from torchdeck.tui.commands.shared import find_any
 
     if options.keep_best < 0:
         raise UserError(f"--keep-best {options.keep_best} is out of range; it must be at least 0.")

@@ -11,7 +11,7 @@ from typing import Any
 from torchdeck.core.errors import UserError, count
 from torchdeck.core.runs.rows import Row
 from torchdeck.core.text import printable
-from torchdeck.tui.commands.shared import add_runs, agreed, print_json, print_line, runs_roots
+from torchdeck.tui.commands.shared import add_runs, agreed, find_any, print_json, print_line, runs_roots
 from torchdeck.tui.tables import print_table
 
 # --- attach ----------------------------------------------------------------------------------------------------------
@@ -40,33 +40,6 @@ def attach(options: argparse.Namespace) -> int:
             raise UserError("No run is going on on this machine; name one: torchdeck attach RUN.")
         path = live[-1].path
     return run_app([path.parent, *runs_roots(options)], None, path, not options.no_mouse)
-
-
-def find_any(name: str, where: list[Path]) -> Path:
-    """The run that a user means, ours or another tool's: a path, or a name below one of the roots.
-
-    Raises UserError when there is none, or several.
-    """
-    from torchdeck.core.runs.directory import find_run
-    from torchdeck.core.tracking.files import parts_of
-
-    path = Path(name).expanduser()
-    for place in (path, *(root / name for root in where)):
-        try:
-            if place.is_dir() and parts_of(place):
-                return place
-        except OSError:
-            continue
-    error: UserError | None = None
-    for root in where:
-        try:
-            return find_run(name, root)
-        except UserError as problem:
-            error = error or problem
-    raise error or UserError(f"There is no run {name!r}.")
-
-
-# --- runs ------------------------------------------------------------------------------------------------------------
 
 
 def runs_arguments(parser: argparse.ArgumentParser) -> None:

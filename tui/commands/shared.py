@@ -99,3 +99,30 @@ def agreed(question: str, yes: bool) -> bool:
     if not sys.stdin.isatty():
         return False
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+def find_any(name: str, where: list[Path]) -> Path:
+    """The run that a user means, ours or another tool's: a path, or a name below one of the roots.
+
+    Raises UserError when there is none, or several.
+    """
+    from torchdeck.core.runs.directory import find_run
+    from torchdeck.core.tracking.files import parts_of
+
+    path = Path(name).expanduser()
+    for place in (path, *(root / name for root in where)):
+        try:
+            if place.is_dir() and parts_of(place):
+                return place
+        except OSError:
+            continue
+    error: UserError | None = None
+    for root in where:
+        try:
+            return find_run(name, root)
+        except UserError as problem:
+            error = error or problem
+    raise error or UserError(f"There is no run {name!r}.")
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------

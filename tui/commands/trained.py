@@ -37,7 +37,7 @@ def _add_trained(parser: argparse.ArgumentParser) -> None:
 
 def _locate(options: argparse.Namespace) -> Path:
     from torchdeck.core.checkpoints.names import choose_checkpoint
-    from torchdeck.tui.commands.runs import find_any
+    from torchdeck.tui.commands.shared import find_any
 
     path = Path(options.run).expanduser()
     return path if path.is_file() else choose_checkpoint(find_any(options.run, runs_roots(options)), options.checkpoint)

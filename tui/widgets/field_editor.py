@@ -13,7 +13,7 @@ from textual.suggester import SuggestFromList
 from textual.widgets import Input
 
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment.fields import Field, value_text
+from torchdeck.core.experiment.fields import Field, field_text
 from torchdeck.tui.widgets.text_input import TextInput
 from torchdeck.tui.widgets.words import Words
 
@@ -61,8 +61,8 @@ class FieldEditor(Vertical):
         box = self.query_one(Input)
         box.suggester = SuggestFromList(field.choices, case_sensitive=False) if field.choices else None
         with self.prevent(Input.Changed):
-            box.value = value_text(field.value) if text is None else text
-        box.placeholder = value_text(field.default) or "not set"
+            box.value = field_text(field.value) if text is None else text
+        box.placeholder = field_text(field.default) or "not set"
         self.add_class("-open")
         self._judge(box.value)
         box.focus()
@@ -72,7 +72,7 @@ class FieldEditor(Vertical):
         words, wrong = f"{self.field.help} {self.field.limits[:1].upper()}{self.field.limits[1:]}.".strip(), False
         if self.field.choices and len(self.field.choices) <= 12:
             words += f" Choices: {', '.join(self.field.choices)}."
-        words += f" Default: {value_text(self.field.default) or 'not set'}."
+        words += f" Default: {field_text(self.field.default) or 'not set'}."
         try:
             self._check(self.field, text)
         except UserError as error:

@@ -82,7 +82,7 @@ class _Fields(VimTree):
             depth, parent = depth + 1, parent.parent
         width = max(self.size.width - 2 * depth - 3, 16)
         name = item.path[-1]
-        value = printable(fields.value_text(item.value)) or ("required" if item.required else "-")
+        value = printable(fields.field_text(item.value)) or ("required" if item.required else "-")
         searched = self._form.searched.get(item.key)
         if searched is not None:
             value = f"⌕ {searched}"
@@ -305,7 +305,7 @@ class Form(Vertical):
         item = self.current
         if item is None or not item.choices:
             return
-        value = fields.value_text(item.value)
+        value = fields.field_text(item.value)
         place = item.choices.index(value) + by if value in item.choices else 0
         try:
             self.set_value(item, item.choices[place % len(item.choices)])

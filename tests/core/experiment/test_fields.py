@@ -43,7 +43,7 @@ def test_what_is_shown_is_what_is_typed(name: str) -> None:
     changed = raw
     for item in fields.fields(raw):
         if item.given is not None:
-            changed = fields.change(changed, item, fields.value_text(item.given))
+            changed = fields.change(changed, item, fields.field_text(item.given))
     assert toml.build(changed) == toml.build(raw)
 
 
