@@ -63,7 +63,7 @@ GROUPS: dict[str, dict[str, Verb]] = {
             ("torchdeck show 20261124-1052", "torchdeck show runs/20261124-1052/checkpoints/best.pt"),
         ),
         "diff": Verb(
-            "checkpoints",
+            "diff",
             "what differs between runs, or between two files of weights",
             ("torchdeck diff 20261124-1052 20261124-1107", "torchdeck diff before.pth after.safetensors"),
         ),
@@ -129,7 +129,7 @@ GROUPS: dict[str, dict[str, Verb]] = {
         "inspect": Verb(
             "checkpoints",
             "what is in a file of weights, without running it",
-            ("torchdeck inspect model.ckpt --stats", "torchdeck inspect model.safetensors --fits fashion-cnn"),
+            ("torchdeck inspect resnet.ckpt --stats", "torchdeck inspect resnet.safetensors --fits fashion-cnn"),
         ),
         "average": Verb(
             "checkpoints",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchdeck.core.errors import UserError, count
 from torchdeck.core.text import printable
-from torchdeck.tui.commands.shared import add_runs, agreed, print_json, print_line, runs_roots
+from torchdeck.tui.commands.shared import add_runs, agreed, find_any, print_json, print_line, runs_roots
 from torchdeck.tui.tables import print_table
 
 if TYPE_CHECKING:
@@ -72,7 +72,6 @@ def file_of(text: str, options: argparse.Namespace) -> Path:
     Raises UserError when there is none.
     """
     from torchdeck.core.checkpoints.names import choose_checkpoint
-    from torchdeck.tui.commands.shared import find_any
 
     path = Path(text).expanduser()
     if path.is_file():
@@ -277,7 +276,6 @@ def _model_shapes(options: argparse.Namespace) -> tuple[dict[str, tuple[int, ...
     from torchdeck.core.checkpoints.archive import inspect_file
     from torchdeck.core.checkpoints.names import choose_checkpoint
     from torchdeck.core.experiment import toml
-    from torchdeck.tui.commands.shared import find_any
 
     if options.fits not in toml.presets() and not options.fits.endswith(".toml") and not options.overrides:
         found = inspect_file(choose_checkpoint(find_any(options.fits, runs_roots(options)), "last")).weights()
@@ -296,59 +294,6 @@ def _model_shapes(options: argparse.Namespace) -> tuple[dict[str, tuple[int, ...
     )
     state = net.state_dict()
     return {name: tuple(t.shape) for name, t in state.items()}, places(state)
-
-
-# --- diff ------------------------------------------------------------------------------------------------------------
-
-
-def diff_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``torchdeck diff``."""
-    parser.add_argument("what", nargs="+", metavar="RUN|FILE", help="two or more runs, or two files of weights")
-    add_runs(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON")
-
-
-def diff(options: argparse.Namespace) -> int:
-    """What differs between runs' experiments, or between two files of weights."""
-    if len(options.what) < 2:
-        raise UserError("diff needs two runs or two files of weights.")
-    if any(Path(text).expanduser().is_file() for text in options.what):
-        return _diff_files(options)
-    from torchdeck.tui.commands.runs import diff_runs
-
-    return diff_runs(options.what, runs_roots(options), options.json)
-
-
-def _diff_files(options: argparse.Namespace) -> int:
-    from torchdeck.core.checkpoints.archive import inspect_file
-    from torchdeck.core.checkpoints.compare import diff_weights as compare
-    from torchdeck.tui.tensor_tree import shape_words
-
-    if len(options.what) != 2:
-        raise UserError("diff compares two files of weights at a time.")
-    first, second = (inspect_file(file_of(text, options)) for text in options.what)
-    found = compare(first.weights(), second.weights())
-    tell_wrapped(first, second)
-    if options.json:
-        print_json([{**vars(c), "change": None if math.isnan(c.change) else c.change} for c in found])
-        return 0
-    shown = [c for c in found if c.kind != "same"]
-    print_table(
-        ["tensor", "", "before", "after", "change"],
-        [
-            [
-                c.name,
-                c.kind,
-                shape_words(c.before),
-                shape_words(c.after),
-                "" if math.isnan(c.change) else f"{c.change:.4g}",
-            ]
-            for c in shown
-        ],
-        [False, False, True, True, True],
-    )
-    print(f"{len(found) - len(shown)} of {count(len(found), 'tensor')} are the same")
-    return 0
 
 
 def tell_wrapped(*stored: Stored) -> None:
@@ -405,7 +350,6 @@ def prune(options: argparse.Namespace) -> int:
     from torchdeck.core.runs.listing import RunList
     from torchdeck.core.runs.prune import carry_out, plan
     from torchdeck.tui.columns import size
-    from torchdeck.tui.commands.shared import find_any
 
     if options.keep_best < 0:
         raise UserError(f"--keep-best {options.keep_best} is out of range; it must be at least 0.")

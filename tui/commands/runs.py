@@ -224,38 +224,6 @@ def _words(metrics: dict[str, Any]) -> str:
 # --- diff of runs ----------------------------------------------------------------------------------------------------
 
 
-def diff_runs(names: list[str], where: list[Path], as_json: bool) -> int:
-    """What differs between the experiments of runs, and their results."""
-    from torchdeck.core.runs.compare import run_differences
-    from torchdeck.tui.columns import result_text, value_text
-
-    rows = [row_at(find_any(name, where)) for name in names]
-    found = run_differences(rows)
-    results = {key: [row.value(key) for row in rows] for key in ("status", "last_loss", "epoch", "duration")}
-    results |= {f"test_{m}": [row.test.get(m) for row in rows] for m in dict.fromkeys(m for r in rows for m in r.test)}
-    if as_json:
-        print_json(
-            {
-                "runs": [row.name for row in rows],
-                "differences": {d.key: list(d.values) for d in found},
-                "results": results,
-            }
-        )
-        return 0
-    best = ["best", *(f"{row.watched_text} {result_text(row)}".strip() for row in rows)]
-    lines = [[d.key, *(value_text(d.key, v) if v is not None else "-" for v in d.values)] for d in found]
-    lines.append(best)
-    lines += [
-        [key, *(value_text(key, v) for v in values)]
-        for key, values in results.items()
-        if any(v is not None for v in values)
-    ]
-    print_table(["", *(row.name for row in rows)], lines)
-    if not found:
-        print("their experiments are the same")
-    return 0
-
-
 def row_at(path: Path) -> Row:
     """The row of one run.
 
