@@ -12,6 +12,7 @@ from textual.pilot import Pilot
 
 from torchdeck.tui.app import Workbench
 from torchdeck.tui.screens.train import TrainScreen
+from torchdeck.tui.widgets.words import Words
 
 #: A run of a second or two, and one that does not end by itself.
 QUICK: dict[str, Any] = {
@@ -42,3 +43,8 @@ def train_of(pilot: Pilot[int]) -> TrainScreen:
 def notices(pilot: Pilot[int]) -> str:
     """What the app has said."""
     return "\n".join(f"{n.title} {n.message}" for n in pilot.app._notifications)
+
+
+def asked(pilot: Pilot[int]) -> str:
+    """The title of the dialog that is open."""
+    return str(pilot.app.screen.query_one(".title", Words).render())

@@ -140,7 +140,7 @@ class RunMonitor:
 
     def _start_wanted(self) -> None:
         with self._starting:  # the screen and the thread that looks both may
-            if not self._wanted or self._someone_trains():
+            if not self._wanted or self.someone_trains():
                 return
             self._wanted = False
             last = self.queue.last()
@@ -243,7 +243,7 @@ class RunMonitor:
         if self.run is not None and self._state not in (*OVER, FOREIGN):
             return False
         if current is not None:
-            return not current.run and self._someone_trains()
+            return not current.run and self.someone_trains()
         return self._process_lives() and (self.run is None or bool(waiting))
 
     def _state_of_run(self) -> str:
@@ -275,7 +275,8 @@ class RunMonitor:
             self.history.fail(str(info.get("message") or "The run failed without a word."))
         return info.status
 
-    def _someone_trains(self) -> bool:
+    def someone_trains(self) -> bool:
+        """Whether a process of ours, or one that serves the same queue, is there to train."""
         return self._process_lives() or self.queue.served()
 
     def _process_lives(self) -> bool:

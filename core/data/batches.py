@@ -72,7 +72,7 @@ class Feed:
     """Batches of some samples, epoch by epoch, from any batch on."""
 
     def __init__(self, indices: Tensor, options: FeedOptions) -> None:
-        self._indices = indices
+        self.indices = indices
         self._options = options
         self._bounds = options.bounds(len(indices))
         self._generator = torch.Generator(device=options.device)
@@ -85,7 +85,7 @@ class Feed:
     @property
     def samples(self) -> int:
         """How many samples there are."""
-        return len(self._indices)
+        return len(self.indices)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of that epoch from number ``start`` on: inputs [B, ...], targets [B] or [B, T]."""
@@ -97,8 +97,8 @@ class Feed:
     def _ordered(self, epoch: int) -> Tensor:
         """The samples' indices in the order of that epoch."""
         if not self._options.shuffle:
-            return self._indices
-        return self._indices[order(len(self._indices), self._options.seed, epoch)]
+            return self.indices
+        return self.indices[order(len(self.indices), self._options.seed, epoch)]
 
     def _finish(self, x: Tensor, y: Tensor, epoch: int, number: int) -> Batch:
         """The batch transforms, with a random draw that depends on (seed, epoch, batch) alone."""

@@ -19,7 +19,7 @@ from torchdeck.core.events import Event, Failed, LogLine
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.runs import process
 from torchdeck.core.search import keep
-from torchdeck.core.search.study import Study
+from torchdeck.core.search.study import Study, trial_id
 from torchdeck.core.search.values import values_of
 from torchdeck.core.search.watch import Watch
 from torchdeck.core.session import batch
@@ -119,7 +119,7 @@ class Attempt:
         by_steps = experiment.trainer.eval_steps > 0
         single = len(self._study.objectives) == 1
         # What was told before a death is told again by the checkpoint's successor: it is judged where it was judged.
-        told = max(self._study.storage.get_trial(self._trial._trial_id).intermediate_values, default=0)
+        told = max(self._study.storage.get_trial(trial_id(self._trial)).intermediate_values, default=0)
 
         def judge(epoch: int, step: int, val: Mapping[str, float], best: bool) -> bool:
             value, at = val.get(objective.name), step if by_steps else epoch
@@ -154,34 +154,10 @@ class Attempt:
             return (TrialState.PRUNED if session.untrainable else TrialState.FAIL), None, reason
         if session.status == "pruned":
             return TrialState.PRUNED, None, "by hand" if self._wish == "prune" else ""
-        values = self._values(session)
+        values = objective_values(self._study, session)
         if values is None:
             return TrialState.FAIL, None, "it was ended before its first evaluation"
         return TrialState.COMPLETE, values, "stopped by hand" if session.status == "stopped" else ""
-
-    def _values(self, session: Session) -> list[float] | None:
-        """The values of the objectives at the best epoch; None when there was none.
-
-        Raises UserError for a metric that was never measured.
-        """
-        from torchdeck.core.search.costs import cost
-
-        best = session.run.get("best") if session.run is not None else None
-        if not best:
-            return None
-        found = []
-        for objective in self._study.objectives:
-            if objective.cost:
-                found.append(cost(objective.name, session))
-            elif best.get(objective.name) is None and objective.name in best and not found:
-                found.append(math.inf if objective.higher else -math.inf)  # null; what was watched is never NaN
-            elif best.get(objective.name) is None:
-                raise UserError(
-                    f"search.objectives: {objective.name!r} is not measured, or not a number; choose from {', '.join(best)}."
-                )
-            else:
-                found.append(float(best[objective.name]))
-        return found
 
     def _describe(self, session: Session) -> None:
         """What a dashboard shows of the trial beside its parameters and values."""
@@ -278,3 +254,28 @@ def _raising(signals: Signals) -> Iterator[None]:
     finally:
         for n, handler in before.items():
             signal.signal(n, handler)
+
+
+def objective_values(study: Study, session: Session) -> list[float] | None:
+    """The values of the objectives at the best epoch; None when there was none.
+
+    Raises UserError for a metric that was never measured.
+    """
+    from torchdeck.core.search.costs import cost
+
+    best = session.run.get("best") if session.run is not None else None
+    if not best:
+        return None
+    found = []
+    for objective in study.objectives:
+        if objective.cost:
+            found.append(cost(objective.name, session))
+        elif best.get(objective.name) is None and objective.name in best and not found:
+            found.append(math.inf if objective.higher else -math.inf)  # null; what was watched is never NaN
+        elif best.get(objective.name) is None:
+            raise UserError(
+                f"search.objectives: {objective.name!r} is not measured, or not a number; choose from {', '.join(best)}."
+            )
+        else:
+            found.append(float(best[objective.name]))
+    return found

@@ -231,3 +231,8 @@ class Study:
     def run_of(self, number: int) -> Path:
         """The directory of a trial's run, whether it is there or not."""
         return self.folder / f"{folder_name(self.name)}-{number:04d}"
+
+
+def trial_id(trial: optuna.Trial | FrozenTrial) -> int:
+    """What optuna's storages know a trial by; optuna gives it under this name alone."""
+    return trial._trial_id

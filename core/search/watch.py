@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 from torchdeck.core.errors import UserError
 from torchdeck.core.runs import process
-from torchdeck.core.search.study import Study
+from torchdeck.core.search.study import Study, trial_id
 
 #: Attributes of a trial: its process, its heartbeat, and what somebody asks of it (stop or prune).
 PROCESS, BEAT, COMMAND = "torchdeck:process", "torchdeck:beat", "torchdeck:command"
@@ -39,10 +39,10 @@ class Owners:
             return False
         beat = trial.system_attrs.get(BEAT)
         now = time.monotonic()
-        seen, since = self._seen.get(trial._trial_id, (None, now))
+        seen, since = self._seen.get(trial_id(trial), (None, now))
         if seen != (who, beat):
             seen, since = (who, beat), now
-        self._seen[trial._trial_id] = (seen, since)
+        self._seen[trial_id(trial)] = (seen, since)
         return process.alive(who, time.time() - (now - since))
 
 
@@ -66,7 +66,7 @@ class Watch(threading.Thread):
             try:
                 with self._study.errors():
                     if time.monotonic() - beaten >= _BEAT:
-                        self._study.storage.set_trial_system_attr(self._trial._trial_id, BEAT, time.time())
+                        self._study.storage.set_trial_system_attr(trial_id(self._trial), BEAT, time.time())
                         beaten = time.monotonic()
                     wish = "" if done else self._wish()
                 if wish:
@@ -77,7 +77,7 @@ class Watch(threading.Thread):
     def _wish(self) -> str:
         if self._study.stopped or self._out_of_time():
             return "pause"
-        command = self._study.storage.get_trial_system_attrs(self._trial._trial_id).get(COMMAND)
+        command = self._study.storage.get_trial_system_attrs(trial_id(self._trial)).get(COMMAND)
         return str(command) if command in ("stop", "prune") else ""
 
     def end(self) -> None:
@@ -97,9 +97,9 @@ def ask_of(study: Study, number: int, command: str) -> None:
     if trial is None:
         raise UserError(f"There is no trial {number} in the study {study.name!r}.")
     if trial.state == TrialState.WAITING:
-        study.storage.set_trial_user_attr(trial._trial_id, "reason", "taken out before it began")
-        study.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        study.storage.set_trial_user_attr(trial_id(trial), "reason", "taken out before it began")
+        study.storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
         return
     if trial.state != TrialState.RUNNING:
         raise UserError(f"Trial {number} is over already: {trial.state.name.lower()}.")
-    study.storage.set_trial_system_attr(trial._trial_id, COMMAND, command)
+    study.storage.set_trial_system_attr(trial_id(trial), COMMAND, command)

@@ -24,7 +24,7 @@ from torchdeck.core.search import keep
 from torchdeck.core.search import storage as storages
 from torchdeck.core.search.attempt import Attempt, Interrupted
 from torchdeck.core.search.storage import StorageError
-from torchdeck.core.search.study import Study
+from torchdeck.core.search.study import Study, trial_id
 from torchdeck.core.search.watch import PROCESS, Owners
 from torchdeck.core.session import batch
 from torchdeck.core.session.batch import Signals
@@ -114,8 +114,8 @@ class Worker:
             if len(began) >= limits.trials and not again:
                 return None
             trial = study.ask()
-            set_attribute(study, trial._trial_id, BEGUN, True)
-            set_attribute(study, trial._trial_id, PROCESS, process.identity())
+            set_attribute(study, trial_id(trial), BEGUN, True)
+            set_attribute(study, trial_id(trial), PROCESS, process.identity())
             return trial
 
     def _out_of_time(self) -> bool:
@@ -132,13 +132,13 @@ class Worker:
             deaths = 1 if comes_to > came_to else deaths + 1
             if deaths >= _MOST_DEATHS:
                 reason = f"its process died {deaths} times in the same place"
-                self.study.storage.set_trial_user_attr(trial._trial_id, "reason", reason)
-                self.study.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+                self.study.storage.set_trial_user_attr(trial_id(trial), "reason", reason)
+                self.study.storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
                 self._note(f"trial {trial.number} has failed: {reason}")
             else:
-                set_attribute(self.study, trial._trial_id, DEATHS, (deaths, comes_to))
-                set_attribute(self.study, trial._trial_id, BEGUN, True)
-                self.study.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+                set_attribute(self.study, trial_id(trial), DEATHS, (deaths, comes_to))
+                set_attribute(self.study, trial_id(trial), BEGUN, True)
+                self.study.storage.set_trial_state_values(trial_id(trial), TrialState.WAITING)
                 self._note(f"trial {trial.number} was left by a process that is gone; it goes on")
 
     # --- training ----------------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ class Worker:
         def tell() -> bool:
             with study.errors():
                 if outcome is None:
-                    study.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+                    study.storage.set_trial_state_values(trial_id(trial), TrialState.WAITING)
                     return False
                 state, values, reason = outcome
                 if reason:
@@ -176,7 +176,7 @@ class Worker:
         try:
             over = self._patiently(tell)
         except (ValueError, optuna.exceptions.UpdateFinishedTrialError) as error:
-            if study.storage.get_trial(trial._trial_id).state == TrialState.RUNNING:
+            if study.storage.get_trial(trial_id(trial)).state == TrialState.RUNNING:
                 self._tell(trial, (TrialState.FAIL, None, str(error)))
                 return
             self._note(f"trial {trial.number} was taken over by another worker; what was trained here is left out")
@@ -184,7 +184,7 @@ class Worker:
         if over:
             with study.errors():
                 keep.tidy(study)
-                self._told(study.storage.get_trial(trial._trial_id))
+                self._told(study.storage.get_trial(trial_id(trial)))
 
     def _patiently(self, what: Callable[[], T]) -> T:
         """Do it, again and again for a while where a database does not answer: a network that fails for a moment must

@@ -89,7 +89,7 @@ class Workers:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=self._environment(place),
+                    env=self.worker_environment(place),
                     start_new_session=True,
                 )
         except OSError as error:
@@ -98,8 +98,8 @@ class Workers:
     def _log(self, place: int) -> Path:
         return self._study.folder / f"worker-{place}.log"
 
-    def _environment(self, place: int) -> dict[str, str]:
-        """Its GPU, round robin, or its share of the cores."""
+    def worker_environment(self, place: int) -> dict[str, str]:
+        """The environment of the worker at that place (from 0): its GPU, round robin, or its share of the cores."""
         values = {**environment(), PARENT: str(os.getpid())}
         gpus = [] if self._study.experiment.trainer.device == "cpu" else assignable()
         if gpus:

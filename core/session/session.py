@@ -77,6 +77,8 @@ class Session:
         self.run: RunDirectory | None = None
         #: done, pruned, stopped, aborted or failed, once it is over.
         self.status: str | None = None
+        #: How it ended and the figures of the end; None before, and for one that failed.
+        self.finished: Finished | None = None
         self.failure: Failed | None = None
         #: Whether the settings themselves were to blame: the loss diverged, or the memory did not suffice.
         self.untrainable = False
@@ -96,7 +98,6 @@ class Session:
         self._notes: list[str] | None = []
         #: What the user's code writes with.
         self._user_writer = writer.RunWriter()
-        self._finished: Finished | None = None
         self._thread = threading.Thread(target=self._main, name="torchdeck-training", daemon=True)
 
     def subscribe(self, readings: int = 1000) -> Subscription:
@@ -319,7 +320,7 @@ class Session:
             if built.data.test is not None:
                 test = trainer.evaluator.evaluate(trainer.trained_net, built.data.test)
         shown = test or val
-        self._finished = Finished(
+        self.finished = Finished(
             epoch=trainer.epoch,
             step=trainer.step,
             status=status,
@@ -329,7 +330,7 @@ class Session:
             class_names=built.data.info.class_names,
             seconds=self._seconds(),
         )
-        self._publisher.publish(self._finished)
+        self._publisher.publish(self.finished)
 
     def _seconds(self) -> float:
         """Seconds of training, those before a resume as well."""
@@ -404,8 +405,8 @@ class Session:
         }
         if self.failure is not None:
             values["message"] = self.failure.message
-        if self._finished is not None and self._finished.test:
-            values["test"] = finite(self._finished.test)
+        if self.finished is not None and self.finished.test:
+            values["test"] = finite(self.finished.test)
         try:
             self.run.update(**values)
         except OSError as error:

@@ -291,6 +291,8 @@ class UserMetric:
         if isinstance(target, nn.Module):
             target = target.to(device)
         self._target: Any = target
+        #: Whether Ignite computes it, which adds up over processes.
+        self.is_ignites = isinstance(target, IgniteMetric)
         self._adds = isinstance(target, IgniteMetric) or _is_torchmetrics(target)
         if not (self._adds or callable(target)):
             raise UserError(f"{self.what} is not a metric: it can't be called.")
@@ -323,7 +325,7 @@ def user_metrics(references: tuple[str, ...], device: torch.device) -> list[User
     Raises UserError for what is none, and in several processes for Ignite's, which add up over them.
     """
     made = [UserMetric(reference, device) for reference in references]
-    if world().size > 1 and any(isinstance(one._target, IgniteMetric) for one in made):
+    if world().size > 1 and any(one.is_ignites for one in made):
         raise UserError(
             f"tracking.metrics: Ignite's metrics would be added up over {count(world().size, 'process')} that each see every "
             "sample; give a function or a torchmetrics metric."

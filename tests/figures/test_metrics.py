@@ -27,7 +27,7 @@ from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import toml
 from torchdeck.core.experiment.metric_names import known_direction, watched
 from torchdeck.core.search import opening as studies
-from torchdeck.core.search.attempt import Attempt
+from torchdeck.core.search.attempt import objective_values
 from torchdeck.core.search.objectives import objectives, with_directions
 from torchdeck.core.training.build import build_trainer
 from torchdeck.core.training.evaluation import Evaluator, Report, Tried
@@ -405,6 +405,5 @@ def test_a_trial_is_told_a_direction_that_its_metric_does_not_tell(tmp_path: Pat
 @pytest.mark.parametrize(("sought", "value"), [("maximize Odd", math.inf), ("minimize Odd", -math.inf)])
 def test_a_best_that_is_infinite_is_the_value_of_its_trial(tmp_path: Path, sought: str, value: float) -> None:
     study = studies.create(searched(f"search.objectives=['{sought}']"), tmp_path)
-    attempt: Any = types.SimpleNamespace(_study=study)
     session: Any = types.SimpleNamespace(run={"best": {"loss": 0.5, "Odd": None}})  # null in run.json
-    assert Attempt._values(attempt, session) == [value]
+    assert objective_values(study, session) == [value]

@@ -176,13 +176,13 @@ def test_whole_numbers_in_another_table_stay_numbers(numbers: Trained, tmp_path:
 def test_the_very_data_of_the_run_by_path_and_content(
     table: Session, model: Trained, place: Path, tmp_path: Path
 ) -> None:
-    assert table._finished is not None
+    assert table.finished is not None
     told: list[str] = []
     own = evaluate_model(model, device="cpu", warn=told.append)
     again = evaluate_model(model, on_table(place / "train.csv"), device="cpu", warn=told.append)
     for done in (own, again):
         assert (done.split, done.samples, done.total) == ("test", 30, 150)
-        assert done.report.metrics == pytest.approx(table._finished.test)
+        assert done.report.metrics == pytest.approx(table.finished.test)
     other_share = Data(name="table", args={"path": str(place / "train.csv")}, test_share=0.4)
     assert (
         evaluate_model(model, other_share, device="cpu", warn=told.append).samples == 30
@@ -257,8 +257,8 @@ def test_labels_of_arrays_are_names(kind: str, tmp_path: Path) -> None:
     model = model_of(session)
     names = [str(i) for i in range(4)] if kind == "counted" else [str(v) for v in labels]
     assert list(model.info.class_names) == names
-    assert session._built is not None
-    assert session._built.data.info.samples == {"train": 30, "val": 7, "test": 13}
+    assert session.built is not None
+    assert session.built.data.info.samples == {"train": 30, "val": 7, "test": 13}
     given = Data(name="npz", args={"path": f"{tmp_path}/own.npz"})
     for data in (None, given):
         done = evaluate_model(model, data, device="cpu")
@@ -291,8 +291,8 @@ def test_parts_of_a_folder_are_used_as_they_are(tmp_path: Path) -> None:
                 made.save(tmp_path / "pets" / part / name / f"{i}.png")
     session = run(tmp_path, "data.name=ImageFolder", f"data.args.path={tmp_path}/pets", *MLP)
     model = model_of(session)
-    assert session._built is not None
-    assert session._built.data.info.samples == {part: sum(each) for part, each in sizes.items()}
+    assert session.built is not None
+    assert session.built.data.info.samples == {part: sum(each) for part, each in sizes.items()}
     expected = {**sizes, "all": tuple(map(sum, zip(*sizes.values(), strict=True)))}
     for data in (None, Data(name="ImageFolder", args={"path": f"{tmp_path}/pets"}, workers=0)):
         for part, each in expected.items():
@@ -404,11 +404,11 @@ def own(place: Path) -> str:
 )
 def test_own_parts_of_a_users_data_set(own: str, tmp_path: Path, name: str, parts: tuple[int, ...]) -> None:
     session = run(tmp_path, f"data.name={own}:{name}", "trainer.validation_share=0.2", "trainer.steps=1", *MLP)
-    assert session._built is not None
-    assert tuple(session._built.data.info.samples.values()) == parts
+    assert session.built is not None
+    assert tuple(session.built.data.info.samples.values()) == parts
     seen = {}
     for part in ("train", "val", "test"):
-        feed = getattr(session._built.data, part)
+        feed = getattr(session.built.data, part)
         seen[part] = set() if feed is None else {int(v) for x, _ in feed.epoch(0) for v in x[:, 0]}
     assert not seen["val"] & (seen["train"] | seen["test"])
     assert len(seen["train"]) == parts[0]
@@ -522,7 +522,7 @@ def test_unshuffled_samples_come_as_they_lie_and_resume_in_mid_epoch_is_exact(ow
     whole = train(*options, source=None)
     assert whole.status == "done", whole.failure
     for epoch in (0, 1, 2):
-        order = [int(v) for x, _ in whole.session._built.data.train.epoch(epoch) for v in x[:, 0]]
+        order = [int(v) for x, _ in whole.session.built.data.train.epoch(epoch) for v in x[:, 0]]
         assert order == list(range(20))
     part = train(*options, source=None, stop_at=10)
     assert part.status == "stopped"
@@ -532,7 +532,7 @@ def test_unshuffled_samples_come_as_they_lie_and_resume_in_mid_epoch_is_exact(ow
     assert a["step"] == b["step"] == 21
     for name, value in a["model"].items():
         assert torch.equal(value, b["model"][name])
-    assert whole.session._finished.test == rest.session._finished.test
+    assert whole.session.finished.test == rest.session.finished.test
 
 
 def test_checkpoints_that_lack_what_was_added_since_still_serve(
@@ -572,4 +572,4 @@ def test_checkpoints_that_lack_what_was_added_since_still_serve(
     rest = train(resume=part.path)
     assert rest.status == "done", rest.failure
     whole = train(*options, source=None)
-    assert whole.session._finished.test == rest.session._finished.test
+    assert whole.session.finished.test == rest.session.finished.test

@@ -12,7 +12,7 @@ import torchvision
 from conftest import Train
 from textual.pilot import Pilot
 from textual.widgets import Input, RichLog
-from workbench import QUICK, Open, notices, train_of, until
+from workbench import QUICK, Open, asked, notices, train_of, until
 
 from torchdeck.core.experiment import toml
 from torchdeck.tui.screens.checkpoints import CheckpointsScreen
@@ -70,7 +70,7 @@ async def test_resnet_fits_one_screen_and_tells_its_numbers(workbench: Open, tmp
         await pilot.press("l")
         assert len(tree.items) > before
         await pilot.press("i")
-        await until(pilot, lambda: len(screen._figures) == 122)
+        await until(pilot, lambda: len(screen.figures) == 122)
 
 
 async def test_hostile_and_broken_files_are_told_and_the_list_lives_on(workbench: Open, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ async def test_hostile_and_broken_files_are_told_and_the_list_lives_on(workbench
         await see(pilot, screen, tmp_path / "evil.pt")
         await pilot.press("W")
         await until(pilot, lambda: isinstance(pilot.app.screen, Question))
-        title = pilot.app.screen._title  # type: ignore[attr-defined]
+        title = asked(pilot)
         assert "RUNS what its author put into it: posix.system" in title
         await pilot.press("n")
         await until(pilot, lambda: pilot.app.screen is screen)

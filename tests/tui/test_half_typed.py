@@ -93,9 +93,9 @@ class _Opened:
 
 def _add_trial(text: str) -> None:
     from torchdeck.tui.commands.study import settings_of
-    from torchdeck.tui.screens.trial_actions import _words
+    from torchdeck.tui.screens.trial_actions import shell_words
 
-    settings_of(_Opened, _words(text))  # type: ignore[arg-type]
+    settings_of(_Opened, shell_words(text))  # type: ignore[arg-type]
 
 
 _FIELDS = list(fields.fields({}))
@@ -104,14 +104,14 @@ _CHECKS: dict[str, Callable[[str], Any]] = {
     "add a trial": _add_trial,
     "range": lambda text: read_dimension("optimizer.lr", text),
     "filter": Filter,
-    "learning rate": run_keys._rate,
+    "learning rate": run_keys.read_learning_rate,
     "prolong": more_than(3),
-    "save as": experiment_keys._toml_name,
-    "study's name": search_actions._name,
-    "key": search_actions._key,
-    "trials and workers": search_actions._two_numbers,
-    "factor": checkpoint_actions._factor,
-    "keep": checkpoint_actions._whole,
+    "save as": experiment_keys.check_toml_name,
+    "study's name": search_actions.check_study_name,
+    "key": search_actions.check_search_key,
+    "trials and workers": search_actions.read_trials_and_workers,
+    "factor": checkpoint_actions.check_backbone_factor,
+    "keep": checkpoint_actions.check_generations,
 }
 
 

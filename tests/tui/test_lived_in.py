@@ -115,9 +115,9 @@ async def test_the_key_for_figures_is_named_rightly(
         facts = screen.query_one(Facts)
         await until(pilot, lambda: "reads them" in "\n".join(facts.plain))
         key = re.search(r"(\S+) reads them", "\n".join(facts.plain))
-        assert key is not None and not screen._figures
+        assert key is not None and not screen.figures
         await pilot.press(key[1])
-        await until(pilot, lambda: len(screen._figures) == 3)
+        await until(pilot, lambda: len(screen.figures) == 3)
 
 
 DATA = """
@@ -159,7 +159,7 @@ async def test_an_error_stands_in_its_pane_and_a_mended_file_is_looked_at(workbe
             return str(data.query_one("#data-text").render())
 
         screen.choose("data")
-        await until(pilot, lambda: model._summary is not None and "train" in words())
+        await until(pilot, lambda: model.summary is not None and "train" in words())
 
         def broken(name: str, sentence: str) -> None:
             wrong = files[name].replace("    return", f"    raise OSError({sentence!r})\n    return")
@@ -173,7 +173,7 @@ async def test_an_error_stands_in_its_pane_and_a_mended_file_is_looked_at(workbe
         await until(pilot, lambda: "no layer" in str(model.root.label))
         assert "train" in words() and "no disk" not in words()
         (tmp_path / "own_parts.py").write_text(PARTS)
-        await until(pilot, lambda: model._summary is not None)
+        await until(pilot, lambda: model.summary is not None)
 
 
 async def test_a_run_without_checkpoint_begins_anew(workbench: Open, train: Train, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ async def test_names_of_classes_columns_and_modules_and_words_of_an_error(
     async with workbench(raw, size=(130, 40)) as pilot:
         screen = train_of(pilot)
         model = screen.query_one(ModelTree)
-        await until(pilot, lambda: model._summary)
+        await until(pilot, lambda: model.summary)
         for size in ((130, 40), (80, 24)):
             await pilot.resize_terminal(*size)
             for name in ("model", "data"):
@@ -128,6 +128,6 @@ async def test_names_of_runs_files_and_tensors(
         assert stored.files.go(odd)
         await until(pilot, lambda: stored.stored is not None and stored.stored.path == odd)
         await pilot.press("tab", "i")
-        await until(pilot, lambda: len(stored._figures) == len(HOSTILE))
+        await until(pilot, lambda: len(stored.figures) == len(HOSTILE))
         await pilot.pause()
         assert "[@click=app.quit]x" in clean(pilot)

@@ -54,7 +54,7 @@ def test_while_a_run_starts_the_one_before_is_not_named(tmp_path: Path, monkeypa
     assert monitor.poll().state == "done"
     queue.add("", "b")
     queue.take()
-    monkeypatch.setattr(monitor, "_someone_trains", lambda: True)
+    monkeypatch.setattr(monitor, "someone_trains", lambda: True)
     looks = [monitor.poll() for _ in range(4)]
     assert {(snapshot.state, snapshot.run) for snapshot in looks} == {("starting", None)}
     assert len({id(snapshot.history) for snapshot in looks}) == 1

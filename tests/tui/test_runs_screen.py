@@ -11,7 +11,7 @@ from conftest import Train
 from textual.pilot import Pilot
 from textual.widgets import Input
 from torch.utils.tensorboard import SummaryWriter
-from workbench import QUICK, Open, notices, train_of, until
+from workbench import QUICK, Open, asked, notices, train_of, until
 
 from torchdeck.core.experiment import toml
 from torchdeck.tui.screens.dialogs import Question, TextDialog
@@ -172,7 +172,7 @@ async def test_code_of_others_asks_before_it_is_trained(workbench: Open, train: 
         screen = await runs_of(pilot, 1)
         await pilot.press("s")
         await until(pilot, lambda: isinstance(pilot.app.screen, Question))
-        assert "evil.py:Net" in pilot.app.screen._title  # type: ignore[attr-defined]
+        assert "evil.py:Net" in asked(pilot)
         await pilot.press("n")
         await until(pilot, lambda: pilot.app.screen is screen)
         assert not screen.monitor.queue.waiting()

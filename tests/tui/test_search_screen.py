@@ -16,7 +16,7 @@ from workbench import Open, notices, train_of, until
 
 from torchdeck.core.experiment import toml
 from torchdeck.core.search import opening as studies
-from torchdeck.core.search.study import Study
+from torchdeck.core.search.study import Study, trial_id
 from torchdeck.core.search.watch import COMMAND
 from torchdeck.tui.screens.dialogs import Pick, Question, TextDialog
 from torchdeck.tui.screens.search import SearchScreen
@@ -146,9 +146,9 @@ async def test_steering(workbench: Open, tmp_path: Path) -> None:
     async with workbench(RAW) as pilot:
         screen = await search_of(pilot, 5)
         await pilot.press("g", "p")
-        await until(pilot, lambda: study.storage.get_trial(running._trial_id).system_attrs.get(COMMAND) == "prune")
+        await until(pilot, lambda: study.storage.get_trial(trial_id(running)).system_attrs.get(COMMAND) == "prune")
         await pilot.press("X")
-        await until(pilot, lambda: study.storage.get_trial(running._trial_id).system_attrs.get(COMMAND) == "stop")
+        await until(pilot, lambda: study.storage.get_trial(trial_id(running)).system_attrs.get(COMMAND) == "stop")
         await pilot.press("j", "p")
         await until(pilot, lambda: "Trial 3 is over already" in notices(pilot))
         await pilot.press("x")

@@ -204,9 +204,9 @@ async def test_help_tells_the_keys_of_where_you_are(workbench: Open) -> None:
     async with workbench(QUICK) as pilot:
         await pilot.press("2", "question_mark")
         await until(pilot, lambda: isinstance(pilot.app.screen, Help))
-        titles = [title for title, _ in pilot.app.screen._groups]
+        titles = [title for title, _ in pilot.app.screen.groups]
         assert titles == ["Charts", "Run and panes", "Everywhere"]
-        text = {b.tooltip for _, bindings in pilot.app.screen._groups for b in bindings}
+        text = {b.tooltip for _, bindings in pilot.app.screen.groups for b in bindings}
         assert "Stop after a checkpoint" in text
         assert "Logarithmic y axis" in text
         await pilot.press("escape")
@@ -279,7 +279,7 @@ async def test_ones_own_model_and_data_are_picked_from_files(workbench: Open, tm
     async with workbench({"trainer": {"epochs": 1}, "tracking": {"graph": False, "images": False}}) as pilot:
         screen = train_of(pilot)
         for key, file, name in (("data.name", "my_d", "Spirals"), ("model.name", "my_n", "MyNet")):
-            screen.form._go(key)
+            screen.form.go_to(key)
             await pilot.press("f")
             await until(pilot, lambda: isinstance(pilot.app.screen, FilePick))
             await pilot.press(*file, "enter")
@@ -362,7 +362,7 @@ async def test_what_cannot_be_trained_is_told_and_the_app_lives_on(
 async def test_wrong_values_are_told_at_the_field_while_typing(workbench: Open) -> None:
     async with workbench(QUICK) as pilot:
         form = train_of(pilot).form
-        assert form._go("trainer.epochs")
+        assert form.go_to("trainer.epochs")
         await pilot.press("enter")
         editor = form.editor
         await until(pilot, lambda: editor.query_one(Input).has_focus)

@@ -297,7 +297,9 @@ class CheckpointActions(Screen):
         if freeze is None:
             return
         rate = await self.app.push_screen_wait(
-            TextDialog("Learning rate of the body", "As a factor on that of the last layer.", "0.1", _factor)
+            TextDialog(
+                "Learning rate of the body", "As a factor on that of the last layer.", "0.1", check_backbone_factor
+            )
         )
         if rate is None:
             return
@@ -358,7 +360,9 @@ class CheckpointActions(Screen):
     async def action_prune(self) -> None:
         """Show what could go, then ask."""
         keep = await self.app.push_screen_wait(
-            TextDialog("Keep the best of each run", "Generations, beside the newest and best.pt.", "3", _whole)
+            TextDialog(
+                "Keep the best of each run", "Generations, beside the newest and best.pt.", "3", check_generations
+            )
         )
         if keep is None:
             return
@@ -405,7 +409,8 @@ class CheckpointActions(Screen):
             self.notify(f"{current.path.name}: its path is copied", timeout=3)
 
 
-def _factor(text: str) -> None:
+def check_backbone_factor(text: str) -> None:
+    """Raises UserError unless it is a number from 0 to 1000."""
     try:
         value = float(text)
     except ValueError:
@@ -414,6 +419,7 @@ def _factor(text: str) -> None:
         raise UserError("A number from 0 to 1000.")
 
 
-def _whole(text: str) -> None:
+def check_generations(text: str) -> None:
+    """Raises UserError unless it is a whole number, 0 or more."""
     if whole_number(text) is None:
         raise UserError("A whole number, 0 or more.")

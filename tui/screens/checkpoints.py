@@ -98,7 +98,7 @@ class CheckpointsScreen(CheckpointActions):
         self._extra: list[Path] = []
         self._root = Branch("", "")
         self._folded: set[str] = set()
-        self._figures: dict[str, Figures | str] = {}
+        self.figures: dict[str, Figures | str] = {}
         self._leaving = False
         self._wake = asyncio.Event()
         self._runs = RunList(roots)
@@ -238,17 +238,17 @@ class CheckpointsScreen(CheckpointActions):
             stored = await asyncio.to_thread(inspect_file, path)
         except UserError as error:
             self._wrong[path] = str(error)
-            self.stored, self._root, self._figures = None, Branch("", ""), {}
+            self.stored, self._root, self.figures = None, Branch("", ""), {}
             self._complain(str(error))
             self.tensors.fill(self._root, set(), {})
             self.query_one(Facts).show([("", str(error))])
             self.files.draw()
             return
         self._wrong.pop(path, None)
-        self.stored, self._figures = stored, {}
+        self.stored, self.figures = stored, {}
         self._root = tensor_tree(stored.tensors)
         self._folded = folded(self._root, max(10, self.tensors.size.height - 2))
-        self.tensors.fill(self._root, self._folded, self._figures)
+        self.tensors.fill(self._root, self._folded, self.figures)
         self._show_file()
 
     def _show_file(self) -> None:
@@ -310,17 +310,17 @@ class CheckpointsScreen(CheckpointActions):
     async def _measure(self, branches: list[Branch]) -> None:
         for branch in branches:
             assert branch.tensor is not None
-            if branch.path not in self._figures:
+            if branch.path not in self.figures:
                 try:
-                    self._figures[branch.path] = await asyncio.to_thread(tensor_figures, branch.tensor)
+                    self.figures[branch.path] = await asyncio.to_thread(tensor_figures, branch.tensor)
                 except (UserError, OSError) as error:
-                    self._figures[branch.path] = str(error)
+                    self.figures[branch.path] = str(error)
             if len(branches) > 1:
                 self.tensors.draw()
         self.tensors.draw()
         current = self.tensors.current
-        if current is not None and current[1].path in self._figures and current[1].tensor is not None:
-            self.query_one(Facts).show(tensor_facts(current[1], self._figures[current[1].path]))
+        if current is not None and current[1].path in self.figures and current[1].tensor is not None:
+            self.query_one(Facts).show(tensor_facts(current[1], self.figures[current[1].path]))
 
     def action_statistics(self) -> None:
         """Read the numbers of every tensor."""
@@ -333,7 +333,7 @@ class CheckpointsScreen(CheckpointActions):
         """Fold all, or unfold all."""
         every = {b.path for d, b in self._root.walk() if b.children and d > 0}
         self._folded = set() if self._folded else every
-        self.tensors.fill(self._root, self._folded, self._figures)
+        self.tensors.fill(self._root, self._folded, self.figures)
 
     # --- panes -------------------------------------------------------------------------------------------------------
 

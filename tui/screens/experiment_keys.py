@@ -67,7 +67,7 @@ class ExperimentKeys(Workplace):
     async def action_save(self) -> None:
         """Save as TOML: what is given, and nothing else."""
         name = await self.app.push_screen_wait(
-            TextDialog("Save the experiment as", "A .toml file.", "experiment.toml", _toml_name)
+            TextDialog("Save the experiment as", "A .toml file.", "experiment.toml", check_toml_name)
         )
         if name is None:
             return
@@ -159,7 +159,8 @@ def _describe(found: Candidate) -> str:
     return f"({parameters}) {found.summary}" if parameters else found.summary
 
 
-def _toml_name(text: str) -> None:
+def check_toml_name(text: str) -> None:
+    """Raises UserError unless it names a .toml file in a folder that is there."""
     if not text.strip().endswith(".toml"):
         raise UserError("The name must end in .toml.")
     folder = Path(os.path.expanduser(text)).parent  # noqa: PTH111 - Path.expanduser raises for a user who is not there

@@ -52,14 +52,14 @@ class Help(Dialog):
 
     def __init__(self, groups: Sequence[tuple[str, Sequence[Binding]]]) -> None:
         super().__init__()
-        self._groups = groups
+        self.groups = groups
 
     def compose(self) -> ComposeResult:
         """A table."""
         table = Table(box=None, padding=(0, 1), expand=True, show_header=False)
         table.add_column(no_wrap=True, style="bold")
         table.add_column()
-        for title, bindings in self._groups:
+        for title, bindings in self.groups:
             table.add_row("", "")
             table.add_row(title, "", style="bold underline")
             for binding in bindings:

@@ -203,11 +203,11 @@ class RunKeys(Workplace):
                 "Learning rate from now on",
                 "The schedule goes on from it in proportion.",
                 f"{summary.learning_rate:g}",
-                _rate,
+                read_learning_rate,
             )
         )
         if text is not None:
-            self._send(lambda control: control.set_learning_rate(_rate(text)), f"learning rate {text}")
+            self._send(lambda control: control.set_learning_rate(read_learning_rate(text)), f"learning rate {text}")
 
     # --- other runs --------------------------------------------------------------------------------------------------
 
@@ -276,7 +276,8 @@ def _class(name: str) -> str:
     return name.rpartition(":")[2]
 
 
-def _rate(text: str) -> float:
+def read_learning_rate(text: str) -> float:
+    """The learning rate that was typed; raises UserError for what is none."""
     try:
         value = float(text)
     except ValueError:

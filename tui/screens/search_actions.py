@@ -134,7 +134,9 @@ class SearchActions(SplitScreen):
             from torchdeck.core.search.opening import default_name
 
             name = await self.app.push_screen_wait(
-                TextDialog("Name of the study", "Its directory below the runs.", default_name(experiment), _name)
+                TextDialog(
+                    "Name of the study", "Its directory below the runs.", default_name(experiment), check_study_name
+                )
             )
             if name is None:
                 return
@@ -197,12 +199,12 @@ class SearchActions(SplitScreen):
                     "Trials in all, and workers",
                     "Such as: 50, or 50 2 for two processes.",
                     f"{limits.trials} 1",
-                    _two_numbers,
+                    read_trials_and_workers,
                 )
             )
             if text is None:
                 return
-            trials, workers = _two_numbers(text)
+            trials, workers = read_trials_and_workers(text)
             await asyncio.to_thread(self._start, study, trials, workers)
         except UserError as error:
             self._fail(error)
@@ -284,7 +286,9 @@ class SearchActions(SplitScreen):
         if key is None:
             return
         if key == "":
-            key = await self.app.push_screen_wait(TextDialog("Which field?", "Such as trainer.batch_size.", "", _key))
+            key = await self.app.push_screen_wait(
+                TextDialog("Which field?", "Such as trainer.batch_size.", "", check_search_key)
+            )
             if not key:
                 return
         from torchdeck.core.experiment.dimension import read_dimension
@@ -322,19 +326,22 @@ def _touched(folder: Path) -> float:
         return 0.0
 
 
-def _name(text: str) -> None:
+def check_study_name(text: str) -> None:
+    """Raises UserError for what can't name the folder of a study."""
     from torchdeck.core.runs.directory import folder_name
 
     if not text.strip() or folder_name(text.strip()) != text.strip():
         raise UserError("A name of letters, digits, '.', '-' and '_'.")
 
 
-def _key(text: str) -> None:
+def check_search_key(text: str) -> None:
+    """Raises UserError for what is no key of the experiment; nothing typed is none yet."""
     if text.strip():
         toml.check_key(text.strip())
 
 
-def _two_numbers(text: str) -> tuple[int, int]:
+def read_trials_and_workers(text: str) -> tuple[int, int]:
+    """Trials in all and workers (1 unless given); raises UserError for other than whole numbers above 0."""
     words = text.split()
     if not 1 <= len(words) <= 2 or not all(whole_number(word) for word in words):
         raise UserError("One or two whole numbers above 0: trials in all, and workers.")

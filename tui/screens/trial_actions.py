@@ -84,7 +84,7 @@ class TrialActions(SearchActions):
         from torchdeck.tui.commands.study import settings_of
 
         def parse(text: str) -> dict[str, Any]:
-            words = _words(text)
+            words = shell_words(text)
             if not words:
                 raise UserError("Give at least one value.")
             return settings_of(study, words)
@@ -177,7 +177,7 @@ class TrialActions(SearchActions):
         return found
 
 
-def _words(text: str) -> list[str]:
+def shell_words(text: str) -> list[str]:
     """``KEY=VALUE`` texts with spaces between; values may be lists, with spaces in them."""
     found: list[str] = []
     for word in text.split():

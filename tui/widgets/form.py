@@ -192,7 +192,7 @@ class Form(Vertical):
             for item in items:
                 folded[section].add_leaf(item.path[-1], data=item)
         if here is not None:
-            self._go(here)
+            self.go_to(here)
         elif sections:
             tree.cursor_line = 1
 
@@ -202,7 +202,8 @@ class Form(Vertical):
         node = self.lines.cursor_node
         return node.data if node is not None and isinstance(node.data, Field) else None
 
-    def _go(self, key: str) -> bool:
+    def go_to(self, key: str) -> bool:
+        """Put the cursor on the field of that key; tells whether it is shown."""
         for node in walk_nodes(self.lines.root):
             if isinstance(node.data, Field) and node.data.key == key:
                 if node.parent is not None and not node.parent.is_expanded:
@@ -217,7 +218,7 @@ class Form(Vertical):
         """Go to the field of that name, else to one whose name begins with it or holds it; tells whether there is one."""
         self._found = text
         found = self._matches()
-        return bool(found) and self._go(found[0])
+        return bool(found) and self.go_to(found[0])
 
     def _matches(self) -> list[str]:
         """Keys that hold what is looked for: those that are it, then those that begin so, then the others."""
@@ -335,4 +336,4 @@ class Form(Vertical):
         found = self._matches() if self._found else []
         if found:
             here = self.current.key if self.current else None
-            self._go(found[(found.index(here) + 1) % len(found)] if here in found else found[0])
+            self.go_to(found[(found.index(here) + 1) % len(found)] if here in found else found[0])

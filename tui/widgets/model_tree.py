@@ -46,25 +46,25 @@ class ModelTree(VimTree):
     def __init__(self, *, id: str) -> None:
         super().__init__("model", id=id)
         self.guide_depth = 2
-        self._summary: dict[str, Any] | None = None
+        self.summary: dict[str, Any] | None = None
         self._found = ""
         self._largest: list[str] = []
 
     def say(self, text: str) -> None:
         """Words instead of a tree."""
-        self._summary = None
+        self.summary = None
         self.clear()
         self.root.set_label(text)
         self.root.data = None
 
     def show(self, summary: dict[str, Any]) -> None:
         """Show a model (torchdeck.core.models.summary.Summary as a dict)."""
-        if summary == self._summary:
+        if summary == self.summary:
             return
         folded = {n.data["path"] for n in walk_nodes(self.root) if n.data and not n.is_expanded and n.children}
         known = {n.data["path"] for n in walk_nodes(self.root) if n.data}
         here = self.cursor_node.data["path"] if self.cursor_node is not None and self.cursor_node.data else None
-        self._summary = summary
+        self.summary = summary
         self.clear()
         self.root.data = summary["root"]
         self.root.set_label(summary["root"]["type"])
@@ -112,13 +112,13 @@ class ModelTree(VimTree):
 
     def memory_words(self) -> str:
         """What training it takes, in one line."""
-        if self._summary is None:
+        if self.summary is None:
             return ""
-        root = self._summary["root"]
+        root = self.summary["root"]
         parts = [f"{root['parameters']:,} parameters"]
         if root["trainable"] != root["parameters"]:
             parts.append(f"{root['trainable']:,} trained")
-        total = sum(self._summary[k] for k in ("weights", "gradients", "optimizer", "activations"))
+        total = sum(self.summary[k] for k in ("weights", "gradients", "optimizer", "activations"))
         parts.append(f"{amount(root['multiply_adds'], 1000, _UNITS)} multiply-adds")
         parts.append(f"about {amount(total, 1024, ('', 'K', 'M', 'G'))}B to train")
         return ", ".join(parts)
@@ -140,12 +140,12 @@ class ModelTree(VimTree):
     def action_freeze(self) -> None:
         """Freeze the branch under the cursor, or train it again when all of it is frozen."""
         node = self.cursor_node
-        if node is None or not node.data or self._summary is None or not node.data["parameters"]:
+        if node is None or not node.data or self.summary is None or not node.data["parameters"]:
             return
         branch = set(_parameters(node.data))
-        frozen = {name for name, trained in _all(self._summary["root"]) if not trained}
+        frozen = {name for name, trained in _all(self.summary["root"]) if not trained}
         frozen = frozen - branch if node.data["trainable"] == 0 else frozen | branch
-        self.post_message(self.FreezeChanged(patterns(self._summary["root"], frozen)))
+        self.post_message(self.FreezeChanged(patterns(self.summary["root"], frozen)))
 
     def action_largest(self) -> None:
         """To the module that has most parameters of its own; again: to the next."""

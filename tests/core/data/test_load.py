@@ -143,12 +143,12 @@ def test_the_split_is_stratified_seeded_and_complete() -> None:
     again = loaded(source="digits")
     other = loaded("trainer.seed=1", source="digits")
     assert data.info.samples == {"train": 1294, "val": 144, "test": 359}
-    parts = [set(f._indices.tolist()) for f in (data.train, data.val, data.test)]
+    parts = [set(f.indices.tolist()) for f in (data.train, data.val, data.test)]
     assert set.union(*parts) == set(range(1797))
     assert sum(map(len, parts)) == 1797
-    assert torch.equal(data.test._indices, again.test._indices)
-    assert not torch.equal(data.test._indices, other.test._indices)
-    counts = torch.bincount(data.test._y[data.test._indices])
+    assert torch.equal(data.test.indices, again.test.indices)
+    assert not torch.equal(data.test.indices, other.test.indices)
+    counts = torch.bincount(torch.cat([y for _, y in data.test.epoch(0)]))
     assert counts.min() >= 34
     assert counts.max() <= 38
 
@@ -334,11 +334,11 @@ def test_image_folder(tmp_path: Path, train: Train) -> None:
     ):
         good = train(*folder, f"data.transforms=[{first},{{name='ToTensor'}},{{name='Normalize'}}]", source=None)
         assert good.status == "done", good.failure
-        assert good.session._built.data.info.class_names == ("cat", "dog")
-        assert good.session._built.data.info.input_shape == (3, 8, 8)
-        measured = good.session._built.data.transforms[-1].args()
+        assert good.session.built.data.info.class_names == ("cat", "dog")
+        assert good.session.built.data.info.input_shape == (3, 8, 8)
+        measured = good.session.built.data.transforms[-1].args()
         assert measured["mean"] == pytest.approx([0.5, 0.5, 0.5], abs=0.1)
-        assert good.session._built.data.sample.abs().max() < 10
+        assert good.session.built.data.sample.abs().max() < 10
 
 
 def test_a_broken_image_is_told(tmp_path: Path, train: Train) -> None:
@@ -442,4 +442,4 @@ def test_regression_metrics_are_in_the_targets_own_unit(train: Train) -> None:
     last = run.of(EpochEnded)[-1].val
     assert 30 < last["mae"] < 70  # the disease's progression runs from 25 to 346
     assert last["rmse"] > last["mae"]
-    assert run.session._finished.test["r2"] > 0.3
+    assert run.session.finished.test["r2"] > 0.3

@@ -25,7 +25,7 @@ from torchdeck.core.search import keep
 from torchdeck.core.search import opening as studies
 from torchdeck.core.search.change import edit
 from torchdeck.core.search.snapshot import StudyPoller
-from torchdeck.core.search.study import Study
+from torchdeck.core.search.study import Study, trial_id
 from torchdeck.core.search.watch import PROCESS, ask_of
 from torchdeck.core.search.worker import DEATHS, Worker
 from torchdeck.tui.__main__ import main
@@ -249,10 +249,10 @@ def test_a_trial_of_a_dead_process_goes_on_and_one_that_always_dies_is_given_up(
     here = process.identity() | {"process_started": 0.0}
     for who, deaths in ((here, (0, 0)), (here, (5, 0))):
         trial = study.optuna.ask()
-        study.storage.set_trial_system_attr(trial._trial_id, PROCESS, who)
-        study.storage.set_trial_system_attr(trial._trial_id, DEATHS, deaths)
+        study.storage.set_trial_system_attr(trial_id(trial), PROCESS, who)
+        study.storage.set_trial_system_attr(trial_id(trial), DEATHS, deaths)
     alive = study.optuna.ask()  # on another machine, whose heartbeat may come yet
-    study.storage.set_trial_system_attr(alive._trial_id, PROCESS, dead)
+    study.storage.set_trial_system_attr(trial_id(alive), PROCESS, dead)
     study, _, _ = search("search.trials=2")
     states = [t.state for t in study.trials()]
     assert states == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING]

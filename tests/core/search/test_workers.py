@@ -22,7 +22,7 @@ def test_each_worker_gets_its_gpu_in_turn(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(workers, "cores", lambda: 8)
     study = studies.create(toml.load("digits", ["search.space.optimizer.lr=0.1 .. 1"]), tmp_path)
     four = Workers(study, 4, lambda trial: None, print, False)
-    found = [four._environment(place) for place in range(4)]
+    found = [four.worker_environment(place) for place in range(4)]
     assert [one["CUDA_VISIBLE_DEVICES"] for one in found] == ["GPU-0000", "GPU-0001", "GPU-0000", "GPU-0001"]
     assert {one["OMP_NUM_THREADS"] for one in found} == {"2"}
 

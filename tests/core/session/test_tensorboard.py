@@ -142,7 +142,7 @@ def test_scalars_hparams_images_graph_and_text_show_in_a_real_tensorboard(train:
     assert groups[0]["hparams"]["optimizer.lr"] == pytest.approx(3e-3)
     assert groups[0]["hparams"]["model.name"] == "mlp"
     metrics = {m["name"]["tag"]: m["value"] for m in session["metricValues"]}
-    assert metrics["accuracy/test"] == pytest.approx(run.session._finished.test["accuracy"], rel=1e-5)
+    assert metrics["accuracy/test"] == pytest.approx(run.session.finished.test["accuracy"], rel=1e-5)
 
     (category,) = server.json("/data/plugin/custom_scalars/layout")["category"]
     charts = {chart["title"]: chart["multiline"]["tag"] for chart in category["chart"]}

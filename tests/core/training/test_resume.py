@@ -83,7 +83,7 @@ def test_resume_is_bit_identical(train: Train, name: str, stop_at: int) -> None:
         (e["epoch"], e["train"], e["val"], e["learning_rate"]) for e in read_metrics(part.path) if e["event"] == "epoch"
     ]
     assert told == again
-    assert whole.session._finished.test == rest.session._finished.test
+    assert whole.session.finished.test == rest.session.finished.test
 
 
 def test_evaluating_pausing_and_checkpointing_on_the_way_change_nothing(train: Train) -> None:
@@ -112,7 +112,7 @@ def test_resume_of_a_finished_run_only_tests_again(train: Train) -> None:
     again = train(resume=run.path)
     assert again.status == "done"
     assert not again.of(EpochEnded)
-    assert again.session._finished.test == run.session._finished.test
+    assert again.session.finished.test == run.session.finished.test
 
 
 def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(train: Train) -> None:

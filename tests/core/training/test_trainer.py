@@ -40,7 +40,7 @@ def test_one_step_is_the_textbook_step(train: Train) -> None:
         "schedule.name=constant",
         "model.args.dropout=0",
     )
-    built = run.session._built
+    built = run.session.built
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10))
     x, y = next(iter(built.data.train.epoch(0)))
@@ -92,7 +92,7 @@ def test_gradients_are_clipped(train: Train) -> None:
 
 def test_the_average_of_weights_is_what_is_evaluated(train: Train) -> None:
     run = train(*PLAIN, "trainer.epochs=3", "trainer.ema=0.9")
-    trainer = run.session._built.trainer
+    trainer = run.session.built.trainer
     assert trainer.trained_net is trainer.ema.module
     assert not torch.equal(trainer.net[1].weight, trainer.ema.module[1].weight)
 
@@ -225,7 +225,7 @@ def test_two_classes_with_one_logit(train: Train, tmp_path: Path) -> None:
 def test_table_presets(train: Train, preset: str) -> None:
     run = train(source=preset)
     assert run.status == "done", run.failure
-    test = run.session._finished.test
+    test = run.session.finished.test
     assert test["accuracy"] >= 0.9 if preset == "iris" else test["r2"] > 0.3
 
 
@@ -242,7 +242,7 @@ def test_bf16_channels_last_progressive_sizes_and_flips(train: Train) -> None:
     )
     assert run.status == "done", run.failure
     assert run.of(Started)[0].precision == "bf16"
-    trainer = run.session._built.trainer
+    trainer = run.session.built.trainer
     assert trainer.channels_last
     assert all(p.dtype == torch.float32 for p in trainer.net.parameters())
 
@@ -262,7 +262,7 @@ def test_checkpoints_by_steps_and_no_validation(train: Train) -> None:
     assert run.status == "done", run.failure
     assert {10, 20, 30, 40} <= {e.step for e in run.of(CheckpointWritten)}
     assert all(e.val == {} for e in run.of(EpochEnded))
-    assert run.session._finished.test["accuracy"] > 0.5
+    assert run.session.finished.test["accuracy"] > 0.5
 
 
 def test_a_profile_is_written_on_request(train: Train) -> None:

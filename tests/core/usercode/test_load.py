@@ -66,7 +66,7 @@ def project(tmp_path: Path) -> Path:
 def test_a_project_with_its_own_core_and_tui_works(project: Path, train: Train) -> None:
     run = train(f"model.name={project}/net.py:MyNet", "model.args.width=16", "trainer.epochs=1")
     assert run.status == "done", run.failure
-    assert run.session._built.trainer.net.width == 16
+    assert run.session.built.trainer.net.width == 16
     import torchdeck.core
 
     assert Path(torchdeck.core.__file__).resolve() == ROOT / "core" / "__init__.py"
@@ -281,7 +281,7 @@ def test_the_examples_train(train: Train, monkeypatch: pytest.MonkeyPatch) -> No
     last = run.of(EpochEnded)[-1]
     assert last.val["accuracy"] > 0.9
     assert 0 < last.val["confidence"] <= 1
-    assert run.session._built.data.info.class_names == ("first", "second", "third")
+    assert run.session.built.data.info.class_names == ("first", "second", "third")
     lazy = train("trainer.epochs=1", "model.name=examples/my_net.py:tiny_net", source="digits")
     assert lazy.status == "done", lazy.failure
 
