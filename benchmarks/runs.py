@@ -156,7 +156,7 @@ def listing() -> bool:
     return good
 
 
-_OURS = "from torchdeck.core.checkpoints.archive import inspect_file; from pathlib import Path; count = len(look(Path(path)).tensors)"
+_OURS = "from torchdeck.core.checkpoints.archive import inspect_file; from pathlib import Path; count = len(inspect_file(Path(path)).tensors)"
 _THEIRS = "import torch; began = time.perf_counter(); count = len(torch.load(path, weights_only=True))"
 _MAPPED = "import torch; began = time.perf_counter(); count = len(torch.load(path, weights_only=True, mmap=True))"
 # getrusage's peak is that of the parent before exec, too: the kernel's own figure of this program is taken.
