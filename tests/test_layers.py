@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import subprocess
 import sys
 
@@ -66,3 +68,16 @@ def test_the_engine_trains_without_the_screen() -> None:
     loaded = loaded_after(code)
     assert "torch" in loaded
     assert not loaded & {"textual", "torchdeck.tui", "torchvision"}
+
+
+def test_processes_of_the_engine_are_the_engines_own() -> None:
+    """Whoever trains without the screen starts nothing of it."""
+    started = set()
+    for path in (ROOT / "core").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "command":
+                started.add(ast.literal_eval(node.args[0]))
+    assert len(started) >= 2
+    for module in started:
+        assert module.startswith("torchdeck.core."), module
+        assert importlib.util.find_spec(module) is not None, module
