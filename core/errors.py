@@ -7,7 +7,35 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """What the user gave is wrong and can be put right: what, where, and what would be right (exit code 2)."""
+    """What the user gave is wrong and can be put right: what, where, and what would be right (exit code 2).
+
+    ``field``: the dotted key of the experiment that it is about, such as ``optimizer.lr``; None when it is about none.
+    ``also``: other keys that it is about as much, where two do not fit together.
+    ``errors``: what is wrong one by one, where the message tells of several.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        field: str | None = None,
+        also: Iterable[str] = (),
+        errors: Iterable[UserError] = (),
+    ) -> None:
+        super().__init__(message)
+        self.field = field
+        self.also = tuple(also)
+        self.errors = tuple(errors)
+
+    @property
+    def each(self) -> tuple[UserError, ...]:
+        """What is wrong, one by one."""
+        return self.errors or (self,)
+
+    def about(self, key: str) -> bool:
+        """Whether it is about that field of the experiment, or about something in it."""
+        keys = [one for error in self.each for one in (error.field, *error.also) if one is not None]
+        return any(one == key or one.startswith((f"{key}.", f"{key}[")) for one in keys)
 
 
 class UserCodeError(UserError):
@@ -22,16 +50,22 @@ class Diverged(TrainingError):
     """The settings themselves can't be trained: the loss or the weights became NaN or infinite."""
 
 
-def did_you_mean(wrong: str, choices: Iterable[str], limit: int = 12) -> str:
-    """The end of a sentence: the nearest choice, or the list of them.
+def nearest(wrong: str, choices: Iterable[str]) -> str | None:
+    """The choice that was most likely meant; None when none is near.
 
     Matching ignores case, because ``fashionmnist`` for ``FashionMNIST`` is the commonest slip.
     """
-    names = list(choices)
-    folded = {name.lower(): name for name in names}
+    folded = {name.lower(): name for name in choices}
     near = difflib.get_close_matches(wrong.lower(), folded, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean {folded[near[0]]!r}?"
+    return folded[near[0]] if near else None
+
+
+def did_you_mean(wrong: str, choices: Iterable[str], limit: int = 12) -> str:
+    """The end of a sentence: the nearest choice, or the list of them."""
+    names = list(choices)
+    near = nearest(wrong, names)
+    if near is not None:
+        return f"did you mean {near!r}?"
     if not names:
         return "there is nothing to choose from"
     shown = ", ".join(names[:limit])
@@ -50,3 +84,13 @@ def first_line(error: BaseException) -> str:
     """The first line of an exception's message, without its full stop; its class where it has none."""
     text = str(error).strip().splitlines()
     return (text[0] if text else type(error).__name__).rstrip(".")
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: torch's class on a GPU; on the CPU its allocator raises a plain RuntimeError, which only
+    its words tell from others."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )

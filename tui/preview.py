@@ -26,7 +26,7 @@ class Preview:
     """The newest request is the one that counts; answers to older ones are dropped."""
 
     def __init__(self, answer: Callable[[str, Any], None]) -> None:
-        """``answer`` gets (part, value) in the event loop: device, data, model, error, done."""
+        """``answer`` gets (part, value) in the event loop: device, data, model, field, error, done."""
         self._answer = answer
         self._process: asyncio.subprocess.Process | None = None
         self._number = 0

@@ -61,4 +61,4 @@ def find(kind: str, name: str, where: str | None = None) -> Entry:
     names = [e.name for e in entries(kind)]
     hint = did_you_mean(name, names)
     own = "" if kind in ("schedule", "sampler", "pruner") else " (your own: path/to/file.py:Name)"
-    raise UserError(f"{where or kind} = {name!r} is not in the catalog; {hint}{own}")
+    raise UserError(f"{where or kind} = {name!r} is not in the catalog; {hint}{own}", field=where)

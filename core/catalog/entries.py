@@ -33,17 +33,17 @@ class Param:
         try:
             typed = self._typed(value)
         except (TypeError, ValueError):
-            raise UserError(f"{where} = {value!r} is not {self.describe()}.") from None
+            raise UserError(f"{where} = {value!r} is not {self.describe()}.", field=where) from None
         numbers = typed if isinstance(typed, tuple) else (typed,)
         for number in numbers:
             if isinstance(number, bool) or not isinstance(number, int | float):
                 continue
             if not math.isfinite(number):
-                raise UserError(f"{where} = {value!r} is not a finite number.")
+                raise UserError(f"{where} = {value!r} is not a finite number.", field=where)
             if (self.low is not None and number < self.low) or (self.high is not None and number > self.high):
-                raise UserError(f"{where} = {value!r} is out of range; it must be {self.limits()}.")
+                raise UserError(f"{where} = {value!r} is out of range; it must be {self.limits()}.", field=where)
         if self.choices and typed not in self.choices:
-            raise UserError(f"{where} = {value!r} is not known; {did_you_mean(str(value), self.choices)}")
+            raise UserError(f"{where} = {value!r} is not known; {did_you_mean(str(value), self.choices)}", field=where)
         return typed
 
     def _typed(self, value: Any) -> Any:
@@ -130,11 +130,15 @@ class Entry:
         for key in args:
             if key not in params:
                 raise UserError(
-                    f"{where}.{key} is not a parameter of {self.kind} {self.name!r}; {did_you_mean(key, params)}"
+                    f"{where}.{key} is not a parameter of {self.kind} {self.name!r}; {did_you_mean(key, params)}",
+                    field=f"{where}.{key}",
                 )
         for p in self.params:
             if p.required and args.get(p.name) is None:
-                raise UserError(f"{where}.{p.name} is missing: {self.kind} {self.name!r} needs {p.describe()} there.")
+                raise UserError(
+                    f"{where}.{p.name} is missing: {self.kind} {self.name!r} needs {p.describe()} there.",
+                    field=f"{where}.{p.name}",
+                )
         return {key: params[key].check(value, f"{where}.{key}") for key, value in args.items()}
 
     def resolve(self, args: Mapping[str, Any]) -> dict[str, Any]:

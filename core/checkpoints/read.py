@@ -16,7 +16,7 @@ from torchdeck.core.checkpoints import load
 from torchdeck.core.checkpoints.archive import inspect_file
 from torchdeck.core.checkpoints.names import LAST, generations, step_of
 from torchdeck.core.checkpoints.stored import PREFIXES
-from torchdeck.core.errors import UserError
+from torchdeck.core.errors import UserError, ran_out_of_memory
 
 #: Version of the checkpoint's layout; a reader refuses a later one.
 VERSION = 1
@@ -36,17 +36,25 @@ def load_file(path: Path, where: str) -> Any:
     except PermissionError as error:
         raise UserError(f"{where}: {str(path)!r} can't be read: {error.strerror}.") from None
     except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "Unsupported operand" in str(error) or "Trying to" in str(error):
-            called = str(error).partition("GLOBAL ")[2].split(" ")[0] or "code"
+        called = _refused_call(error)
+        if called is not None:
             raise UserError(
                 f"{where}: {str(path)!r} would run {called} when loaded; it holds more than tensors and was not opened."
             ) from None
         raise UserError(f"{where}: {str(path)!r} is damaged or was not written by torch.save.") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        if "can't allocate memory" in str(error):
+        if ran_out_of_memory(error):
             raise MemoryError(str(error)) from None  # the file is whole: it must not be set aside as damaged
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{where}: {str(path)!r} is damaged or was not written by torch.save ({reason}).") from None
+
+
+def _refused_call(error: pickle.UnpicklingError) -> str | None:
+    """What ``weights_only=True`` refused to call; None where something else is wrong. torch has one class for both."""
+    text = str(error)
+    if not any(words in text for words in ("Unsupported global", "Unsupported operand", "Trying to")):
+        return None
+    return text.partition("GLOBAL ")[2].split(" ")[0] or "code"
 
 
 def load_checkpoint(path: Path, where: str) -> dict[str, Any]:

@@ -61,11 +61,16 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"There is no file {name!r}.") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError) as error:
         reason = first_line(error)
-        if "allow_pickle" in reason or "pickled" in reason:
+        if _refused_to_unpickle(error):
             reason = "it holds Python objects, which are not unpickled; store arrays of numbers"
         raise UserError(
             f"{name!r} can't be read as {'.npz' if path.suffix == '.npz' else 'an array'}: {reason}."
         ) from None
+
+
+def _refused_to_unpickle(error: Exception) -> bool:
+    """Whether NumPy says that the arrays hold Python objects; it has no class for that."""
+    return isinstance(error, ValueError) and ("allow_pickle" in str(error) or "pickled" in str(error))
 
 
 def first_inputs(arrays: dict[str, np.ndarray], path: str) -> np.ndarray:

@@ -23,7 +23,10 @@ def class_names(source: Source, data: Data) -> tuple[str, ...]:
         free = (str(i) for i in range(data.num_classes) if str(i) not in names)
         return (*names, *(next(free) for _ in range(data.num_classes - len(names))))
     if data.num_classes and data.num_classes < len(names):
-        raise UserError(f"data.num_classes = {data.num_classes}, but {data.name!r} has {len(names)} classes.")
+        raise UserError(
+            f"data.num_classes = {data.num_classes}, but {data.name!r} has {len(names)} classes.",
+            field="data.num_classes",
+        )
     return names
 
 
@@ -31,15 +34,17 @@ def check(source: Source, name: str, classes: int, training: bool = True) -> Non
     """Raises UserError for data that can't be trained on, or not be evaluated: empty, not finite, with wrong labels."""
     where = f"data.name = {name!r}"
     if training and source.task == "classification" and classes < 2:
-        raise UserError(f"{where} has {count(classes, 'class')}; two or more are needed to learn anything.")
+        raise UserError(
+            f"{where} has {count(classes, 'class')}; two or more are needed to learn anything.", field="data.name"
+        )
     for part in source.parts.values():
         if not len(part):
-            raise UserError(f"{where} is empty.")
+            raise UserError(f"{where} is empty.", field="data.name")
         if isinstance(part, Arrays) and part.x.is_floating_point():
             rows = torch.isfinite(part.x.reshape(len(part), -1)).all(1)
             if not rows.all():
                 at = int((~rows).nonzero()[0])
-                raise UserError(f"{where}: {place_of(part, at)} holds NaN or infinite values.")
+                raise UserError(f"{where}: {place_of(part, at)} holds NaN or infinite values.", field="data.name")
         if source.task == "classification" and part.targets is not None:
             _check_labels(part, part.targets, classes, where)
     targets = source.train.targets
@@ -84,7 +89,8 @@ def order_of_classes(source: Source, classes: tuple[str, ...], trained: DataInfo
             shown = ", ".join(trained.class_names[:12]) + (" ..." if len(trained.class_names) > 12 else "")
             raise UserError(
                 f"data.name = {name!r} has the class {classes[number]!r}, which the model was not trained on ({place}); it "
-                f"knows {shown}."
+                f"knows {shown}.",
+                field="data.name",
             )
     return torch.tensor(numbers)
 

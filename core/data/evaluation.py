@@ -89,7 +89,10 @@ def evaluation_feed(
     classes = class_names(source, data)
     check(source, data.name, len(classes), training=False)
     if source.task != trained.task:
-        raise UserError(f"data.name = {data.name!r} is {source.task}, but the model was trained for {trained.task}.")
+        raise UserError(
+            f"data.name = {data.name!r} is {source.task}, but the model was trained for {trained.task}.",
+            field="data.name",
+        )
     order = order_of_classes(source, classes, trained, data.name)
     same = _same(experiment.data, own, source, trained, warn, given)
     if same and data.test_share != own.test_share:
@@ -100,7 +103,7 @@ def evaluation_feed(
     chosen = [parts[split_name]] if split_name != "all" else [(p, torch.arange(len(p))) for p in source.parts.values()]
     count = sum(len(at) for _, at in chosen)
     if not count:
-        raise UserError(f"data.name = {data.name!r} has no {split_name} samples.")
+        raise UserError(f"data.name = {data.name!r} has no {split_name} samples.", field="data.name")
     prepared = _preparation(data.transforms or (), source, parts["train"][1], trained, experiment, warn)
     if order is not None:
         prepared = replace(prepared, order=order, names=classes)

@@ -156,7 +156,9 @@ def _target_functions(
         elif classes:
             one_hot = True
         else:
-            raise UserError("data.target_transforms: OneHot needs classes, but this is regression.")
+            raise UserError(
+                "data.target_transforms: OneHot needs classes, but this is regression.", field="data.target_transforms"
+            )
     exact = torch.device("cpu") if device.type == "mps" else device  # mps has no float64
     mean, std = (t.to(exact, torch.float64) for t in (prepared.mean, prepared.std))
     numbers = None if prepared.order is None else prepared.order.to(device)

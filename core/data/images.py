@@ -140,7 +140,7 @@ def load_folder(path: str, mode: str = "RGB") -> Source:
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise UserError(f"data.args.path = {path!r} is not a folder.")
+        raise UserError(f"data.args.path = {path!r} is not a folder.", field="data.args.path")
     try:
         inside = {part: _subfolder(folder, names) for part, names in _PARTS.items()}
         if inside["train"] is None:
@@ -153,7 +153,7 @@ def load_folder(path: str, mode: str = "RGB") -> Source:
         notes = _left_out(folder, used, parts)
     except OSError as error:
         reason = str(error.strerror or error).splitlines()[0]
-        raise UserError(f"data.args.path = {path!r}: {reason.rstrip('. ')}.") from None
+        raise UserError(f"data.args.path = {path!r}: {reason.rstrip('. ')}.", field="data.args.path") from None
     return Source(
         _samples(train),
         parts["test"],
@@ -177,7 +177,8 @@ def _refuse_parts_alone(folder: Path, parts: Sequence[Path]) -> None:
     if parts and not others:
         raise UserError(
             f"data.args.path = {str(folder)!r} holds {_listed([p.name for p in parts])} but no 'train'; give the folder "
-            f"that is meant, such as {str(parts[0])!r}."
+            f"that is meant, such as {str(parts[0])!r}.",
+            field="data.args.path",
         )
 
 

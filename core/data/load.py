@@ -129,7 +129,8 @@ def load_data(
     train_part, train_at = parts["train"]
     if not len(train_at):
         raise UserError(
-            f"data.name = {data.name!r} leaves no sample to train on: it has {count(len(source.train), 'sample')} in all."
+            f"data.name = {data.name!r} leaves no sample to train on: it has {count(len(source.train), 'sample')} in all.",
+            field="data.name",
         )
     _tell_split(source, parts["val"][1], train_at, experiment, warn)
 
@@ -147,11 +148,16 @@ def load_data(
 
     train = feeds.make(train_part, train_at, training=True)
     if not len(train):
-        raise UserError(f"data.name = {data.name!r} has fewer batches than there are processes ({world().size}).")
+        raise UserError(
+            f"data.name = {data.name!r} has fewer batches than there are processes ({world().size}).", field="data.name"
+        )
     val, test = (feeds.make(*parts[name], training=False) if len(parts[name][1]) else None for name in ("val", "test"))
     on_test = trainer.validate_on == "test"
     if on_test and test is None:
-        raise UserError(f"trainer.validate_on = 'test', but data.name = {data.name!r} has no test samples.")
+        raise UserError(
+            f"trainer.validate_on = 'test', but data.name = {data.name!r} has no test samples.",
+            field="trainer.validate_on",
+        )
 
     spread = torch.linspace(0, len(train_at) - 1, min(25, len(train_at))).round().long()
     x, y = feeds.peek(train_part, train_at[spread])
@@ -226,7 +232,8 @@ def _refuse_float_transforms(chosen: tuple[Transform, ...], integer: bool, name:
     if integer and wrong is not None:
         raise UserError(
             f"data.transforms: {wrong} would make floats of the inputs of {name!r}, which are whole numbers and stay so; "
-            "leave it out."
+            "leave it out.",
+            field="data.transforms",
         )
 
 
@@ -295,7 +302,8 @@ def _refuse_other_forms(source: Source, train_at: Tensor, chosen: tuple[Transfor
         raise UserError(
             f"data.transforms: {name} is run on training samples only, which with it are {_form(training)} and "
             f"without it {_form(evaluation)}. Set train_only = false in it, or move the part that does not draw random "
-            "numbers into a transform of its own."
+            "numbers into a transform of its own.",
+            field="data.transforms",
         )
 
 
@@ -323,7 +331,9 @@ def _target_scale(
     constant = (y == y[0]).all(0)
     own_loss = experiment.loss.name is not None and experiment.loss.entry() is None
     if bool(constant.all()) and not own_loss and len(y) > 1:
-        raise UserError(f"data.name = {name!r}: every target is {_listed(y[0])}; there is nothing to learn.")
+        raise UserError(
+            f"data.name = {name!r}: every target is {_listed(y[0])}; there is nothing to learn.", field="data.name"
+        )
     zeros_and_ones = bool(((y == 0) | (y == 1)).all())
     if asked is False or (asked is None and (own_loss or zeros_and_ones)):
         return none, none

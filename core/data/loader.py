@@ -253,7 +253,7 @@ class LoaderFeed(Feed):
                     f"DataLoader worker {watchdog.killed} has not delivered for {self._timeout:g} s and was ended; see "
                     "data.workers and data.timeout."
                 ) from None
-            if "worker" in str(error) and ("exited unexpectedly" in str(error) or "killed by signal" in str(error)):
+            if _worker_died(error):
                 raise TrainingError(
                     f"A DataLoader worker died ({str(error).splitlines()[0]}); if memory ran out, use fewer with "
                     "data.workers."
@@ -267,7 +267,7 @@ class LoaderFeed(Feed):
             try:
                 return next(iterator)
             except RuntimeError as error:
-                if "DataLoader timed out" not in str(error) or watchdog.killed:
+                if not _timed_out(error) or watchdog.killed:
                     raise
             self._stuck = True
             self.waiting(time.monotonic() - began)
@@ -284,6 +284,17 @@ class LoaderFeed(Feed):
             self._iterator._shutdown_workers()
             self._iterator = None
         self._loader._iterator = None
+
+
+def _worker_died(error: RuntimeError) -> bool:
+    """Whether a DataLoader's worker has died; torch raises a plain RuntimeError for it."""
+    text = str(error)
+    return "worker" in text and ("exited unexpectedly" in text or "killed by signal" in text)
+
+
+def _timed_out(error: RuntimeError) -> bool:
+    """Whether a DataLoader's worker has not delivered in time; torch raises a plain RuntimeError for it."""
+    return "DataLoader timed out" in str(error)
 
 
 class _Watchdog(threading.Thread):

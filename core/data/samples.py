@@ -33,7 +33,10 @@ def load_fake(size: int, image_size: tuple[int, ...], num_classes: int) -> Sourc
     from torchvision.datasets import FakeData
 
     if len(image_size) != 3:
-        raise UserError(f"data.args.image_size = {list(image_size)} must be channels, height and width.")
+        raise UserError(
+            f"data.args.image_size = {list(image_size)} must be channels, height and width.",
+            field="data.args.image_size",
+        )
     dataset = FakeData(size, image_size, num_classes)
     return Source(Samples(dataset), None, "classification", True, tuple(map(str, range(num_classes))), place="made up")
 
@@ -53,7 +56,9 @@ def load_user(reference: str, args: dict[str, Any], num_classes: int | None) -> 
     elif callable(target):
         made, notes = _make(target, args, reference)
     else:
-        raise UserError(f"data.name = {reference!r} is a {type(target).__name__}, not a Dataset class.")
+        raise UserError(
+            f"data.name = {reference!r} is a {type(target).__name__}, not a Dataset class.", field="data.name"
+        )
     parts = {name: _part(dataset, reference) for name, dataset in made.items()}
     sample, label = first_sample(parts["train"], reference)
     task, classes, parts = _classes(made["train"], parts, label, num_classes, reference, notes)
@@ -125,7 +130,10 @@ def _splits(target: Any, args: dict[str, Any], reference: str) -> tuple[dict[str
 
 
 def _no_such_split(error: BaseException | None, name: str) -> bool:
-    """Whether a data set raised this because it has no split of that name, rather than while it read one."""
+    """Whether a data set raised this because it has no split of that name, rather than while it read one.
+
+    Each library words it in its own way, with a plain ValueError most often.
+    """
     if isinstance(error, KeyError):
         return error.args == (name,)
     if isinstance(error, ValueError):
@@ -150,17 +158,19 @@ def _part(dataset: Any, reference: str) -> Part:
     if isinstance(dataset, IterableDataset):
         raise UserError(
             f"data.name = {reference!r} is an IterableDataset; exact resume needs a data set with __len__ and "
-            "__getitem__."
+            "__getitem__.",
+            field="data.name",
         )
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise UserError(
             f"data.name = {reference!r} gave a {type(dataset).__name__}; a Dataset with __len__ and __getitem__ is "
-            "needed."
+            "needed.",
+            field="data.name",
         )
     with usercode.user_errors():
         length = len(dataset)
     if not length:
-        raise UserError(f"data.name = {reference!r} is empty: its length is 0.")
+        raise UserError(f"data.name = {reference!r} is empty: its length is 0.", field="data.name")
     if type(dataset) is TensorDataset and len(dataset.tensors) == 2:
         x, y = dataset.tensors
         return Arrays(narrowed(x) if x.dtype == torch.float64 else x, targets_of(y, reference)[1])
@@ -307,7 +317,8 @@ def _labels(part: Part, reference: str) -> Sequence[Any]:
     if len(part) > _READ:
         raise UserError(
             f"data.name = {reference!r} has {len(part):,} samples and neither 'targets' nor 'classes'; set "
-            "data.num_classes, rather than reading them all to count."
+            "data.num_classes, rather than reading them all to count.",
+            field="data.name",
         )
     return [_label(part.dataset, index, reference) for index in range(len(part))]
 

@@ -56,7 +56,9 @@ def load_table(
             raise UserError(f"{path!r} has {lacks} {column!r}; {did_you_mean(column, names)}")
     chosen = list(features) if features else [n for n in names if n != target]
     if target in chosen:
-        raise UserError(f"data.args.features of {path!r} holds the target column {target!r}.")
+        raise UserError(
+            f"data.args.features of {path!r} holds the target column {target!r}.", field="data.args.features"
+        )
     if not chosen:
         raise UserError(f"{path!r} has no feature column beside the target {target!r}.")
     y, class_names, found, notes = _target_column(table, target, task)

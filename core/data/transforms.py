@@ -301,7 +301,8 @@ def random_crop(x: Tensor, size: Any, padding: int, mode: str, generator: torch.
     n, c, height, width = x.shape
     if height < h or width < w:
         raise UserError(
-            f"data.transforms: RandomCrop to {h}x{w} needs larger images or padding; they are {height}x{width}."
+            f"data.transforms: RandomCrop to {h}x{w} needs larger images or padding; they are {height}x{width}.",
+            field="data.transforms",
         )
     top = torch.randint(0, height - h + 1, (n, 1), generator=generator, device=x.device)
     left = torch.randint(0, width - w + 1, (n, 1), generator=generator, device=x.device)

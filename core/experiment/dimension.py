@@ -78,31 +78,34 @@ def read_dimension(key: str, raw: Any) -> Dimension:
         raw = {"choices": list(raw)}
     if not isinstance(raw, Mapping):
         raise UserError(
-            f"{where} = {raw!r} is not a range, such as {{ low = 0.1, high = 1 }}, and not a list of choices."
+            f"{where} = {raw!r} is not a range, such as {{ low = 0.1, high = 1 }}, and not a list of choices.",
+            field=where,
         )
     for name in raw:
         if name not in _KEYS:
-            raise UserError(f"{where}.{name} is not known; {did_you_mean(name, _KEYS)}")
+            raise UserError(f"{where}.{name} is not known; {did_you_mean(name, _KEYS)}", field=where)
     values = dict(raw)
     when = values.get("when", {})
     if not isinstance(when, Mapping):
-        raise UserError(f"{where}.when = {when!r} is not a table, such as {{ 'optimizer.name' = 'SGD' }}.")
+        raise UserError(f"{where}.when = {when!r} is not a table, such as {{ 'optimizer.name' = 'SGD' }}.", field=where)
     values["when"] = {k: tuple(v) if isinstance(v, list | tuple) else (v,) for k, v in leaves(when)}
     values["length"] = _length(where, values.get("length"))
     choices = values.get("choices")
     if choices is not None:
         if not isinstance(choices, list | tuple):
-            raise UserError(f"{where}.choices = {choices!r} is not a list.")
+            raise UserError(f"{where}.choices = {choices!r} is not a list.", field=where)
         if not choices:
-            raise UserError(f"{where}.choices is empty; name at least one value.")
+            raise UserError(f"{where}.choices is empty; name at least one value.", field=where)
         values["choices"] = tuple(_frozen(choice) for choice in choices)
         labels = [choice_label(choice) for choice in values["choices"]]
         twice = next((one for one in labels if labels.count(one) > 1), None)
         if twice is not None:
-            raise UserError(f"{where}.choices holds {twice!r} twice.")
+            raise UserError(f"{where}.choices holds {twice!r} twice.", field=where)
         given = [name for name in ("low", "high", "step") if values.get(name) is not None]
         if given or values.get("log"):
-            raise UserError(f"{where} has both choices and {(given or ['log'])[0]}; give a range or choices.")
+            raise UserError(
+                f"{where} has both choices and {(given or ['log'])[0]}; give a range or choices.", field=where
+            )
     else:
         _check_range(where, values)
     return Dimension(**values)
@@ -112,21 +115,25 @@ def _check_range(where: str, values: dict[str, Any]) -> None:
     for name in ("low", "high"):
         value = values.get(name)
         if value is None:
-            raise UserError(f"{where} has no {name}; give low and high, or choices.")
+            raise UserError(f"{where} has no {name}; give low and high, or choices.", field=where)
         if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
-            raise UserError(f"{where}.{name} = {value!r} is not a finite number; choices may be of any kind.")
+            raise UserError(
+                f"{where}.{name} = {value!r} is not a finite number; choices may be of any kind.", field=where
+            )
     low, high, step = values["low"], values["high"], values.get("step")
     if not isinstance(values.get("log", False), bool):
-        raise UserError(f"{where}.log = {values['log']!r} is not true or false.")
+        raise UserError(f"{where}.log = {values['log']!r} is not true or false.", field=where)
     if low > high:
-        raise UserError(f"{where}: low = {low:g} is more than high = {high:g}.")
+        raise UserError(f"{where}: low = {low:g} is more than high = {high:g}.", field=where)
     if values.get("log") and low <= 0:
-        raise UserError(f"{where}: low = {low:g} has no logarithm; with log = true it must be more than 0.")
+        raise UserError(
+            f"{where}: low = {low:g} has no logarithm; with log = true it must be more than 0.", field=where
+        )
     if step is not None:
         if isinstance(step, bool) or not isinstance(step, int | float) or not _finite(step) or step <= 0:
-            raise UserError(f"{where}.step = {step!r} is not a number above 0.")
+            raise UserError(f"{where}.step = {step!r} is not a number above 0.", field=where)
         if values.get("log"):
-            raise UserError(f"{where} has both log and step; Optuna knows only one of them at a time.")
+            raise UserError(f"{where} has both log and step; Optuna knows only one of them at a time.", field=where)
 
 
 def _finite(value: Number) -> bool:
@@ -143,7 +150,9 @@ def _length(where: str, raw: Any) -> tuple[int, int] | None:
         raw = (raw["low"], raw["high"])
     good = isinstance(raw, list | tuple) and len(raw) == 2 and all(type(n) is int for n in raw)
     if not good or not 1 <= raw[0] <= raw[1] <= 100:
-        raise UserError(f"{where}.length = {raw!r} is not the least and greatest number of items, such as [1, 4].")
+        raise UserError(
+            f"{where}.length = {raw!r} is not the least and greatest number of items, such as [1, 4].", field=where
+        )
     return raw[0], raw[1]
 
 
@@ -153,7 +162,7 @@ def space_of(raw: Any) -> dict[str, Dimension]:
     Raises UserError.
     """
     if not isinstance(raw, Mapping):
-        raise UserError(f"search.space = {raw!r} is not a table of fields.")
+        raise UserError(f"search.space = {raw!r} is not a table of fields.", field="search.space")
     return {key: read_dimension(key, value) for key, value in leaves(raw)}
 
 
@@ -178,7 +187,10 @@ def parse_dimension(key: str, text: str) -> dict[str, Any]:
     for condition in conditions:
         name, sign, values = condition.partition("=")
         if not sign or not name.strip() or not values.strip():
-            raise UserError(f"search.space.{key}: {condition!r} is not a condition such as when optimizer.name = SGD.")
+            raise UserError(
+                f"search.space.{key}: {condition!r} is not a condition such as when optimizer.name = SGD.",
+                field=f"search.space.{key}",
+            )
         raw.setdefault("when", {})[name.strip()] = [_value(v) for v in _split(values) if v.strip()]
     rest, _, length = rest.partition(" length ")
     if length:
@@ -201,7 +213,8 @@ def parse_dimension(key: str, text: str) -> dict[str, Any]:
             raw["step"] = _value(words.pop(0))
         else:
             raise UserError(
-                f"search.space.{key}: {word!r} is not understood; a range is 'LOW .. HIGH log' or 'LOW .. HIGH step S'."
+                f"search.space.{key}: {word!r} is not understood; a range is 'LOW .. HIGH log' or 'LOW .. HIGH step S'.",
+                field=f"search.space.{key}",
             )
     return raw
 

@@ -320,19 +320,18 @@ def change(raw: Mapping[str, Any], field: Field, text: str) -> dict[str, Any]:
         if field.kind == "dimension":
             Space(experiment)
     except UserError as error:
-        mine = [line for line in str(error).splitlines() if field.key in line]
-        if mine:
-            raise UserError(mine[0]) from None
-        old = problem(raw)
-        if old is None and field.path[-1] != "name":
+        mine = next((one for one in error.each if one.about(field.key)), None)
+        if mine is not None:
+            raise mine from None
+        if problem(raw) is None and field.path[-1] != "name":
             raise
     return changed
 
 
-def problem(raw: Mapping[str, Any]) -> str | None:
+def problem(raw: Mapping[str, Any]) -> UserError | None:
     """What is wrong with an experiment; None when it can be trained."""
     try:
         toml.build(raw)
     except UserError as error:
-        return str(error)
+        return error
     return None

@@ -6,9 +6,10 @@ has a default. The text under each field is its help.
 
 from __future__ import annotations
 
+import contextlib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -22,6 +23,22 @@ from torchdeck.core.experiment.metric_names import MEASURED, TAKEN, metric, shor
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Collected(ValueError):
+    """Carries a UserError through pydantic, which gathers ValueErrors and tells of all that is wrong at once."""
+
+    def __init__(self, error: UserError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextlib.contextmanager
+def _collected() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise Collected(error) from None
 
 
 class Section(BaseModel):
@@ -62,13 +79,18 @@ class Picked(Section):
 
     @model_validator(mode="before")
     @classmethod
+    @_collected()
     def _check_against_catalog(cls, raw: Any) -> Any:
         if not isinstance(raw, dict):
             return raw
         name = raw.get("name", cls.model_fields["name"].default)
         args = raw.get("args", {})
         if name is None and args:
-            raise UserError(f"{cls.kind()}.args is given without {cls.kind()}.name; say what the arguments are for.")
+            raise UserError(
+                f"{cls.kind()}.args is given without {cls.kind()}.name; say what the arguments are for.",
+                field=f"{cls.kind()}.args",
+                also=(f"{cls.kind()}.name",),
+            )
         if not isinstance(name, str) or catalog.is_user_code(name) or not isinstance(args, dict):
             return raw
         entry = catalog.find(cls.kind(), name, where=f"{cls.kind()}.name")
@@ -78,12 +100,13 @@ class Picked(Section):
 P = TypeVar("P", bound=Picked)
 
 
+@_collected()
 def _not_own(picked: P) -> P:
     name: str | None = picked.name  # type: ignore[attr-defined]
     if name is not None and catalog.is_user_code(name):
         kind = picked.kind()
         article = "an" if kind[0] in "aeiou" else "a"
-        raise UserError(f"{kind}.name = {name!r}: {article} {kind} of your own is not supported.")
+        raise UserError(f"{kind}.name = {name!r}: {article} {kind} of your own is not supported.", field=f"{kind}.name")
     return picked
 
 
@@ -109,6 +132,7 @@ class Transform(Section):
         }
 
 
+@_collected()
 def _check_transforms(kind: str, raw: Any, where: str) -> Any:
     if not isinstance(raw, list | tuple):
         return raw
@@ -118,7 +142,10 @@ def _check_transforms(kind: str, raw: Any, where: str) -> Any:
         if isinstance(item, Transform):
             item = item.record()
         if not isinstance(item, dict) or not isinstance(item.get("name"), str):
-            raise UserError(f"{where}[{i}] = {item!r} is not a transform; write it like {{name = 'ToTensor'}}.")
+            raise UserError(
+                f"{where}[{i}] = {item!r} is not a transform; write it like {{name = 'ToTensor'}}.",
+                field=f"{where}[{i}]",
+            )
         args = {k: v for k, v in item.items() if k != "name"}
         if not catalog.is_user_code(item["name"]):
             entry = catalog.find(kind, item["name"], where=f"{where}[{i}].name")
@@ -300,17 +327,25 @@ class TrainerOptions(Section):
 
     @field_validator("device")
     @classmethod
+    @_collected()
     def _device(cls, value: str) -> str:
         name, _, number = value.partition(":")
         if name not in ("auto", "cuda", "mps", "cpu") or (number and not (name == "cuda" and number.isdigit())):
-            raise UserError(f"trainer.device = {value!r} is not known; choose from auto, cuda, cuda:N, mps, cpu.")
+            raise UserError(
+                f"trainer.device = {value!r} is not known; choose from auto, cuda, cuda:N, mps, cpu.",
+                field="trainer.device",
+            )
         return value
 
     @model_validator(mode="after")
+    @_collected()
     def _sizes_in_order(self) -> TrainerOptions:
         untils = [s.until for s in self.image_sizes]
         if untils != sorted(set(untils)):
-            raise UserError(f"trainer.image_sizes: 'until' must rise from one entry to the next, but is {untils}.")
+            raise UserError(
+                f"trainer.image_sizes: 'until' must rise from one entry to the next, but is {untils}.",
+                field="trainer.image_sizes",
+            )
         return self
 
 
@@ -376,16 +411,19 @@ class Search(Section):
 
     @field_validator("space", mode="before")
     @classmethod
+    @_collected()
     def _space(cls, raw: Any) -> Any:
         return space_of(raw)
 
     @field_validator("storage")
     @classmethod
+    @_collected()
     def _storage(cls, value: str) -> str:
         if value not in ("auto", "sqlite", "journal") and "://" not in value:
             raise UserError(
                 f"search.storage = {value!r} is not known; choose from auto, sqlite, journal, or give a URL such as "
-                "postgresql://user@host/db."
+                "postgresql://user@host/db.",
+                field="search.storage",
             )
         return value
 
@@ -431,6 +469,7 @@ class Experiment(Section):
     pruner: Pruner = Pruner()
 
     @model_validator(mode="after")
+    @_collected()
     def _fits_together(self) -> Experiment:
         entry = self.data.entry()
         task = entry.fact("task") if entry else None
@@ -439,13 +478,15 @@ class Experiment(Section):
             fitting = [e.name for e in catalog.entries("loss") if task in e.fact("tasks")]
             raise UserError(
                 f"loss.name = {self.loss.name!r} does not fit data.name = {self.data.name!r}, which is {task}; "
-                f"choose from {', '.join(fitting)}."
+                f"choose from {', '.join(fitting)}.",
+                field="loss.name",
+                also=("data.name",),
             )
         self._check_metrics()
         if entry and entry.fact("family") in ("idx", "torchvision") and self.data.root:
             root = Path(self.data.root).expanduser()
             if root.exists() and not root.is_dir():
-                raise UserError(f"data.root = {self.data.root!r} is not a folder.")
+                raise UserError(f"data.root = {self.data.root!r} is not a folder.", field="data.root")
         return self
 
     def _check_metrics(self) -> None:
@@ -456,9 +497,15 @@ class Experiment(Section):
         own = self.tracking.metric_names
         for name in own:
             if name in {"loss", *TAKEN, *(MEASURED[task] if task else ())}:
-                raise UserError(f"tracking.metrics: the name {name!r} is taken; call the metric something else.")
+                raise UserError(
+                    f"tracking.metrics: the name {name!r} is taken; call the metric something else.",
+                    field="tracking.metrics",
+                )
             if own.count(name) > 1:
-                raise UserError(f"tracking.metrics has two metrics named {name!r}; call one of them something else.")
+                raise UserError(
+                    f"tracking.metrics has two metrics named {name!r}; call one of them something else.",
+                    field="tracking.metrics",
+                )
         sought = [("trainer.monitor", self.trainer.monitor)]
         if self.search.function is None:
             sought += [("search.objectives", text) for text in self.search.objectives]
@@ -468,14 +515,14 @@ class Experiment(Section):
     def _check_sought(self, key: str, text: str, built_in: Sequence[str], own: Sequence[str]) -> None:
         direction, _, _ = text.strip().rpartition(" ")
         if direction.strip() not in ("", "maximize", "minimize"):
-            raise UserError(f"{key} = {text!r} is not of the form 'maximize METRIC' or 'minimize METRIC'.")
+            raise UserError(f"{key} = {text!r} is not of the form 'maximize METRIC' or 'minimize METRIC'.", field=key)
         name = watched(text)[0]
         name = metric(name)[1] if key == "search.objectives" else name
         parts = tuple(f"{n}_" for n in (*own, "mae", "rmse", "r2"))  # of each class, or of each target
         costs = ("parameters", "latency", "seconds") if key == "search.objectives" else ()
         if name in ("auto", *built_in, *own, *costs) or name.startswith(parts):
             return
-        raise UserError(f"{key} = {text!r} is not measured; {did_you_mean(name, [*built_in, *own, *costs])}")
+        raise UserError(f"{key} = {text!r} is not measured; {did_you_mean(name, [*built_in, *own, *costs])}", field=key)
 
     def to_share(self) -> Experiment:
         """What may stand in runs, checkpoints and databases: without the URL of a storage, which may hold a password, and

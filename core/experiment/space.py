@@ -88,25 +88,25 @@ class Space:
         for key, value in values.items():
             dimension = self.dimensions.get(key)
             if dimension is None:
-                raise UserError(f"{key!r} is not searched; {did_you_mean(key, self.dimensions)}")
+                raise UserError(f"{key!r} is not searched; {did_you_mean(key, self.dimensions)}", field=key)
             if dimension.length is None:
                 self._encode(params, key, key, dimension, value)
                 continue
             if not isinstance(value, list | tuple) or not dimension.length[0] <= len(value) <= dimension.length[1]:
-                raise UserError(f"{key} = {value!r} is outside of {dimension.text}.")
+                raise UserError(f"{key} = {value!r} is outside of {dimension.text}.", field=key)
             params[f"{key}.length"] = len(value)
             for number, item in enumerate(value):
                 self._encode(params, f"{key}[{number}]", key, dimension, item)
         for key, dimension in self.dimensions.items():
             if key in values and not _holds(dimension, {k: values.get(k, _Unknown()) for k in self.dimensions}):
-                raise UserError(f"{key} is searched only when {_conditions(dimension)}.")
+                raise UserError(f"{key} is searched only when {_conditions(dimension)}.", field=key)
         return params
 
     def _encode(self, params: dict[str, Any], name: str, key: str, dimension: Dimension, value: Any) -> None:
         if dimension.choices is not None:
             labels = [choice_label(choice) for choice in dimension.choices]
             if choice_label(value) not in labels:
-                raise UserError(f"{name} = {value!r} is not one of {', '.join(map(str, labels))}.")
+                raise UserError(f"{name} = {value!r} is not one of {', '.join(map(str, labels))}.", field=key)
             params[name] = choice_label(value)
             return
         kind = self._types[key]
@@ -116,7 +116,7 @@ class Space:
         good = good and dimension.low <= value <= dimension.high and (kind is float or value == int(value))
         distribution = self._distribution(key, dimension)
         if not good or not distribution._contains(distribution.to_internal_repr(kind(value))):
-            raise UserError(f"{name} = {value!r} is outside of {dimension.text}.")
+            raise UserError(f"{name} = {value!r} is outside of {dimension.text}.", field=key)
         params[name] = kind(value)
 
     def apply(self, values: Mapping[str, Any]) -> Experiment:
@@ -169,7 +169,8 @@ class Space:
         for key, dimension in self.dimensions.items():
             if dimension.when or dimension.length is not None:
                 raise UserError(
-                    f"search.space.{key}: a grid knows no conditions and no lengths; use sampler.name = 'brute-force'."
+                    f"search.space.{key}: a grid knows no conditions and no lengths; use sampler.name = 'brute-force'.",
+                    field=f"search.space.{key}",
                 )
             found[key] = self.all_values(key, dimension)
         return found
@@ -184,7 +185,8 @@ class Space:
         step = dimension.step or (1 if self._types[key] is int and not dimension.log else None)
         if step is None or dimension.low is None or dimension.high is None:
             raise UserError(
-                f"search.space.{key} = {dimension.text!r} has no end of values; give it a step, or choices."
+                f"search.space.{key} = {dimension.text!r} has no end of values; give it a step, or choices.",
+                field=f"search.space.{key}",
             )
         count = int((dimension.high - dimension.low) / step + 1e-9) + 1
         return [self._types[key](dimension.low + i * step) for i in range(count)]
@@ -204,7 +206,10 @@ class Space:
         if kinds & {"int", "ints", "size"} and not kinds & {"float", "floats", "any"}:
             odd = [n for n in (dimension.low, dimension.high, dimension.step) if n is not None and n != int(n)]
             if odd:
-                raise UserError(f"search.space.{key}: {odd[0]!r} is not a whole number, which {key} takes.")
+                raise UserError(
+                    f"search.space.{key}: {odd[0]!r} is not a whole number, which {key} takes.",
+                    field=f"search.space.{key}",
+                )
             return int
         return float if kinds & {"float", "floats"} or not whole else int
 
@@ -220,22 +225,24 @@ class Space:
             if other not in self.dimensions:
                 raise UserError(
                     f"search.space.{key} depends on {other!r}, which is not searched; "
-                    f"{did_you_mean(other, [k for k in self.dimensions if k != key])}"
+                    f"{did_you_mean(other, [k for k in self.dimensions if k != key])}",
+                    field=f"search.space.{key}",
                 )
             for value in allowed:
                 if not self._possible(other, value):
                     raise UserError(
                         f"search.space.{key} depends on {other} = {value!r}, which is never so: "
-                        f"{self.dimensions[other].text}."
+                        f"{self.dimensions[other].text}.",
+                        field=f"search.space.{key}",
                     )
         # Only the ends can be out of bounds; what does not fit together is told by the trial that meets it.
         for values in self._ends(key):
             try:
                 self.apply(values)
             except UserError as error:
-                said = str(error).splitlines()[0]
-                where = "" if key in said else f" = {values[key]!r}"
-                raise UserError(f"search.space.{key}{where}: {said}") from None
+                first = next((one for one in error.each if one.about(key)), error.each[0])
+                where = "" if first.about(key) else f" = {values[key]!r}"
+                raise UserError(f"search.space.{key}{where}: {first}", field=f"search.space.{key}") from None
 
     def _possible(self, key: str, value: Any) -> bool:
         dimension = self.dimensions[key]
@@ -301,13 +308,18 @@ def _thaw(value: Any) -> Any:
 def _check_key(key: str) -> None:
     path = toml.path_of(key)
     if path[0] in FIXED:
-        raise UserError(f"search.space: {key!r} can't be searched; it says nothing about the model.")
+        raise UserError(
+            f"search.space: {key!r} can't be searched; it says nothing about the model.", field=f"search.space.{key}"
+        )
     try:
         toml.check_path(path)
     except UserError as error:
-        raise UserError(f"search.space: {str(error).removeprefix('--set ')}") from None
+        raise UserError(f"search.space: {error}", field=f"search.space.{key}") from None
     if len(path) > 3:
-        raise UserError(f"search.space: {key!r} goes too deep; search {'.'.join(path[:3])!r} by choices.")
+        raise UserError(
+            f"search.space: {key!r} goes too deep; search {'.'.join(path[:3])!r} by choices.",
+            field=f"search.space.{key}",
+        )
 
 
 def _in_order(given: Mapping[str, Dimension]) -> dict[str, Dimension]:
@@ -320,7 +332,11 @@ def _in_order(given: Mapping[str, Dimension]) -> dict[str, Dimension]:
     while waiting:
         ready = [key for key, d in waiting.items() if not any(other in waiting for other in d.when)]
         if not ready:
-            raise UserError(f"search.space: {', '.join(waiting)} depend on each other.")
+            raise UserError(
+                f"search.space: {', '.join(waiting)} depend on each other.",
+                field=f"search.space.{next(iter(waiting))}",
+                also=[f"search.space.{key}" for key in waiting],
+            )
         found |= {key: waiting.pop(key) for key in ready}
     return found
 

@@ -12,9 +12,9 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from torchdeck.core import catalog
-from torchdeck.core.errors import UserError, did_you_mean
+from torchdeck.core.errors import UserError, did_you_mean, nearest
 from torchdeck.core.experiment.renamed import current_key, current_tables, old_keys
-from torchdeck.core.experiment.schema import Experiment, Picked
+from torchdeck.core.experiment.schema import Collected, Experiment, Picked
 
 #: The sections that describe a search, and nothing of a single training.
 SEARCHING = ("search", "sampler", "pruner")
@@ -113,14 +113,16 @@ def dumps(experiment: Experiment) -> str:
 def build(raw: Mapping[str, Any], where: str = "the experiment") -> Experiment:
     """Validate raw tables.
 
-    Raises UserError with a sentence for each wrong key or value.
+    Raises UserError with a sentence for each wrong key or value, and the field that each is about.
     """
     try:
         return Experiment.model_validate(current_tables(raw))
     except ValidationError as error:
-        lines = [_sentence(e) for e in error.errors()]
-        head = "" if len(lines) == 1 else f"{where} has {len(lines)} wrong values:\n"
-        raise UserError(head + "\n".join(lines)) from None
+        wrong = [_in_words(e) for e in error.errors()]
+        if len(wrong) == 1:
+            raise wrong[0] from None
+        lines = "\n".join(str(one) for one in wrong)
+        raise UserError(f"{where} has {len(wrong)} wrong values:\n{lines}", errors=wrong) from None
 
 
 def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -138,7 +140,10 @@ def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]
         if not sign or not key.strip():
             raise UserError(f"--set {text!r} is not of the form key.path=value.")
         path = path_of(key.strip())
-        check_path(path)
+        try:
+            check_path(path)
+        except IsTable as error:
+            raise IsTable(f"--set {error}", field=error.field) from None
         pairs.append((path, parse_value(value.strip())))
     for path, value in sorted(pairs, key=lambda pair: pair[0][1:] != ["name"]):
         result = put(result, path, value)
@@ -198,6 +203,10 @@ def keys() -> list[str]:
     ]
 
 
+class IsTable(UserError):
+    """A key that names a table of the experiment and not one of its fields."""
+
+
 def check_key(key: str) -> None:
     """Raises UserError, with the nearest names, for a key that an experiment does not have."""
     check_path(path_of(key))
@@ -208,10 +217,10 @@ def check_path(path: list[str]) -> None:
     key = ".".join(path)
     if len(path) == 1:
         if path[0] in Experiment.model_fields:
-            raise UserError(f"--set {key}: {key!r} is a table; name one of its fields, such as {key}.name=...")
-        raise UserError(f"There is no key {key!r} in an experiment; {did_you_mean(key, keys())}")
+            raise IsTable(f"{key}: {key!r} is a table; name one of its fields, such as {key}.name=...", field=key)
+        raise UserError(f"There is no key {key!r} in an experiment; {did_you_mean(key, keys())}", field=key)
     if ".".join(path[:2]) not in keys() or (len(path) > 2 and path[1] not in ("args", "space")):
-        raise UserError(f"There is no key {key!r} in an experiment; {_nearest(path)}")
+        raise UserError(f"There is no key {key!r} in an experiment; {_nearest(path)}", field=key)
 
 
 def _nearest(path: list[str]) -> str:
@@ -219,18 +228,25 @@ def _nearest(path: list[str]) -> str:
     if section is None:
         return did_you_mean(".".join(path[:2]), keys())
     fields = list(section.annotation.model_fields)  # type: ignore[union-attr]
-    inside = did_you_mean(path[1], fields)
-    if not inside.startswith("did you mean") and issubclass(section.annotation, Picked):  # type: ignore[arg-type]
+    if nearest(path[1], fields) is None and issubclass(section.annotation, Picked):  # type: ignore[arg-type]
         entry = section.default.entry()
         names = [p.name for kind in [section.annotation.kind()] for e in catalog.entries(kind) for p in e.params]  # type: ignore[union-attr]
         if entry and path[1] in names:
             return f"did you mean '{path[0]}.args.{path[1]}'?"
-    return inside
+    return did_you_mean(path[1], fields)
 
 
-def _sentence(error: Any) -> str:
+def _in_words(error: Any) -> UserError:
+    """What pydantic tells of one wrong value."""
+    collected = error.get("ctx", {}).get("error")
+    if isinstance(collected, Collected):
+        return collected.error
     loc = [str(part) for part in error["loc"]]
     key = ".".join(loc).replace(".function-before", "")
+    return UserError(_sentence(error, loc, key), field=key)
+
+
+def _sentence(error: Any, loc: list[str], key: str) -> str:
     kind, value = error["type"], error["input"]
     context = error.get("ctx", {})
     if kind == "extra_forbidden":

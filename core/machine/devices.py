@@ -60,7 +60,7 @@ def choose_device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         built = torch.version.cuda
         why = " (no usable NVIDIA driver)" if built else " (this torch was built without CUDA)"
-    raise UserError(f"trainer.device = {name!r} is not on this machine{why}; it has {names}.")
+    raise UserError(f"trainer.device = {name!r} is not on this machine{why}; it has {names}.", field="trainer.device")
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,16 @@ def precision(name: str, device: torch.device) -> Precision:
         return Precision(name, torch.bfloat16, tf32=device.type == "cuda")
     if name == "fp16":
         if device.type == "cpu":
-            raise UserError("trainer.precision = 'fp16' needs a GPU; on cpu choose fp32 or bf16.")
+            raise UserError(
+                "trainer.precision = 'fp16' needs a GPU; on cpu choose fp32 or bf16.", field="trainer.precision"
+            )
         return Precision(name, torch.float16, scaler=device.type == "cuda", tf32=device.type == "cuda")
     if name == "tf32":
         if device.type != "cuda":
-            raise UserError(f"trainer.precision = 'tf32' needs an NVIDIA GPU; on {device.type} choose fp32 or bf16.")
+            raise UserError(
+                f"trainer.precision = 'tf32' needs an NVIDIA GPU; on {device.type} choose fp32 or bf16.",
+                field="trainer.precision",
+            )
         return Precision(name, tf32=True)
     return Precision("fp32")
 

@@ -12,6 +12,14 @@ from typing import Any
 from torchdeck.core.machine import devices
 from torchdeck.core.machine.versions import versions
 
+#: What nothing can be trained without.
+_REQUIRED = ("torch", "torchvision")
+
+
+def complete() -> bool:
+    """Whether the packages are there that nothing can be trained without."""
+    return all(importlib.util.find_spec(package) is not None for package in _REQUIRED)
+
 
 def examine(data: Iterable[Path], runs: Path) -> dict[str, Any]:
     """Look, change nothing; a plain dict for people and programs.

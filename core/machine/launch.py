@@ -13,6 +13,9 @@ import torchdeck
 from torchdeck.core.errors import UserError
 from torchdeck.core.text import printable_lines
 
+#: What begins the sentence on an error.
+_NAME = "torchdeck: "
+
 
 def command(module: str, *words: str) -> list[str]:
     """The command line that runs a module of ours in a Python of its own."""
@@ -36,12 +39,26 @@ def exit_code(work: Callable[[], int]) -> int:
     try:
         return work()
     except UserError as error:
-        print(f"torchdeck: {printable_lines(str(error))}", file=sys.stderr)
+        print(f"{_NAME}{printable_lines(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 0  # the reader, such as head, had enough
     except KeyboardInterrupt:
         return 130
+
+
+def last_said(output: str) -> str:
+    """The last line of what a process of ours has said: what went wrong, as ``exit_code`` tells it, without our name."""
+    lines = output.strip().splitlines()
+    return lines[-1].removeprefix(_NAME) if lines else ""
+
+
+def last_line(log: Path) -> str:
+    """The same of a file that its output went to; "" when there is none."""
+    try:
+        return last_said(log.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return ""
 
 
 def run_process(work: Callable[[], int]) -> NoReturn:

@@ -249,7 +249,7 @@ def _in_doubt(gpu: Gpu) -> Gpu:
 
 
 def nvml_error(error: Exception) -> str:
-    """An error of NVML as a person would say it."""
+    """An error of NVML as a person would say it. Its classes differ between the packages that bring it: its words tell."""
     text = str(error).strip() or type(error).__name__
     for sign, word in {
         "Not Supported": _NOT_SUPPORTED,

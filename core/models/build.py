@@ -46,13 +46,16 @@ def build_model(
         if entry.name not in ("mlp", "linear") and len(info.input_shape) != 3:
             raise UserError(
                 f"model.name = {entry.name!r} needs images, but the inputs of {info.name!r} have the shape "
-                f"{list(info.input_shape)}; choose mlp or linear."
+                f"{list(info.input_shape)}; choose mlp or linear.",
+                field="model.name",
             )
         make: Callable[..., nn.Module] = NETS[entry.name]  # type: ignore[assignment]
         net = make(info.input_shape, outputs, **model.resolved())
     if model.weights and offered is None:
         if model.weights == "DEFAULT":
-            raise UserError("model.weights = 'DEFAULT' is for torchvision's models; name a file for others.")
+            raise UserError(
+                "model.weights = 'DEFAULT' is for torchvision's models; name a file for others.", field="model.weights"
+            )
         weights.load_into(net, model.weights, model.partial, tell)
     _freeze(net, model.freeze)
     if sample is not None or any(isinstance(m, LazyModuleMixin) for m in net.modules()):
@@ -65,13 +68,18 @@ def _user_model(model: Model, info: DataInfo) -> nn.Module:
     if isinstance(target, nn.Module):
         return target
     if not callable(target):
-        raise UserError(f"model.name = {model.name!r} is a {type(target).__name__}, not an nn.Module or a function.")
+        raise UserError(
+            f"model.name = {model.name!r} is a {type(target).__name__}, not an nn.Module or a function.",
+            field="model.name",
+        )
     inputs = info.input_shape[0]
     offered = dict.fromkeys(("num_classes", "n_classes", "num_outputs", "out_features", "output_dim"), info.outputs)
     offered |= dict.fromkeys(("in_channels", "in_features", "input_dim", "in_chans"), inputs)
     made = usercode.call(target, model.args, "model", offered | {"input_shape": info.input_shape})
     if not isinstance(made, nn.Module):
-        raise UserError(f"model.name = {model.name!r} gave a {type(made).__name__}; an nn.Module is needed.")
+        raise UserError(
+            f"model.name = {model.name!r} gave a {type(made).__name__}; an nn.Module is needed.", field="model.name"
+        )
     return made
 
 
@@ -79,7 +87,7 @@ def _torchvision(model: Model, info: DataInfo, outputs: int, offered: Any | None
     import torchvision
 
     if len(info.input_shape) != 3:
-        raise UserError(f"model.name = {model.name!r} needs images, but {info.name!r} is a table.")
+        raise UserError(f"model.name = {model.name!r} needs images, but {info.name!r} is a table.", field="model.name")
     args: dict[str, Any] = {k: v for k, v in model.args.items() if v is not None}
     if model.name in ("googlenet", "inception_v3") and offered is None:
         args |= {"aux_logits": False, "init_weights": True}
@@ -93,12 +101,13 @@ def _torchvision(model: Model, info: DataInfo, outputs: int, offered: Any | None
     except OSError as error:
         raise UserError(
             f"model.weights = {model.weights!r}: the weights of {model.name} could not be downloaded ({error}); put a file in "
-            f"model.weights, or the download in {torch.hub.get_dir()!r}."
+            f"model.weights, or the download in {torch.hub.get_dir()!r}.",
+            field="model.weights",
         ) from None
     except RuntimeError as error:  # a download with a wrong checksum, or weights for another num_classes
-        raise UserError(f"model.weights = {model.weights!r}: {first_line(error)}.") from None
+        raise UserError(f"model.weights = {model.weights!r}: {first_line(error)}.", field="model.weights") from None
     except TypeError as error:
-        raise UserError(f"model.args: {model.name} does not take {args}: {error}.") from None
+        raise UserError(f"model.args: {model.name} does not take {args}: {error}.", field="model.args") from None
     if getattr(net, "aux_logits", False):
         net.aux_logits = False
         for name in ("aux1", "aux2", "AuxLogits"):
@@ -161,11 +170,14 @@ def _freeze(net: nn.Module, patterns: Sequence[str]) -> None:
         matching = fnmatch.filter(names, pattern) or [n for n in names if n.startswith(f"{pattern}.")]
         if not matching:
             tops = sorted({n.split(".")[0] for n in names})
-            raise UserError(f"model.freeze: no parameter matches {pattern!r}; names begin with {', '.join(tops)}.")
+            raise UserError(
+                f"model.freeze: no parameter matches {pattern!r}; names begin with {', '.join(tops)}.",
+                field="model.freeze",
+            )
         for name in matching:
             net.get_parameter(name).requires_grad_(False)
     if patterns and not any(p.requires_grad for p in net.parameters()):
-        raise UserError("model.freeze leaves nothing to train: every parameter is frozen.")
+        raise UserError("model.freeze leaves nothing to train: every parameter is frozen.", field="model.freeze")
 
 
 def logits_of(output: Any) -> Any:
@@ -190,13 +202,15 @@ def _check_output(net: nn.Module, info: DataInfo, loss: str | None, name: str, s
     except Exception as error:
         hint = "; images may be too small for it: add a Resize to data.transforms" if len(info.input_shape) == 3 else ""
         raise UserError(
-            f"model.name = {name!r} can't take inputs of the shape {list(info.input_shape)}: {first_line(error)}{hint}."
+            f"model.name = {name!r} can't take inputs of the shape {list(info.input_shape)}: {first_line(error)}{hint}.",
+            field="model.name",
         ) from None
     finally:
         net.train(was_training)
     if not isinstance(output, Tensor):
         raise UserError(
-            f"model.name = {name!r} returned a {type(output).__name__}; a tensor [batch, outputs] is needed."
+            f"model.name = {name!r} returned a {type(output).__name__}; a tensor [batch, outputs] is needed.",
+            field="model.name",
         )
     if loss and catalog.is_user_code(loss):
         return  # a loss of the user's judges by itself
@@ -210,11 +224,13 @@ def _check_output(net: nn.Module, info: DataInfo, loss: str | None, name: str, s
     if list(output.shape) not in allowed:
         if info.classes and output.ndim == 2 and output.shape[0] == size and output.shape[1] < info.classes:
             raise UserError(
-                f"model.name = {name!r} has {count(output.shape[1], 'output')}, but {info.name!r} has {info.classes} classes."
+                f"model.name = {name!r} has {count(output.shape[1], 'output')}, but {info.name!r} has {info.classes} classes.",
+                field="model.name",
             )
         if not (info.classes and output.ndim == 2 and output.shape[0] == size and output.shape[1] > info.classes):
             raise UserError(
-                f"model.name = {name!r} returned the shape {list(output.shape)} for a batch of {size}; {expected} is needed."
+                f"model.name = {name!r} returned the shape {list(output.shape)} for a batch of {size}; {expected} is needed.",
+                field="model.name",
             )
 
 

@@ -31,7 +31,8 @@ def pretrained(model: str, weights: str | None) -> Any | None:
         return offered[name]
     names = ["DEFAULT", *offered.__members__]
     raise UserError(
-        f"model.weights = {weights!r} is no file and none of the weights of {model}; {did_you_mean(weights, names)}"
+        f"model.weights = {weights!r} is no file and none of the weights of {model}; {did_you_mean(weights, names)}",
+        field="model.weights",
     )
 
 
@@ -60,12 +61,14 @@ def load_into(net: nn.Module, weights: str, partial: bool, tell: Callable[[str],
     matches = match({n: tuple(t.shape) for n, t in own.items()}, {n: tuple(t.shape) for n, t in given.items()}, where)
     if not matches.of("loads"):
         raise UserError(
-            f"model.weights = {weights!r} fits none of the model's {len(own)} tensors; it is another model's."
+            f"model.weights = {weights!r} fits none of the model's {len(own)} tensors; it is another model's.",
+            field="model.weights",
         )
     if not matches.fits and not partial:
         raise UserError(
             f"model.weights = {weights!r} does not fit the model: {_misfit(matches)}. What fits is loaded with "
-            "model.partial = true."
+            "model.partial = true.",
+            field="model.weights",
         )
     loaded = {m.name: given[m.stored] for m in matches.of("loads")}
     _refuse_untied(loaded, where, weights)
@@ -86,7 +89,8 @@ def _refuse_untied(loaded: Mapping[str, Tensor], where: Mapping[str, Hashable], 
         if not torch.equal(loaded[other], tensor):
             raise UserError(
                 f"model.weights = {weights!r}: the model ties {name!r} to {other!r}, but the file holds different numbers "
-                "for them."
+                "for them.",
+                field="model.weights",
             )
 
 

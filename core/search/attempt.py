@@ -49,9 +49,11 @@ class _Quiet(Reporter):
         super().handle(event)
 
     def note(self, text: str) -> None:
-        """Trials go on by themselves: how, need not be said."""
-        if not text.startswith("go on with"):
-            self._note(text)
+        """Told by whoever runs the study."""
+        self._note(text)
+
+    def resumable(self, command: str) -> None:
+        """Nothing: trials are resumed by themselves."""
 
 
 def _takes_train(function: Callable[..., Any]) -> bool:
@@ -180,7 +182,7 @@ class Attempt:
     def _run_function(self, reference: str) -> tuple[TrialState, list[float] | None, str]:
         function = usercode.load(reference, "search.function")
         if not callable(function):
-            raise UserError(f"search.function: {reference!r} can't be called.")
+            raise UserError(f"search.function: {reference!r} can't be called.", field="search.function")
         trained: list[Session] = []
 
         def train(values: Mapping[str, Any]) -> dict[str, float]:
@@ -223,7 +225,7 @@ class Attempt:
             except (Exception, SystemExit) as error:  # in no line of the user's: wrong arguments, memory, ...
                 text = str(error).strip().splitlines()
                 told = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-                raise UserError(f"search.function raised {told}") from None
+                raise UserError(f"search.function raised {told}", field="search.function") from None
         raise ended
 
     # --- commands ------------------------------------------------------------------------------------------------------
@@ -274,7 +276,8 @@ def objective_values(study: Study, session: Session) -> list[float] | None:
             found.append(math.inf if objective.higher else -math.inf)  # null; what was watched is never NaN
         elif best.get(objective.name) is None:
             raise UserError(
-                f"search.objectives: {objective.name!r} is not measured, or not a number; choose from {', '.join(best)}."
+                f"search.objectives: {objective.name!r} is not measured, or not a number; choose from {', '.join(best)}.",
+                field="search.objectives",
             )
         else:
             found.append(float(best[objective.name]))

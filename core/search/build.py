@@ -50,7 +50,10 @@ def check_sampler(experiment: Experiment, space: Space, several: bool) -> None:
     """Raises UserError when the sampler can't search this space, or has too many objectives."""
     entry = catalog.find("sampler", experiment.sampler.name)
     if several and not entry.fact("several"):
-        raise UserError(f"sampler.name = {entry.name!r} knows one objective only; use NSGA-II or TPE for several.")
+        raise UserError(
+            f"sampler.name = {entry.name!r} knows one objective only; use NSGA-II or TPE for several.",
+            field="sampler.name",
+        )
     build_sampler(experiment, space, 0)
 
 
@@ -94,4 +97,4 @@ def _pruner(experiment: Experiment, name: str, args: dict[str, Any]) -> BasePrun
             warnings.simplefilter("ignore")
             return cls(**args)
     except (ValueError, TypeError) as error:
-        raise UserError(f"pruner.name = {entry.name!r}: {error}") from None
+        raise UserError(f"pruner.name = {entry.name!r}: {error}", field="pruner.name") from None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torchdeck.core.errors import UserError
@@ -28,28 +30,53 @@ _FREE = (
 )
 
 
-def refuse_another(study: Study, experiment: Experiment) -> None:
-    """Raises UserError when the experiment is not the one whose trials are there: what differs, and what can be done."""
-    found = space_differences(study.experiment, experiment)
-    if not found:
-        return
-    free = next(n for i in range(2, 1000) if not (study.folder.parent / (n := f"{study.name}-{i}")).exists())
-    raise UserError(
-        f"The study {study.name!r} in {str(study.folder)!r} searches something else:\n"
-        + "\n".join(f"  {line}" for line in found)
-        + f"\nStart another one with: --set search.name={free}\n"
-        f"which learns from the former with: --set search.warm_start={study.folder}"
-        + (
-            f"\nor change the space of the former with: torchdeck study edit {study.folder}"
-            if _editable(study, experiment)
-            else ""
+@dataclass(frozen=True)
+class Difference:
+    """One thing in which the trials of two experiments are not comparable."""
+
+    #: The dotted key of the experiment.
+    key: str
+    before: Any
+    after: Any
+    #: Whether it is the range of a searched field.
+    of_space: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.key}: {_said(self.before)}, and now {_said(self.after)}"
+
+
+class StudyExists(UserError):
+    """The name is that of a study which searches something else."""
+
+    def __init__(self, study: Study, found: list[Difference], editable: bool) -> None:
+        #: What differs, in words, without what can be done.
+        self.difference = f"The study {study.name!r} in {str(study.folder)!r} searches something else:\n" + "\n".join(
+            f"  {one}" for one in found
         )
-    )
+        self.folder: Path = study.folder
+        #: A name that no study here has.
+        self.free_name = next(
+            n for i in range(2, 1000) if not (study.folder.parent / (n := f"{study.name}-{i}")).exists()
+        )
+        advice = [
+            f"Start another one with: --set search.name={self.free_name}",
+            f"which learns from the former with: --set search.warm_start={study.folder}",
+        ]
+        if editable:
+            advice.append(f"or change the space of the former with: torchdeck study edit {study.folder}")
+        super().__init__("\n".join([self.difference, *advice]), field="search.name")
 
 
-def _editable(study: Study, experiment: Experiment) -> bool:
+def refuse_another(study: Study, experiment: Experiment) -> None:
+    """Raises StudyExists when the experiment is not the one whose trials are there: what differs, and what can be done."""
+    found = space_differences(study.experiment, experiment)
+    if found:
+        raise StudyExists(study, found, _editable(study, experiment, found))
+
+
+def _editable(study: Study, experiment: Experiment, found: list[Difference]) -> bool:
     """Whether what differs is the space alone, and in a way that Optuna can change."""
-    if any(not line.startswith("search.space.") for line in space_differences(study.experiment, experiment)):
+    if not all(one.of_space for one in found):
         return False
     try:
         _refuse_incompatible(study, Space(experiment))
@@ -58,24 +85,24 @@ def _editable(study: Study, experiment: Experiment) -> bool:
     return True
 
 
-def space_differences(old: Experiment, new: Experiment) -> list[str]:
-    """What makes the trials of two experiments incomparable, a line each."""
-    lines = []
+def space_differences(old: Experiment, new: Experiment) -> list[Difference]:
+    """What makes the trials of two experiments incomparable."""
+    found = []
     before, after = flat(old), flat(new)
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key) and key not in _FREE:
-            lines.append(f"{key}: {_said(before.get(key))}, and now {_said(after.get(key))}")
+            found.append(Difference(key, before.get(key), after.get(key)))
     spaces = [{k: d.text for k, d in e.search.space.items()} for e in (old, new)]
     for key in sorted(spaces[0].keys() | spaces[1].keys()):
         if spaces[0].get(key) != spaces[1].get(key):
-            lines.append(f"search.space.{key}: {_said(spaces[0].get(key))}, and now {_said(spaces[1].get(key))}")
+            found.append(Difference(f"search.space.{key}", spaces[0].get(key), spaces[1].get(key), of_space=True))
     for name, a, b in (
         ("objectives", [o.text for o in objectives(old)], [o.text for o in objectives(new)]),
         ("function", old.search.function, new.search.function),
     ):
         if a != b:
-            lines.append(f"search.{name}: {_said(a)}, and now {_said(b)}")
-    return lines
+            found.append(Difference(f"search.{name}", a, b))
+    return found
 
 
 def _said(value: Any) -> str:
@@ -116,5 +143,6 @@ def _refuse_incompatible(study: Study, space: Space) -> None:
             key = next(k for k in space.dimensions if name == k or name.startswith((f"{k}[", f"{k}.length")))
             raise UserError(
                 f"search.space.{key}: the choices of a field, and whether a range is logarithmic or of whole numbers, can't be changed "
-                f"once there are trials; start a study that learns from this one: --set search.warm_start={study.folder}"
+                f"once there are trials; start a study that learns from this one: --set search.warm_start={study.folder}",
+                field=f"search.space.{key}",
             ) from None

@@ -30,14 +30,15 @@ def learn(study: Study, places: Sequence[str]) -> int:
     for place in places:
         path = Path(place).expanduser()
         if not path.is_dir():
-            raise UserError(f"search.warm_start: there is no directory {place!r}.")
+            raise UserError(f"search.warm_start: there is no directory {place!r}.", field="search.warm_start")
         added = 0
         for row in RunList([path]).scan():
             added += _add(study, row)
         if not added:
             raise UserError(
                 f"search.warm_start: no run in {place!r} fits: it needs a value of {study.objectives[0].name} and values "
-                "within search.space."
+                "within search.space.",
+                field="search.warm_start",
             )
         total += added
     return total

@@ -37,18 +37,20 @@ def objectives(experiment: Experiment) -> tuple[Objective, ...]:
     """
     found = tuple(_objective(text, experiment) for text in experiment.search.objectives)
     if not found:
-        raise UserError("search.objectives is empty; name at least one metric.")
+        raise UserError("search.objectives is empty; name at least one metric.", field="search.objectives")
     twice = next((one.name for one in found if sum(o.name == one.name for o in found) > 1), None)
     if twice is not None:
-        raise UserError(f"search.objectives names {twice!r} twice.")
+        raise UserError(f"search.objectives names {twice!r} twice.", field="search.objectives")
     if found[0].cost and len(found) == 1 and experiment.search.function is None:
         raise UserError(
-            f"search.objectives = ['{found[0].name}'] alone seeks the least model, whatever it has learned; name a metric first."
+            f"search.objectives = ['{found[0].name}'] alone seeks the least model, whatever it has learned; name a metric first.",
+            field="search.objectives",
         )
     if len(found) > 1 and experiment.pruner.name not in ("auto", "none"):
         raise UserError(
             f"pruner.name = {experiment.pruner.name!r} with {len(found)} objectives: Optuna prunes by one objective only; "
-            "leave the pruner out, or name one objective."
+            "leave the pruner out, or name one objective.",
+            field="pruner.name",
         )
     return found
 
@@ -89,7 +91,8 @@ def _objective(text: str, experiment: Experiment) -> Objective:
     if name not in COSTS and part in ("test", "train", "last"):
         why = "the test set is read once, at the end" if part == "test" else "a model is chosen by its best validation"
         raise UserError(
-            f"search.objectives: {text!r} can't be sought: {why}; name the validation's metric, such as {metric!r}."
+            f"search.objectives: {text!r} can't be sought: {why}; name the validation's metric, such as {metric!r}.",
+            field="search.objectives",
         )
     if not direction and name not in (*COSTS, "auto"):
         higher = names.direction_of(metric, experiment.tracking.metric_names)
@@ -98,10 +101,13 @@ def _objective(text: str, experiment: Experiment) -> Objective:
     if higher is None:
         raise UserError(
             f"search.objectives: it is not known whether more of {text!r} is better; write 'maximize {metric}' or "
-            f"'minimize {metric}'."
+            f"'minimize {metric}'.",
+            field="search.objectives",
         )
     if experiment.trainer.validation_share == 0 and name not in COSTS:
-        raise UserError("search.objectives needs a validation set; set trainer.validation_share above 0.")
+        raise UserError(
+            "search.objectives needs a validation set; set trainer.validation_share above 0.", field="search.objectives"
+        )
     return Objective(metric if name not in COSTS else name, higher)
 
 

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from torchdeck.core.errors import UserError
-from torchdeck.core.machine.launch import command, environment
+from torchdeck.core.machine.launch import command, environment, last_line
 
 #: What its workers and their keeper say.
 OUTPUT = "output.log"
@@ -30,8 +30,4 @@ def start(folder: Path, workers: int, trust: bool = False) -> subprocess.Popen[b
 
 def said(folder: Path) -> str:
     """The last line that it said."""
-    try:
-        lines = (folder / OUTPUT).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except OSError:
-        return ""
-    return lines[-1] if lines else ""
+    return last_line(folder / OUTPUT)

@@ -194,6 +194,17 @@ def locked_in_database(url: str, name: str, engine: Any = None) -> Iterator[None
             connection.commit()
 
 
+def _is_locked(error: BaseException) -> bool:
+    """Whether SQLite waited for another process in vain; SQLAlchemy hands on its OperationalError, which is for much."""
+    return "database is locked" in str(error)
+
+
+def _of_another_version(error: RuntimeError) -> bool:
+    """Whether Optuna refuses tables of another of its versions; it raises a plain RuntimeError for it."""
+    text = str(error).lower()
+    return "version" in text or "schema" in text
+
+
 @contextlib.contextmanager
 def storage_errors(url: str) -> Iterator[None]:
     """What goes wrong in a storage as one sentence.
@@ -212,11 +223,11 @@ def storage_errors(url: str) -> Iterator[None]:
         original = getattr(cause, "orig", None) or cause
         lines = str(original).strip().splitlines()
         said = lines[0] if lines else type(original).__name__
-        if "database is locked" in said:
+        if _is_locked(original):
             said = f"it was locked by another process for {_BUSY:.0f} s"
         raise StorageError(f"The study's storage {hidden(url)!r} fails: {said}.".replace("..", ".")) from None
     except RuntimeError as error:
-        if "version" not in str(error).lower() and "schema" not in str(error).lower():
+        if not _of_another_version(error):
             raise
         raise StorageError(
             f"The study's storage {hidden(url)!r} is of another version of Optuna than {optuna.__version__}, which is "

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial
 from torchdeck.core.errors import UserError
 from torchdeck.core.machine.children import PARENT
 from torchdeck.core.machine.devices import cores
-from torchdeck.core.machine.launch import command, environment
+from torchdeck.core.machine.launch import command, environment, last_line
 from torchdeck.core.machine.nvidia import assignable
 from torchdeck.core.search.study import Study
 from torchdeck.core.session import batch
@@ -73,7 +73,7 @@ class Workers:
                         self.failure = f"{deaths} workers in a row were killed"
                     if ended not in (batch.DONE, batch.INTERRUPTED, batch.TERMINATED):
                         code = batch.FAILED
-                        self.failure = self.failure or _last_line(self._log(place))
+                        self.failure = self.failure or last_line(self._log(place)) or "a worker failed and said nothing"
                 if signals.ending and code == batch.DONE:
                     code = batch.TERMINATED if signals.terminate else batch.INTERRUPTED
             self._tell()
@@ -117,11 +117,3 @@ class Workers:
             self._seen.add(trial.number)
             self._told(trial)
         return bool(fresh)
-
-
-def _last_line(path: Path) -> str:
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except OSError:
-        lines = []
-    return lines[-1].removeprefix("torchdeck: ") if lines else "a worker failed and said nothing"

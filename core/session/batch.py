@@ -164,4 +164,4 @@ def resume_command(session: Session) -> str:
 
 def _say_how_to_go_on(session: Session, reporter: Reporter) -> None:
     if session.run is not None and any(session.run.checkpoints.glob("*.pt")):
-        reporter.note(f"go on with: {resume_command(session)}")
+        reporter.resumable(resume_command(session))

@@ -3,8 +3,8 @@
 The workbench must never wait for torch, for a data set that is read, or for the user's own code; and code that was
 edited must be read anew. So this runs as ``python -m torchdeck.core.session.preview``: each line of stdin is a request
 ``{"id": 1, "experiment": "TOML"}``; answers are lines of JSON with the same id, one part each: ``device``, ``data``,
-``model``, ``error``, before data and model the ``stage`` that begins, ``files`` of the user's that were imported, and
-``done`` at last. Of several requests that wait only the newest is answered. When the user's files have changed since
+``model``, ``error`` with the ``field`` that it is about, before data and model the ``stage`` that begins, ``files`` of
+the user's that were imported, and ``done`` at last. Of several requests that wait only the newest is answered. When the user's files have changed since
 they were imported, or another project's modules stand in the way of a request's, the process ends with exit code 75 and
 wants to be started again.
 """
@@ -76,12 +76,10 @@ class Previewer:
             send("data", loaded.facts)
             send("stage", "model")
             send("model", _model(experiment, loaded.info, loaded.sample))
-        except NameTaken as error:
-            if self._used:
-                raise
-            send("error", str(error))
         except UserError as error:
-            send("error", str(error))
+            if isinstance(error, NameTaken) and self._used:
+                raise
+            self._send({"id": number, "field": error.field, "error": str(error)})
         except Exception as error:
             first = str(error).strip().splitlines()
             send("error", f"{type(error).__name__}: {first[0] if first else 'no message'}")

@@ -21,7 +21,7 @@ from typing import Any
 from torchdeck.core import files
 from torchdeck.core.errors import UserError
 from torchdeck.core.events import Event, Failed, Started
-from torchdeck.core.machine.launch import command, environment
+from torchdeck.core.machine.launch import command, environment, last_line
 from torchdeck.core.session.reporters import Reporter
 
 _FOLDER = ".queue"
@@ -113,10 +113,7 @@ class Queue:
 
     def last_output(self) -> str:
         """The last line that the training process printed before it had a run directory."""
-        with contextlib.suppress(OSError):
-            lines = (self._folder / "output.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            return lines[-1] if lines else ""
-        return ""
+        return last_line(self._folder / "output.log")
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the process that trains what waits, in a session of its own: it outlives this process and its terminal.

@@ -51,6 +51,10 @@ class Reporter:
         with contextlib.suppress(OSError, ValueError):
             say_on_stderr(text)
 
+    def resumable(self, command: str) -> None:
+        """Tell how an unfinished run can be resumed."""
+        self.note(f"go on with: {command}")
+
     def close(self) -> None:
         """The run is over."""
 

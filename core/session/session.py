@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchdeck.core.control import Aborted, Control
-from torchdeck.core.errors import Diverged, TrainingError, UserCodeError, UserError
+from torchdeck.core.errors import Diverged, TrainingError, UserCodeError, UserError, ran_out_of_memory
 from torchdeck.core.events import (
     CheckpointWritten,
     Failed,
@@ -357,11 +357,9 @@ class Session:
         return self._built is not None and self.step > self._built.first_step
 
     def _explain(self, error: Exception) -> str:
-        import torch
-
         from torchdeck.core.training.memory import explain
 
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        if ran_out_of_memory(error):
             self.untrainable = True
             return explain(error, self.experiment, self._built)
         text = str(error).strip().splitlines()

@@ -72,7 +72,8 @@ def build_trainer(
     loss = losses.build_loss(experiment, data.info, device, data.train_targets)
     if loss.parameters and distributed.world().size > 1:
         raise UserError(
-            f"loss.name = {experiment.loss.name!r} has parameters, which several processes don't train together."
+            f"loss.name = {experiment.loss.name!r} has parameters, which several processes don't train together.",
+            field="loss.name",
         )
     commands = Commands(control, experiment.tracking.every_steps)
     trainer = Trainer(experiment, data, net, loss, device, publish, obey=commands.obey, save=save, judge=judge)
@@ -139,14 +140,19 @@ def _try_out(trainer: Trainer, warn: Callable[[str], None]) -> None:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"loss.name = {name!r} can't take the model's outputs: {first_line(error)}.") from None
+        raise UserError(
+            f"loss.name = {name!r} can't take the model's outputs: {first_line(error)}.", field="loss.name"
+        ) from None
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         gave = (
             f"a tensor of the shape {list(value.shape)}"
             if isinstance(value, torch.Tensor)
             else f"a {type(value).__name__}"
         )
-        raise UserError(f"loss.name = {name!r} must return one number as a tensor (the mean or the sum), not {gave}.")
+        raise UserError(
+            f"loss.name = {name!r} must return one number as a tensor (the mean or the sum), not {gave}.",
+            field="loss.name",
+        )
     if own:
         _keep_within_memory(trainer, out, y)
         _tell_loss(trainer, name, warn)
@@ -194,7 +200,10 @@ def _check_sought(trainer: Trainer, tried: Tried) -> None:
     own = experiment.tracking.metric_names
     taken = next((n for n in own if n in MEASURED[task]), None)
     if taken is not None:
-        raise UserError(f"tracking.metrics: the name {taken!r} is taken in {task}; call the metric something else.")
+        raise UserError(
+            f"tracking.metrics: the name {taken!r} is taken in {task}; call the metric something else.",
+            field="tracking.metrics",
+        )
     _ = trainer.monitor.higher_is_better  # raises where it is not known
     # The whole set may have classes that the few samples lack.
     of_classes = [f"{n}_{c}" for n in own for c in trainer.data.info.class_names]

@@ -32,6 +32,7 @@ def takes_channels_last(net: nn.Module, sample: Tensor, model: Model) -> bool:
     except Exception as error:
         if model.channels_last:
             raise UserError(
-                f"model.channels_last = true, but {model.name} does not take it: {first_line(error)}."
+                f"model.channels_last = true, but {model.name} does not take it: {first_line(error)}.",
+                field="model.channels_last",
             ) from None
         return False

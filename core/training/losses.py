@@ -100,7 +100,8 @@ def build_loss(
     classification = info.task == "classification"
     if not classification and name in ("cross_entropy", "nll", "bce_with_logits"):
         raise UserError(
-            f"loss.name = {name!r} needs classes, but {info.name!r} is regression; choose mse, l1 or huber."
+            f"loss.name = {name!r} needs classes, but {info.name!r} is regression; choose mse, l1 or huber.",
+            field="loss.name",
         )
     if name in ("cross_entropy", "nll"):
         given = args.get("class_weights")
@@ -141,10 +142,13 @@ def _user_loss(experiment: Experiment, device: torch.device) -> TrainingLoss:
     if experiment.loss.args and not is_class:
         target = functools.partial(target, **experiment.loss.args)
     if not callable(target):
-        raise UserError(f"loss.name = {reference!r} is not a loss: it can't be called.")
+        raise UserError(f"loss.name = {reference!r} is not a loss: it can't be called.", field="loss.name")
     reduction = getattr(module, "reduction", "mean")
     if reduction == "none":
-        raise UserError(f"loss.name = {reference!r} has reduction='none', a number a sample; use 'mean' or 'sum'.")
+        raise UserError(
+            f"loss.name = {reference!r} has reduction='none', a number a sample; use 'mean' or 'sum'.",
+            field="loss.name",
+        )
     if reduction == "mean" and getattr(type(module), "forward", None) in _WEIGHTED:
         weigh = functools.partial(_weight_of, module.weight, module.ignore_index)
         return TrainingLoss(target, "weighted", weigh, own=True)
@@ -230,14 +234,21 @@ def _class_weights(given: object, info: DataInfo, targets: Tensor | None, device
     if given == "balanced":
         if targets is None:
             raise UserError(
-                f"loss.args.class_weights = 'balanced': {info.name!r} does not tell its targets beforehand."
+                f"loss.args.class_weights = 'balanced': {info.name!r} does not tell its targets beforehand.",
+                field="loss.args.class_weights",
             )
         counts = torch.bincount(targets, minlength=info.classes).clamp(min=1)
         return (counts.sum() / (info.classes * counts)).float().to(device)
     if not isinstance(given, list | tuple) or not all(isinstance(w, int | float) and w >= 0 for w in given):
-        raise UserError(f"loss.args.class_weights = {given!r} must be 'balanced' or a list of numbers.")
+        raise UserError(
+            f"loss.args.class_weights = {given!r} must be 'balanced' or a list of numbers.",
+            field="loss.args.class_weights",
+        )
     if len(given) != info.classes:
-        raise UserError(f"loss.args.class_weights has {len(given)} numbers for {info.classes} classes.")
+        raise UserError(
+            f"loss.args.class_weights has {len(given)} numbers for {info.classes} classes.",
+            field="loss.args.class_weights",
+        )
     return torch.tensor(given, dtype=torch.float32, device=device)
 
 

@@ -20,13 +20,7 @@ def explain(error: Exception, experiment: Experiment, built: Built | None) -> st
 
     The graph that the failed step left is freed first; else nothing of what it holds counts as free.
     """
-    asked = re.search(
-        r"[Tt]ried to allocate ([\d.]+ \w+)|you tried to allocate (\d+) bytes|Unable to allocate ([\d.]+ \w+)",
-        str(error),
-    )
-    wanted = next((g for g in asked.groups() if g), "memory") if asked else "memory"
-    if wanted.isdigit():
-        wanted = f"{int(wanted) / 2**30:.2f} GiB"
+    wanted = _asked_for(error)
     error.__traceback__ = None
     device = built.device if built else torch.device("cpu")
     if built is not None:
@@ -41,6 +35,16 @@ def explain(error: Exception, experiment: Experiment, built: Built | None) -> st
     advice = f"; set trainer.batch_size to {fitting_batch_size(size, built, free)} or less" if size > 1 else ""
     keep = f" and trainer.accumulate to {experiment.trainer.accumulate * 2} for the same steps" if size > 1 else ""
     return f"Out of memory on {device}: {wanted} was asked for, {free / 2**30:.2f} GiB is free now{advice}{keep}."
+
+
+def _asked_for(error: Exception) -> str:
+    """How much memory was asked for: torch and NumPy tell it in their sentences only."""
+    asked = re.search(
+        r"[Tt]ried to allocate ([\d.]+ \w+)|you tried to allocate (\d+) bytes|Unable to allocate ([\d.]+ \w+)",
+        str(error),
+    )
+    wanted = next((g for g in asked.groups() if g), "memory") if asked else "memory"
+    return f"{int(wanted) / 2**30:.2f} GiB" if wanted.isdigit() else wanted
 
 
 def fitting_batch_size(size: int, built: Built | None, free: int) -> int:

@@ -48,7 +48,8 @@ class Monitor:
         if higher is None:
             raise UserError(
                 f"trainer.monitor = {chosen!r}: it is not known whether more of it is better; write 'maximize {chosen}' or "
-                f"'minimize {chosen}'."
+                f"'minimize {chosen}'.",
+                field="trainer.monitor",
             )
         return higher
 

@@ -29,15 +29,21 @@ def build_optimizer(
     if entry.name == "Muon":
         if own:
             raise UserError(
-                "optimizer.name = 'Muon' does not train the parameters of a loss; choose another, such as AdamW."
+                "optimizer.name = 'Muon' does not train the parameters of a loss; choose another, such as AdamW.",
+                field="optimizer.name",
             )
         if options.backbone_lr_factor != 1.0:
-            raise UserError("optimizer.backbone_lr_factor does not go with Muon, which has learning rates of its own.")
+            raise UserError(
+                "optimizer.backbone_lr_factor does not go with Muon, which has learning rates of its own.",
+                field="optimizer.backbone_lr_factor",
+            )
         return _muon(net, lr, decay, args, options.decay_norms_and_biases)
     if entry.name == "SGD" and not args["momentum"] and args["nesterov"]:
-        raise UserError("optimizer.args.nesterov needs optimizer.args.momentum above 0.")
+        raise UserError(
+            "optimizer.args.nesterov needs optimizer.args.momentum above 0.", field="optimizer.args.nesterov"
+        )
     if entry.name == "SGD" and args["nesterov"] and args["dampening"]:
-        raise UserError("optimizer.args.nesterov needs optimizer.args.dampening = 0.")
+        raise UserError("optimizer.args.nesterov needs optimizer.args.dampening = 0.", field="optimizer.args.nesterov")
     groups = _groups(net, decay, options.decay_norms_and_biases, lr, options.backbone_lr_factor)
     if own:
         groups.append({"params": list(own), "weight_decay": 0.0})
@@ -48,7 +54,9 @@ def build_optimizer(
         for group in groups:
             group.pop("weight_decay")
         if decay:
-            raise UserError(f"optimizer.weight_decay: {entry.name} has no weight decay.")
+            raise UserError(
+                f"optimizer.weight_decay: {entry.name} has no weight decay.", field="optimizer.weight_decay"
+            )
     if entry.name == "Adafactor":
         args["eps"] = (None, 1e-3)
     if entry.fact("fused") and device.type in (("cpu",) if entry.name == "Adagrad" else ("cpu", "cuda", "mps")):
@@ -102,12 +110,17 @@ def _head(net: nn.Module) -> list[nn.Parameter]:
 
 def _muon(net: nn.Module, lr: float, decay: float, args: dict[str, Any], everything: bool) -> torch.optim.Optimizer:
     if not hasattr(torch.optim, "Muon"):
-        raise UserError(f"optimizer.name = 'Muon' needs torch 2.9 or later; this is {torch.__version__}.")
+        raise UserError(
+            f"optimizer.name = 'Muon' needs torch 2.9 or later; this is {torch.__version__}.", field="optimizer.name"
+        )
     matrices = [p for p in net.parameters() if p.ndim == 2]
     # The head works better under AdamW (Jordan 2024, kellerjordan.github.io/posts/muon).
     hidden = {id(p) for p in matrices[:-1] if p.requires_grad}
     if not hidden:
-        raise UserError("optimizer.name = 'Muon' needs hidden weight matrices; the model has none that is trained.")
+        raise UserError(
+            "optimizer.name = 'Muon' needs hidden weight matrices; the model has none that is trained.",
+            field="optimizer.name",
+        )
     adamw_lr = args.pop("adamw_lr")
     muon = torch.optim.Muon(
         _groups(net, decay, everything, chosen=lambda p: id(p) in hidden), lr=lr, weight_decay=decay, **args

@@ -36,7 +36,9 @@ def load(reference: str, where: str) -> Any:
     """
     place, _, name = reference.rpartition(":")
     if not place or not name:
-        raise UserError(f"{where} = {reference!r} is not of the form path/to/file.py:Name or pkg.module:Name.")
+        raise UserError(
+            f"{where} = {reference!r} is not of the form path/to/file.py:Name or pkg.module:Name.", field=where
+        )
     is_file = place.endswith(".py") or "/" in place
     module = (
         _load_file(place, f"{where} = {reference!r}") if is_file else _load_module(place, f"{where} = {reference!r}")
@@ -45,7 +47,9 @@ def load(reference: str, where: str) -> Any:
     for part in name.split("."):
         if not hasattr(found, part):
             names = [n for n in vars(module) if not n.startswith("_")]
-            raise UserError(f"{where} = {reference!r}: {place} has no {name!r}; {did_you_mean(name, names)}")
+            raise UserError(
+                f"{where} = {reference!r}: {place} has no {name!r}; {did_you_mean(name, names)}", field=where
+            )
         found = getattr(found, part)
     return found
 
@@ -176,7 +180,8 @@ def call(function: Callable[..., Any], args: dict[str, Any], where: str, offered
         for name in args:
             if name not in parameters and not open_ended:
                 raise UserError(
-                    f"{where}.args.{name} is not a parameter of {function.__name__}; {did_you_mean(name, parameters)}"
+                    f"{where}.args.{name} is not a parameter of {function.__name__}; {did_you_mean(name, parameters)}",
+                    field=f"{where}.args.{name}",
                 )
         missing = [
             n
@@ -184,12 +189,17 @@ def call(function: Callable[..., Any], args: dict[str, Any], where: str, offered
             if p.default is p.empty and n not in args and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
         ]
         if missing:
-            raise UserError(f"{where}.args.{missing[0]} is missing: {function.__name__} requires it.")
+            raise UserError(
+                f"{where}.args.{missing[0]} is missing: {function.__name__} requires it.",
+                field=f"{where}.args.{missing[0]}",
+            )
     try:
         with user_errors(), own_arguments(getattr(inspect.getmodule(function), "__file__", None) or ""):
             return function(**args)
     except TypeError as error:  # an abstract class, or a signature that can't be looked at
-        raise UserError(f"{where}.name: {getattr(function, '__name__', function)} can't be called: {error}.") from None
+        raise UserError(
+            f"{where}.name: {getattr(function, '__name__', function)} can't be called: {error}.", field=f"{where}.name"
+        ) from None
     except (
         KeyError,
         ValueError,
@@ -198,7 +208,9 @@ def call(function: Callable[..., Any], args: dict[str, Any], where: str, offered
     ) as error:  # raised by a library, not by a line of the user's
         given = ", ".join(f"{name}={value!r}" for name, value in args.items())
         called = f"{getattr(function, '__name__', function)}({given})"
-        raise UserError(f"{where}.name: {called} raised {type(error).__name__}: {error}.") from None
+        raise UserError(
+            f"{where}.name: {called} raised {type(error).__name__}: {error}.", field=f"{where}.name"
+        ) from None
 
 
 def with_writer(function: Any) -> Any:

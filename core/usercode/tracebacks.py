@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from torchdeck.core.errors import UserCodeError, UserError
+from torchdeck.core.errors import UserCodeError, UserError, ran_out_of_memory
 
 
 @contextlib.contextmanager
@@ -26,7 +26,7 @@ def user_errors() -> Iterator[None]:
     except SystemExit as error:
         raise UserCodeError(_exits(error)) from error
     except BaseException as error:
-        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        if ran_out_of_memory(error):
             raise  # torch's, wherever it came: the advice on it is ours
         told = told_from_user_line(error)
         if told is None:

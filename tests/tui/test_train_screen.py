@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from rich.style import Style
 from textual.widgets import Input, OptionList
 from workbench import LONG, QUICK, Open, notices, train_of, until
 
 from torchdeck.core.experiment import toml
+from torchdeck.core.experiment.fields import Field
 from torchdeck.core.home import state_folder
 from torchdeck.core.runs.directory import read_info
 from torchdeck.core.runs.listing import list_runs
@@ -23,10 +25,12 @@ from torchdeck.tui.screens.help import Help
 from torchdeck.tui.screens.panes import PANES, Panes
 from torchdeck.tui.widgets.charts import Charts
 from torchdeck.tui.widgets.data_preview import DataPreview
+from torchdeck.tui.widgets.form import Form
 from torchdeck.tui.widgets.header import Header, ProgressLines
 from torchdeck.tui.widgets.log import Log
 from torchdeck.tui.widgets.model_tree import ModelTree
 from torchdeck.tui.widgets.queue import QueueList
+from torchdeck.tui.widgets.vim import walk_nodes
 
 
 async def test_the_first_minute(workbench: Open) -> None:
@@ -393,6 +397,27 @@ async def test_an_experiment_that_is_wrong_does_not_start(workbench: Open) -> No
         assert screen.snapshot is not None
         assert screen.snapshot.state == "idle"
         assert screen.query_one(Panes).current == "experiment"
+        assert _marked(screen.form) == ["epochs"]
+
+        # Data that are wrong are told where the data are shown, whatever the sentence begins with.
+        screen.load({"data": {"rot": "/"}}, "another one")
+        data = screen.query_one(DataPreview).query_one("#data-text")
+        await until(pilot, lambda: "There is no key 'data.rot'" in str(data.content))  # type: ignore[attr-defined]
+        screen.load({"search": {"space": {"data.test_share": "2 .. 1"}}}, "another one")
+        tree = screen.query_one(ModelTree)
+        await until(pilot, lambda: "low = 2 is more than high = 1" in str(tree.root.label))
+        assert "low = 2" not in str(data.content)  # type: ignore[attr-defined]
+        assert _marked(screen.form) == ["data.test_share"]
+
+        screen.load(QUICK, "another one")
+        await until(pilot, lambda: _marked(screen.form) == [])
+
+
+def _marked(form: Form) -> list[str]:
+    """Names of the fields that are marked as wrong, as the form draws them."""
+    fields = [node for node in walk_nodes(form.lines.root) if isinstance(node.data, Field)]
+    drawn = [(node.data, form.lines.render_label(node, Style(), Style()).plain) for node in fields]
+    return [item.path[-1] for item, text in drawn if item is not None and "✗" in text]
 
 
 async def test_freezing_a_branch_edits_the_experiment(workbench: Open) -> None:

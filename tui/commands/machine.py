@@ -93,7 +93,7 @@ def doctor(options: argparse.Namespace) -> int:
     """Tell what this machine has, and what is missing."""
     from torchdeck.core.data.roots import DEBIAN_FASHION
     from torchdeck.core.data.roots import data_roots as data_roots
-    from torchdeck.core.machine.doctor import examine
+    from torchdeck.core.machine.doctor import complete, examine
     from torchdeck.tui.columns import size
 
     report = examine((*data_roots(None), DEBIAN_FASHION), runs_roots(options)[0])
@@ -110,4 +110,4 @@ def doctor(options: argparse.Namespace) -> int:
     print(f"runs              {report['runs']['path']}: {report['runs']['state']}")
     for sentence in report["missing"]:
         print(f"missing           {sentence}")
-    return 1 if any(s.startswith("torch") for s in report["missing"]) else 0
+    return 0 if complete() else 1

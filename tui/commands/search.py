@@ -70,7 +70,8 @@ def _study(options: argparse.Namespace, root: Path) -> Study:
         if (options.workers or 1) > 1 and in_memory(url or experiment.search.storage):
             raise UserError(
                 f"search.storage = {url or experiment.search.storage!r} is in the memory of one process, which other workers "
-                "can't reach; choose sqlite or journal, or leave --workers out."
+                "can't reach; choose sqlite or journal, or leave --workers out.",
+                field="search.storage",
             )
         study = studies.create(with_directions(experiment), root, url, name)
         # The code that the experiment names is the user's word; what lies in the storage is not.

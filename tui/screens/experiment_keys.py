@@ -127,7 +127,7 @@ class ExperimentKeys(Workplace):
             raw = toml.put(self.form.raw, item.path, text)
             self.form.show(raw)
             self.form.post_message(Form.Changed(raw))
-            self.notify(fields.problem(raw) or "", severity="warning", timeout=8)
+            self.notify(str(fields.problem(raw) or ""), severity="warning", timeout=8)
 
     @work
     async def on_form_find_asked(self, event: Form.FindAsked) -> None:

@@ -80,7 +80,7 @@ class RunKeys(Workplace):
         raw = self.form.raw
         wrong = fields.problem(raw)
         if wrong is not None:
-            self.notify(wrong, severity="error", timeout=10)
+            self.notify(str(wrong), severity="error", timeout=10)
             self.choose("experiment")
             return None
         self.form.post_message(Form.Changed(raw))  # what was used last is remembered

@@ -18,7 +18,7 @@ from textual.containers import Vertical
 from textual.widget import Widget
 
 from torchdeck.core.errors import UserError
-from torchdeck.core.machine.launch import command, environment
+from torchdeck.core.machine.launch import command, environment, last_said
 from torchdeck.core.text import duration, printable
 from torchdeck.tui.memory import Memory
 from torchdeck.tui.run_monitor import RunMonitor
@@ -325,8 +325,7 @@ class SearchScreen(TrialActions):
             name = self.seen.objectives[0].name if self.seen is not None else ""
             self._importance = (f"importance for {name} by {_EVALUATORS[evaluator]}", json.loads(out))
         else:
-            lines = wrong.decode(errors="replace").strip().splitlines()
-            self._importance = (printable(lines[-1].removeprefix("torchdeck: ")) if lines else "it failed", {})
+            self._importance = (printable(last_said(wrong.decode(errors="replace"))) or "it failed", {})
         if self.pane == "importance":
             self.draw_below()
 

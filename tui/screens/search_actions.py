@@ -154,17 +154,17 @@ class SearchActions(SplitScreen):
 
     async def _create(self, experiment: Experiment, name: str) -> Study | None:
         """Make it; where another one has the name, ask what is meant."""
-        from torchdeck.core.search.opening import create, find_study
+        from torchdeck.core.search.change import StudyExists
+        from torchdeck.core.search.opening import create
 
         experiment = experiment.model_copy(update={"search": experiment.search.model_copy(update={"name": None})})
         try:
             return await asyncio.to_thread(create, experiment, self.monitor.root, None, name)
-        except UserError as error:
-            if "searches something else" not in str(error):
-                raise
+        except StudyExists as error:
+            former = error
             answer = await self.app.push_screen_wait(
                 Question(
-                    f"{str(error).partition(chr(10) + 'Start another')[0]}",
+                    former.difference,
                     [
                         Answer("c", "cancel", "Change nothing"),
                         Answer("l", "learn", "Begin another study that learns from its trials"),
@@ -174,12 +174,12 @@ class SearchActions(SplitScreen):
             )
         if answer not in ("learn", "begin"):
             return None
-        former = find_study(name, self.monitor.root)
-        number = next(n for n in range(2, 1000) if not (self.monitor.root / f"{name}-{n}").exists())
         if answer == "learn":
-            search = experiment.search.model_copy(update={"warm_start": (*experiment.search.warm_start, str(former))})
+            search = experiment.search.model_copy(
+                update={"warm_start": (*experiment.search.warm_start, str(former.folder))}
+            )
             experiment = experiment.model_copy(update={"search": search})
-        return await asyncio.to_thread(create, experiment, self.monitor.root, None, f"{name}-{number}")
+        return await asyncio.to_thread(create, experiment, self.monitor.root, None, former.free_name)
 
     @work
     async def action_go_on(self) -> None:

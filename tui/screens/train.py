@@ -88,6 +88,8 @@ class TrainScreen(ExperimentKeys, RunKeys):
         self._settling: Timer | None = None
         #: What is looked at, or was when something was wrong: experiment, data or model.
         self._stage = "experiment"
+        #: The field that the error of the preview is about, which comes next.
+        self._field: str | None = None
         #: The user's files that the experiment names or that its code imports, and when they were changed.
         self._files: dict[Path, float] = {}
         self._wake = asyncio.Event()
@@ -287,12 +289,13 @@ class TrainScreen(ExperimentKeys, RunKeys):
         self._ask_preview()
 
     def _ask_preview(self) -> None:
-        self._stage = "experiment"
+        self._stage, self._field = "experiment", None
         try:
             experiment = toml.build(self.form.raw)
         except UserError as error:
-            self._previewed("error", str(error))
+            self._tell_wrong(error)
             return
+        self.form.mark(None)
         self._files = changed_at(files_named(experiment))
         self.preview.ask(toml.dumps(experiment))
 
@@ -319,16 +322,25 @@ class TrainScreen(ExperimentKeys, RunKeys):
             self._files |= changed_at([path for path in map(Path, value) if path not in self._files])
         elif part == "stage":
             self._stage = value
+        elif part == "field":
+            self._field = value
         elif part == "error":
-            first = value.splitlines()[0] if value else "unknown error"
-            about_data = self._stage == "experiment" and "data" in first.partition(" ")[0]
-            if self._stage == "data" or about_data:  # without its data nothing is known of the model
-                data.say(value)
-                model.say("the model needs the data")
-            else:
-                model.say(value)
-            self.query_one(Panes).pane("model").border_subtitle = ""
-            self.notify(first, severity="warning", timeout=6)
+            self._tell_wrong(UserError(value or "unknown error", field=self._field))
+
+    def _tell_wrong(self, error: UserError) -> None:
+        """Tell what is wrong with the experiment in the pane that it is about, and mark its field in the form."""
+        if not self.query(ModelTree):
+            return
+        model, data = self.query_one(ModelTree), self.query_one(DataPreview)
+        about_data = self._stage == "experiment" and error.about("data")
+        if self._stage == "data" or about_data:
+            data.say(str(error))
+            model.say("the model needs the data")  # without its data nothing is known of it
+        else:
+            model.say(str(error))
+        self.form.mark(error)
+        self.query_one(Panes).pane("model").border_subtitle = ""
+        self.notify(str(error).splitlines()[0], severity="warning", timeout=6)
 
     def load(self, raw: dict[str, Any], what: str) -> None:
         """Take an experiment into the form."""

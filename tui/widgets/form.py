@@ -18,6 +18,7 @@ from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import fields, toml
 from torchdeck.core.experiment.fields import Field
 from torchdeck.core.text import printable
+from torchdeck.tui.drawing.colours import colour
 from torchdeck.tui.widgets.field_editor import FieldEditor
 from torchdeck.tui.widgets.vim import VimTree, walk_nodes
 from torchdeck.tui.widgets.words import Words
@@ -86,11 +87,16 @@ class _Fields(VimTree):
         searched = self._form.searched.get(item.key)
         if searched is not None:
             value = f"⌕ {searched}"
+        wrong = self._form.is_wrong(item)
+        if wrong:
+            value = f"✗ {value}"
         room = max(width - 19, 6)
         if len(value) > room:
             value = value[: room - 1] + "…"
         text = Text(f"{name:<18.18} ", style=style, no_wrap=True)
-        if item.given is None and searched is None:
+        if wrong:
+            text.append(value, style=Style(bold=True, color=colour(self.app.theme_variables, "error") or None))
+        elif item.given is None and searched is None:
             text.append(value, style=Style(dim=True))
         else:
             text.append(value, style=Style(bold=True))
@@ -137,6 +143,7 @@ class Form(Vertical):
         #: The ranges of the fields that are searched, by key.
         self.searched: dict[str, str] = {}
         self._found = ""
+        self._wrong: UserError | None = None
 
     def compose(self) -> ComposeResult:
         """The lines, the help of the chosen one, and the editor over them."""
@@ -195,6 +202,18 @@ class Form(Vertical):
             self.go_to(here)
         elif sections:
             tree.cursor_line = 1
+
+    def mark(self, error: UserError | None) -> None:
+        """Mark the fields that an error is about, and no others."""
+        lines = [(n, n.data, self.is_wrong(n.data)) for n in walk_nodes(self.lines.root) if isinstance(n.data, Field)]
+        self._wrong = error
+        for node, item, was_wrong in lines:
+            if was_wrong != self.is_wrong(item):
+                node.refresh()
+
+    def is_wrong(self, item: Field) -> bool:
+        """Whether the error that is marked is about that field."""
+        return self._wrong is not None and self._wrong.about(item.key)
 
     @property
     def current(self) -> Field | None:

@@ -12,6 +12,7 @@ from torchdeck.core import catalog
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import fields, toml
 from torchdeck.core.experiment.fields import Field
+from torchdeck.core.experiment.space import Space
 
 
 def field(key: str, raw: dict[str, Any] | None = None) -> Field:
@@ -144,3 +145,62 @@ def test_whatever_is_typed_is_a_value_or_one_sentence(text: str, key: str) -> No
         assert str(error)
     else:
         toml.build(changed)
+
+
+def test_a_field_is_not_blamed_for_another_whose_key_begins_like_it() -> None:
+    raw: dict[str, Any] = {"trainer": {"epochs_": 3}}
+    changed = fields.change(raw, field("trainer.epochs", raw), "4")
+    assert changed["trainer"]["epochs"] == 4
+
+    raw = {"search": {"space": {"optimizer.lr": "2 .. 1"}}}
+    changed = fields.change(raw, field("optimizer.lr", raw), "0.1")
+    assert changed["optimizer"]["lr"] == 0.1
+
+
+def test_a_field_is_judged_also_while_another_table_is_wrong() -> None:
+    raw: dict[str, Any] = {"optimizer": {"name": "adamm"}}
+    with pytest.raises(UserError, match="at least 1") as told:
+        fields.change(raw, field("trainer.epochs", raw), "0")
+    assert told.value.field == "trainer.epochs"
+
+
+@pytest.mark.parametrize(
+    ("raw", "key"),
+    [
+        ({"optimizer": {"lr": -1}}, "optimizer.lr"),
+        ({"optimizer": {"name": "adamm"}}, "optimizer.name"),
+        ({"optimizer": {"args": {"betas": "x"}}}, "optimizer.args.betas"),
+        ({"optimizer": {"name": "own.py:Mine"}}, "optimizer.name"),
+        ({"trainer": {"epoch": 1}}, "trainer.epoch"),
+        ({"trainer": {"device": "tpu"}}, "trainer.device"),
+        ({"trainer": {"monitor": "maximize"}}, "trainer.monitor"),
+        ({"trainer": {"image_sizes": [{"until": 2, "size": 8}]}}, "trainer.image_sizes.0.until"),
+        ({"data": {"transforms": ["ToTensor", {"name": "Resize"}]}}, "data.transforms[1].size"),
+        ({"data": {"name": "diabetes"}, "loss": {"name": "cross_entropy"}}, "loss.name"),
+        ({"tracking": {"metrics": ["a.py:loss"]}}, "tracking.metrics"),
+        ({"search": {"space": {"optimizer": {"lr": "2 .. 1"}}}}, "search.space.optimizer.lr"),
+        ({"search": {"space": 3}}, "search.space"),
+        ({"search": {"storage": "tape"}}, "search.storage"),
+        ({"sampler": {"name": "none at all"}}, "sampler.name"),
+    ],
+)
+def test_an_error_carries_the_field_that_it_is_about(raw: dict[str, Any], key: str) -> None:
+    error = fields.problem(raw)
+    assert error is not None
+    assert error.field == key
+
+
+@pytest.mark.parametrize(
+    ("space", "key"),
+    [
+        ({"optimizer.lr": "0 .. 1"}, "optimizer.lr"),
+        ({"tracking.name": "a | b"}, "tracking.name"),
+        ({"optimizer": "a | b"}, "optimizer"),
+        ({"trainer.epochs": "1.5 .. 2.5"}, "trainer.epochs"),
+        ({"optimizer.lr": "1e-4 .. 0.1 when trainer.seed = 1"}, "optimizer.lr"),
+    ],
+)
+def test_an_error_of_the_space_carries_the_searched_field(space: dict[str, str], key: str) -> None:
+    with pytest.raises(UserError) as told:
+        Space(toml.build({"search": {"space": space}}))
+    assert told.value.field == f"search.space.{key}"
