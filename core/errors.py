@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
-class UserError(Exception):
+class Error(Exception):
+    """The base of what torchdeck raises."""
+
+    #: The directory of the run that it ended, where there is one.
+    run: Path | None = None
+
+
+class UserError(Error):
     """What the user gave is wrong and can be put right: what, where, and what would be right (exit code 2).
 
     ``field``: the dotted key of the experiment that it is about, such as ``optimizer.lr``; None when it is about none.
@@ -42,7 +50,7 @@ class UserCodeError(UserError):
     """The user's own Python raised; the message ends in the traceback through the user's files only."""
 
 
-class TrainingError(Exception):
+class TrainingError(Error):
     """A run that had begun could not go on; its last checkpoint is intact (exit code 1)."""
 
 

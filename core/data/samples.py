@@ -24,6 +24,9 @@ _TARGETS = ("targets", "labels", "y")
 _INPUT_KEYS = ("x", "input", "inputs", "image", "img", "pixel_values")
 _TARGET_KEYS = ("y", "target", "label", "labels", "targets")
 
+#: What a tuple of data sets holds, in this order.
+_PARTS = ("train", "val", "test")
+
 #: Samples that are read to learn their classes.
 _READ = 20_000
 
@@ -42,7 +45,7 @@ def load_fake(size: int, image_size: tuple[int, ...], num_classes: int) -> Sourc
 
 
 def load_user(reference: str, args: dict[str, Any], num_classes: int | None) -> Source:
-    """The user's own Dataset class, or a function that returns one, or (train, val) or (train, val, test) of them.
+    """The user's own Dataset, its class, or a function that returns one, or (train, val) or (train, val, test) of them.
 
     A class with a parameter ``train`` (bool) gives training and test set, as torchvision's do; one with ``split`` (text)
     is asked for train, val (valid, validation) and test.
@@ -51,10 +54,14 @@ def load_user(reference: str, args: dict[str, Any], num_classes: int | None) -> 
     """
     target = usercode.load(reference, "data.name")
     notes: list[str] = []
-    if isinstance(target, Dataset):
+    if isinstance(target, tuple | list) and 2 <= len(target) <= 3:
+        made = dict(zip(_PARTS, target, strict=False))
+    elif isinstance(target, Dataset):
         made = {"train": target}
     elif callable(target):
         made, notes = _make(target, args, reference)
+    elif hasattr(target, "__len__") and hasattr(target, "__getitem__"):
+        made = {"train": target}
     else:
         raise UserError(
             f"data.name = {reference!r} is a {type(target).__name__}, not a Dataset class.", field="data.name"
@@ -99,7 +106,7 @@ def _make(target: Any, args: dict[str, Any], reference: str) -> tuple[dict[str, 
         return _splits(target, args, reference)
     made = usercode.call(target, args, "data")
     if isinstance(made, tuple | list) and 2 <= len(made) <= 3:
-        return dict(zip(("train", "val", "test"), made, strict=False)), []
+        return dict(zip(_PARTS, made, strict=False)), []
     return {"train": made}, []
 
 

@@ -133,19 +133,28 @@ def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]
 
     Raises UserError for a text that isn't ``key.path=value`` and for a key that does not exist.
     """
-    result = {k: dict(v) if isinstance(v, Mapping) else v for k, v in raw.items()}
     pairs = []
     for text in overrides:
         key, sign, value = text.partition("=")
         if not sign or not key.strip():
             raise UserError(f"--set {text!r} is not of the form key.path=value.")
-        path = path_of(key.strip())
-        try:
-            check_path(path)
-        except IsTable as error:
-            raise IsTable(f"--set {error}", field=error.field) from None
-        pairs.append((path, parse_value(value.strip())))
-    for path, value in sorted(pairs, key=lambda pair: pair[0][1:] != ["name"]):
+        pairs.append((key.strip(), parse_value(value.strip())))
+    try:
+        return put_all(raw, pairs)
+    except IsTable as error:
+        raise IsTable(f"--set {error}", field=error.field) from None
+
+
+def put_all(raw: Mapping[str, Any], pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Raw tables with values by key (``trainer.epochs``) on top, those of ``name`` first, as in ``put``.
+
+    Raises UserError for a key that does not exist.
+    """
+    result = {k: dict(v) if isinstance(v, Mapping) else v for k, v in raw.items()}
+    paths = [(path_of(key), value) for key, value in pairs]
+    for path, _ in paths:
+        check_path(path)
+    for path, value in sorted(paths, key=lambda pair: pair[0][1:] != ["name"]):
         result = put(result, path, value)
     return result
 

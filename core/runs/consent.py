@@ -9,6 +9,7 @@ from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.references import references
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.runs.trust import made_here
+from torchdeck.core.usercode.objects import is_object
 
 
 def code_named(experiment: Experiment, path: Path) -> str | None:
@@ -17,8 +18,10 @@ def code_named(experiment: Experiment, path: Path) -> str | None:
 
 
 def code_in(experiment: Experiment) -> str | None:
-    """The first of the user's own code that an experiment names; None when it names none."""
-    return next((name for name in references(experiment) if catalog.is_user_code(name)), None)
+    """The first of the user's own code that an experiment names; None when it names none. Objects that Python gives it are
+    none: nothing but the process itself can give them."""
+    named = (name for name in references(experiment) if catalog.is_user_code(name))
+    return next((name for name in named if not is_object(name)), None)
 
 
 def refuse_code(experiment: Experiment, path: Path) -> None:

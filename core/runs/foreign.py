@@ -10,7 +10,7 @@ import numpy as np
 from torchdeck.core.experiment.metric_names import canonical, higher_is_better
 from torchdeck.core.runs import labels as labels_of
 from torchdeck.core.runs.rows import Row, size_of
-from torchdeck.core.series import Series
+from torchdeck.core.series import LIMIT, Series
 from torchdeck.core.tracking.files import parts_of
 from torchdeck.core.tracking.reader import EventReader
 
@@ -24,9 +24,12 @@ CURVE = 64
 class EventRun:
     """The scalars of a run of another tool; ``poll`` reads what is new. Folders named after parts are one run."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limit: int = LIMIT) -> None:
+        """``limit``: points of a series before neighbours are joined."""
         self.path = path
-        self._readers = {part: EventReader(path / name if name else path) for name, part in parts_of(path).items()}
+        self._readers = {
+            part: EventReader(path / name if name else path, limit) for name, part in parts_of(path).items()
+        }
 
     def poll(self) -> bool:
         """Read what was written since; tells whether there was anything.

@@ -26,7 +26,7 @@ from torchdeck.core.events import (
     kept_status,
 )
 from torchdeck.core.progress import Progress
-from torchdeck.core.series import Series
+from torchdeck.core.series import LIMIT, Series
 from torchdeck.core.text import metrics_line, metrics_short
 
 #: Lines of the log that are kept.
@@ -59,7 +59,9 @@ class History:
     the gaps between a stop and a resume are left out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = LIMIT) -> None:
+        """``limit``: points of a series before neighbours are joined."""
+        self._limit = limit
         self.lock = threading.RLock()
         self._series: dict[str, Series] = {}
         self._incoming: dict[str, _Incoming] = {}
@@ -207,7 +209,7 @@ class History:
 
     def _to(self, name: str) -> _Incoming:
         if name not in self._series:
-            self._series[name] = Series()
+            self._series[name] = Series(self._limit)
             self._incoming[name] = _Incoming()
         return self._incoming[name]
 

@@ -189,9 +189,7 @@ def _stamp(path: str) -> tuple[int, ...]:
 
 def _read(path: Path, signature: tuple[Any, ...]) -> _Known:
     if isinstance(signature[0], tuple) or not (path / "run.json").exists():
-        from torchdeck.core.runs import foreign  # NumPy is imported for those alone
-
-        return _Known(signature, foreign.foreign_row(path))
+        return _Known(signature, _foreign_row(path))
     info = read_info(path)
     who = info.get("process")
     beat = info.get("heartbeat")
@@ -209,6 +207,26 @@ def _aged(known: _Known) -> _Known:
     if known.process is None or alive(known.process, known.heartbeat):
         return known
     return replace(known, row=replace(known.row, status="dead"), process=None)
+
+
+def row_at(path: Path) -> Row:
+    """The row of one run, ours or another tool's.
+
+    Raises UserError when the directory holds none.
+    """
+    try:
+        if (path / "run.json").exists() or not (path.is_dir() and parts_of(path)):
+            return rows.run_row(read_info(path), time.time())
+        return _foreign_row(path)
+    except OSError as error:
+        raise UserError(f"{str(path)!r} can't be read: {error.strerror}.") from None
+
+
+def _foreign_row(path: Path) -> Row:
+    """The row of another tool's run."""
+    from torchdeck.core.runs import foreign  # NumPy is imported for those alone
+
+    return foreign.foreign_row(path)
 
 
 def list_runs(root: Path) -> tuple[list[RunInfo], list[str]]:

@@ -8,14 +8,17 @@ from torchdeck.core.errors import UserError
 from torchdeck.core.runs.follow import Follower
 from torchdeck.core.runs.foreign import EventRun
 from torchdeck.core.runs.history import History
+from torchdeck.core.series import LIMIT
 
 
 class Opened:
     """A run that is looked at; ``poll`` reads what is new."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limit: int = LIMIT) -> None:
+        """``limit``: points of a series before neighbours are joined."""
         self.path = path
-        self.history = History()
+        self._limit = limit
+        self.history = History(limit)
         self._follower: Follower | None = None
         self._events: EventRun | None = None
         self._generation = 0
@@ -31,7 +34,7 @@ class Opened:
                 if (self.path / "run.json").exists():
                     self._follower = Follower(self.path)
                 else:
-                    self._events = EventRun(self.path)
+                    self._events = EventRun(self.path, self._limit)
             return self._poll_ours() if self._follower is not None else self._poll_events()
         except OSError as error:
             raise UserError(f"The run {str(self.path)!r} can't be read: {error.strerror or error}.") from None
@@ -41,7 +44,7 @@ class Opened:
         changed = False
         for events in self._follower.poll():
             if self._follower.generation != self._generation:
-                self._generation, self.history = self._follower.generation, History()
+                self._generation, self.history = self._follower.generation, History(self._limit)
             self.history.take(events)
             changed = True
         return changed

@@ -147,6 +147,8 @@ class Attempt:
             raise Interrupted
         if session.status == "stopped" and (self._signals.ending or self._wish == "pause"):
             raise Interrupted
+        if session.status == "aborted" and self._signals.ending:
+            raise Interrupted
         if run is not None:
             self._describe(session)
         if session.status == "failed":

@@ -10,6 +10,7 @@ from torchdeck.core.machine import launch
 from torchdeck.core.search.opening import open_folder
 from torchdeck.core.search.report import TrialReporter
 from torchdeck.core.search.study import Study
+from torchdeck.core.session.batch import Signals
 
 
 def work(study: Study, how: str, workers: int = 1, began: float | None = None) -> int:
@@ -23,19 +24,25 @@ def work(study: Study, how: str, workers: int = 1, began: float | None = None) -
             study.allow()
     reporter = TrialReporter(study, how)
     reporter.begin()
+    code, failure = search(study, reporter, None, workers, began)
+    with study.errors():
+        reporter.end(failure)
+    return code
+
+
+def search(
+    study: Study, reporter: TrialReporter, signals: Signals | None, workers: int = 1, began: float | None = None
+) -> tuple[int, str | None]:
+    """Search until the study is over; gives the exit code, and why it ended before its time (None: it did not)."""
     if workers > 1:
         from torchdeck.core.search.workers import Workers
 
         several = Workers(study, workers, reporter.told, reporter.note, study.unvouched() is not None)
-        code, failure = several.work(), several.failure
-    else:
-        from torchdeck.core.search.worker import Worker
+        return several.work(signals), several.failure
+    from torchdeck.core.search.worker import Worker
 
-        one = Worker(study, reporter.told, reporter.note, began)
-        code, failure = one.work(), one.failure
-    with study.errors():
-        reporter.end(failure)
-    return code
+    one = Worker(study, reporter.told, reporter.note, began)
+    return one.work(signals), one.failure
 
 
 def vouch(study: Study, code: str | None, trusted: bool) -> None:

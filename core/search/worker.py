@@ -57,9 +57,9 @@ class Worker:
         #: Why the study ended before its time; None when it did not.
         self.failure: str | None = None
 
-    def work(self) -> int:
+    def work(self, signals: Signals | None = None) -> int:
         """Until the study is over; returns the exit code. Call it in the main thread: signals arrive there only."""
-        signals = Signals()
+        signals = signals or Signals()
         with batch.handling(signals), contextlib.ExitStack() as stack:
             children.end_with_parent()
             if self.study.experiment.search.function is None:

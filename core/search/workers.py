@@ -42,9 +42,9 @@ class Workers:
         #: Why the study ended before its time.
         self.failure: str | None = None
 
-    def work(self) -> int:
+    def work(self, signals: Signals | None = None) -> int:
         """Until all workers are done; returns the exit code."""
-        signals = Signals()
+        signals = signals or Signals()
         passed = 0
         deaths = 0
         code = batch.DONE

@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
@@ -26,7 +27,9 @@ class Signals:
     """Flags that the handlers set, and nothing else: a checkpoint within a handler hangs or corrupts
     (lightning#21406)."""
 
-    def __init__(self) -> None:
+    def __init__(self, stays: bool = False) -> None:
+        """``stays``: the process is not ours to end: a session that was stopped or aborted is waited for."""
+        self.stays = stays
         self.interrupts = 0
         self.terminate = False
         self.checkpoint = False
@@ -48,11 +51,19 @@ class Signals:
         return self.interrupts > 0 or self.terminate
 
 
+#: What is answered where the process is ours.
+_ANSWERED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
+
 @contextlib.contextmanager
 def handling(signals: Signals) -> Iterator[None]:
-    """Note signals as long as this lasts."""
+    """Note signals as long as this lasts; of a process that is not ours, Ctrl-C alone. Beside the main thread, to which
+    none comes, this does nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     children.usual_in_forks()
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+    numbers = (signal.SIGINT,) if signals.stays else _ANSWERED
     before = {n: signal.signal(n, signals.note) for n in numbers}
     try:
         yield
@@ -108,12 +119,14 @@ def _obey(signals: Signals, session: Session, reporter: Reporter, told: set[str]
         signals.checkpoint = False
         session.control.checkpoint()
     if signals.interrupts >= 2:
-        _end_at_once(session)
+        if not signals.stays:
+            _end_at_once(session)
+        session.control.abort()
     if not world().first:
         return
     if (signals.interrupts or signals.terminate) and "stop" not in told:
         told.add("stop")
-        if session.run is None:  # nothing is begun yet, so nothing can be lost
+        if session.run is None and not signals.stays:  # nothing is begun yet, so nothing can be lost
             reporter.close()
             _exit(TERMINATED if signals.terminate else INTERRUPTED)
         reporter.note("stopping after a checkpoint (Ctrl-C again: at once)")

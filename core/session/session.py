@@ -37,7 +37,7 @@ from torchdeck.core.runs.folder import folder_of, located
 from torchdeck.core.runs.live import Mark
 from torchdeck.core.session.control_server import ControlServer
 from torchdeck.core.session.recorder import Listener, Recorder, drop_after, finite
-from torchdeck.core.usercode import writer
+from torchdeck.core.usercode import objects, writer
 
 if TYPE_CHECKING:
     from torchdeck.core.checkpoints.write import CheckpointWriter
@@ -80,6 +80,8 @@ class Session:
         #: How it ended and the figures of the end; None before, and for one that failed.
         self.finished: Finished | None = None
         self.failure: Failed | None = None
+        #: What was raised, where it has failed.
+        self.error: Exception | None = None
         #: Whether the settings themselves were to blame: the loss diverged, or the memory did not suffice.
         self.untrainable = False
         #: Why the run can't be written any more; None while it can.
@@ -98,6 +100,7 @@ class Session:
         self._notes: list[str] | None = []
         #: What the user's code writes with.
         self._user_writer = writer.RunWriter()
+        self._objects = objects.known_objects()
         self._thread = threading.Thread(target=self._main, name="torchdeck-training", daemon=True)
 
     def subscribe(self, readings: int = 1000) -> Subscription:
@@ -127,18 +130,22 @@ class Session:
 
     def _main(self) -> None:
         try:
-            self._train()
+            with objects.giving(self._objects):
+                self._train()
         except (UserError, TrainingError) as error:
+            self.error = error
             self.untrainable = isinstance(error, Diverged)
             # What the user's own code raises in mid-run is a failed training; data that can't be read never are.
             own_code = isinstance(error, UserCodeError) and self._has_trained()
             self._fail(str(error), isinstance(error, UserError) and not own_code)
         except MemoryError as error:
+            self.error = error
             from torchdeck.core.training.memory import explain
 
             self.untrainable = True
             self._fail(explain(error, self.experiment, self._built), False)
         except Exception as error:
+            self.error = error
             self._fail(self._explain(error), False, traceback.format_exc())
         finally:
             self._end()

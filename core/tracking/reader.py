@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from torchdeck.core.series import Series
+from torchdeck.core.series import LIMIT, Series
 from torchdeck.core.tracking.files import event_files
 from torchdeck.core.tracking.records import Bytes, Group, RecordFile
 
@@ -73,8 +73,10 @@ class EventReader:
     TensorBoard. A file that was cut or replaced is read again, and with it the others.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, limit: int = LIMIT) -> None:
+        """``limit``: points of a series before neighbours are joined."""
         self.folder = folder
+        self._limit = limit
         self.series: dict[str, Series] = {}
         #: Wall time of the first and of the newest event, in seconds since 1970; 0 before there is one.
         self.began, self.newest = 0.0, 0.0
@@ -133,7 +135,7 @@ class EventReader:
             points.setdefault(value.tag, []).append(_Points(order, steps, times, numbers))
 
     def _extend(self, tag: str, parts: list[_Points], restarts: list[tuple[int, int]]) -> None:
-        series = self.series.setdefault(tag, Series())
+        series = self.series.setdefault(tag, Series(self._limit))
         if len(parts) == 1:
             one = parts[0]
         else:

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from torchdeck.core.errors import UserError, did_you_mean
-from torchdeck.core.usercode import writer
+from torchdeck.core.usercode import objects, writer
 from torchdeck.core.usercode.tracebacks import is_users, user_errors
 
 
@@ -29,11 +29,19 @@ class NameTaken(UserError):
 def load(reference: str, where: str) -> Any:
     """The object that ``path/to/file.py:Name`` or ``pkg.module:Name`` points to; ``Name`` may be dotted.
 
-    A module is looked for in the current folder, then among the installed ones.
+    A module is looked for in the current folder, then among the installed ones; ``object:Name`` is an object that Python
+    gave.
 
+<<<<<<< HEAD
     Raises UserError when there is no such file, module or name, or when Python has another module of that name (NameTaken
     where that is another project's), UserCodeError when importing it raises.
+=======
+    Raises UserError when there is no such file, module, name or object, or when Python has another module of that name,
+    UserCodeError when importing it raises.
+>>>>>>> f312f8d (Python trains, searches and looks at runs: torchdeck.train, start, search, runs, with objects as they are)
     """
+    if objects.is_object(reference):
+        return objects.find_object(reference, where)
     place, _, name = reference.rpartition(":")
     if not place or not name:
         raise UserError(

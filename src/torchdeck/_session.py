@@ -1,0 +1,169 @@
+"""A training in the background, as Python sees it: its events, what is asked of it, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from torchdeck._run import Run
+from torchdeck.core.errors import Error, TrainingError
+from torchdeck.core.events import Event, Failed
+from torchdeck.core.session import batch
+from torchdeck.core.session.batch import Signals
+from torchdeck.core.session.reporters import Reporter
+from torchdeck.core.session.session import Session as Engine
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C has stopped a training or a search, after a checkpoint where there was one to write."""
+
+    def __init__(self, message: str, run: Path | None) -> None:
+        super().__init__(message)
+        #: The directory of the run, or of the study; None where none was begun.
+        self.run = run
+
+
+class Session:
+    """A training in a thread of this process, begun by ``torchdeck.start``.
+
+    Iterating gives its events (``torchdeck.EpochEnded`` and so on), from the first to the last, as they come; a slow reader
+    never slows the training. As a context manager it waits for the end, and stops the training where the block raises.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._events = engine.subscribe(100_000)
+
+    def __repr__(self) -> str:
+        return f"<torchdeck.Session {self.status}, step {self.step}>"
+
+    def __iter__(self) -> Iterator[Event]:
+        return iter(self._events)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._engine.control.resume()  # what is paused would never end
+            self.wait()
+            return
+        self.stop()
+        self._engine.join()
+
+    @property
+    def run(self) -> Run | None:
+        """The run that it writes; None until everything is built."""
+        return Run(self._engine.run.path) if self._engine.run is not None else None
+
+    @property
+    def status(self) -> str:
+        """``running``, and once it is over ``done``, ``stopped``, ``aborted`` or ``failed``."""
+        return self._engine.status or "running"
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self._engine.step
+
+    def pause(self) -> None:
+        """Hold before the next step."""
+        self._engine.control.pause()
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        self._engine.control.resume()
+
+    def stop(self) -> None:
+        """Write a checkpoint, then end."""
+        self._engine.control.stop()
+
+    def abort(self) -> None:
+        """End at once, without a checkpoint."""
+        self._engine.control.abort()
+
+    def checkpoint(self) -> None:
+        """Write a checkpoint now."""
+        self._engine.control.checkpoint()
+
+    def evaluate(self) -> None:
+        """Evaluate on the validation set now; ``torchdeck.Evaluated`` tells the figures."""
+        self._engine.control.evaluate()
+
+    def set_learning_rate(self, value: float) -> None:
+        """Use this learning rate from the next step on; the schedule goes on from it in proportion.
+
+        Raises UserError for what is not a positive, finite number.
+        """
+        self._engine.control.set_learning_rate(value)
+
+    def wait(self) -> Run:
+        """Wait for the end, and give the run.
+
+        Raises Error (``UserError``, ``UserCodeError``, ``TrainingError``) where it has failed.
+        """
+        while not self._engine.join(0.2):  # Ctrl-C is let through
+            pass
+        return self._ended()
+
+    def _ended(self) -> Run:
+        engine = self._engine
+        path = engine.run.path if engine.run is not None else None
+        if engine.failure is not None:
+            error = engine.error
+            if not isinstance(error, Error):
+                error = TrainingError(engine.failure.message)
+                error.__cause__ = engine.error
+            error.run = path
+            raise error
+        assert path is not None
+        return Run(path)
+
+    def follow(self, reporter: Reporter) -> Run:
+        """Tell ``reporter`` of everything to the end, as the command does; Ctrl-C stops after a checkpoint, a second one
+        at once.
+
+        Raises as ``wait``, and Interrupted after Ctrl-C.
+        """
+        engine, signals, heard = self._engine, Signals(stays=True), 0
+        with batch.handling(signals):
+            over = False
+            while not over:
+                over = self._events.closed and engine.join(0)
+                for event in self._events.get(0.1):
+                    if reporter.run is None and engine.run is not None:
+                        reporter.run = str(engine.run.path)
+                    if not isinstance(event, Failed):  # which is raised
+                        reporter.report(event)
+                if signals.interrupts > heard:
+                    heard = signals.interrupts
+                    self._interrupt(heard, reporter)
+                if heard > 2:
+                    break  # it hangs in somebody's code: it ends with the process
+        reporter.close()
+        if heard and self.status != "done":
+            raise self._interrupted()
+        return self._ended()
+
+    def _interrupt(self, times: int, reporter: Reporter) -> None:
+        if times == 1:
+            reporter.note("stopping after a checkpoint (Ctrl-C again: at once)")
+            self.stop()
+        else:
+            self.abort()
+
+    def _interrupted(self) -> Interrupted:
+        run = self._engine.run
+        if run is None or not any(run.checkpoints.glob("*.pt")):
+            return Interrupted(
+                "The training was ended by Ctrl-C before its first checkpoint.", run.path if run is not None else None
+            )
+        return Interrupted(
+            f"The training was stopped by Ctrl-C at step {self.step:,}; it goes on with "
+            f"torchdeck.train(resume={str(run.path)!r}).",
+            run.path,
+        )
