@@ -41,6 +41,12 @@ def test_nothing_heavy_is_imported_before_training(code: str) -> None:
     assert not loaded_after(code) & set(HEAVY)
 
 
+def test_importing_torchdeck_loads_nothing_of_it() -> None:
+    loaded = loaded_after("import torchdeck; assert 'train' in dir(torchdeck)")
+    assert not loaded & {*HEAVY, "pydantic", "rich", "typing", "asyncio"}
+    assert not any(name.startswith("torchdeck.") for name in loaded)
+
+
 def test_the_workbench_paints_before_anything_heavy_is_imported() -> None:
     assert not loaded_after("import torchdeck.tui.app") & ({*HEAVY, "pydantic", "psutil"} - {"textual"})
 

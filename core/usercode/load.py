@@ -32,13 +32,8 @@ def load(reference: str, where: str) -> Any:
     A module is looked for in the current folder, then among the installed ones; ``object:Name`` is an object that Python
     gave.
 
-<<<<<<< HEAD
-    Raises UserError when there is no such file, module or name, or when Python has another module of that name (NameTaken
-    where that is another project's), UserCodeError when importing it raises.
-=======
-    Raises UserError when there is no such file, module, name or object, or when Python has another module of that name,
-    UserCodeError when importing it raises.
->>>>>>> f312f8d (Python trains, searches and looks at runs: torchdeck.train, start, search, runs, with objects as they are)
+    Raises UserError when there is no such file, module, name or object, or when Python has another module of that name
+    (NameTaken where that is another project's), UserCodeError when importing it raises.
     """
     if objects.is_object(reference):
         return objects.find_object(reference, where)
