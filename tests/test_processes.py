@@ -15,8 +15,7 @@ from conftest import start, wait_for
 from torchdeck.core.runs.directory import read_metrics
 
 DATA = """\
-import os, time, torch
-from multiprocessing import Pool
+import multiprocessing, os, time, torch
 from torch.utils.data import Dataset, get_worker_info
 
 KEPT = []
@@ -25,10 +24,15 @@ def scan(i):
     return i % 2
 
 class Own(Dataset):
-    def __init__(self, pool=False):
+    def __init__(self, pool="", default=False):
         self.targets = torch.arange(600) % 2
+        if default:
+            multiprocessing.set_start_method(pool, force=True)
         if pool:
-            KEPT.append(Pool(2))  # and never closed
+            context = multiprocessing.get_context(pool)
+            with context.Pool(2) as closed:
+                closed.map(scan, range(2))
+            KEPT.append(context.Pool(2))  # and never closed
             self.targets = torch.tensor(KEPT[0].map(scan, range(600)))
     def __len__(self):
         return 600
@@ -69,30 +73,43 @@ class Run:
     def checkpoints(self) -> set[str]:
         return {p.name for p in (self.path / "checkpoints").glob("step-*.pt")}
 
+    def living(self) -> list[psutil.Process]:
+        """Those of its children that are not over."""
+        return [c for c in self.children if c.is_running() and c.status() != psutil.STATUS_ZOMBIE]
+
     def nothing_left(self) -> None:
-        self.until(lambda: not [c for c in self.children if c.is_running() and c.status() != psutil.STATUS_ZOMBIE])
+        self.until(lambda: not self.living())
 
 
-@pytest.mark.parametrize(("workers", "pool"), [(2, False), (0, True)])
-def test_signals_to_the_whole_group(tmp_path: Path, workers: int, pool: bool) -> None:
-    """A closed terminal, ``timeout``, SLURM and systemd send them to the workers and the fork server, too."""
-    run = Run(tmp_path, f"data.workers={workers}", f"data.args.pool={str(pool).lower()}")
-    assert bool(run.children) is (workers > 0 or pool)
+@pytest.mark.parametrize(
+    ("workers", "pool", "ending", "code"),
+    [
+        (2, "fork", signal.SIGTERM, 143),
+        (2, "forkserver", signal.SIGINT, 130),
+        (0, "forkserver", signal.SIGTERM, 143),
+        (0, "spawn", signal.SIGINT, 130),
+    ],
+)
+def test_signals_to_the_whole_group(tmp_path: Path, workers: int, pool: str, ending: signal.Signals, code: int) -> None:
+    """A closed terminal, ``timeout``, SLURM and systemd send them to the workers, too, and to a Pool of the user's."""
+    run = Run(tmp_path, f"data.workers={workers}", f"data.args.pool={pool}", "data.args.default=true")
     run.send(signal.SIGHUP)
     before = run.checkpoints()
     run.send(signal.SIGUSR1)
     run.until(lambda: run.checkpoints() != before)
     epochs = sum(r["event"] == "epoch" for r in read_metrics(run.path))
     run.until(lambda: sum(r["event"] == "epoch" for r in read_metrics(run.path)) > epochs + 1)
-    run.send(signal.SIGTERM)
-    assert run.ended() == 143
+    assert len(run.children) >= workers + 2
+    assert run.living() == run.children
+    run.send(ending)
+    assert run.ended() == code
     assert any(r["event"] == "finished" and r["status"] == "stopped" for r in read_metrics(run.path))
     run.nothing_left()
 
 
 def test_a_killed_run_leaves_no_process_behind(tmp_path: Path) -> None:
-    run = Run(tmp_path, "data.workers=2")
-    assert len(run.children) >= 4  # two workers or more, the fork server, the tracker
+    run = Run(tmp_path, "data.workers=2", "data.args.pool=spawn")
+    assert len(run.children) >= 5  # two workers or more, the Pool's, the tracker
     run.process.kill()
     run.process.wait()
     run.nothing_left()

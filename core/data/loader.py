@@ -6,10 +6,8 @@ Like the feed of resident data, it can start at any batch of any epoch and gives
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
 import pickle
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -196,8 +194,9 @@ class LoaderFeed(Feed):
             # Whoever waits for a batch looks up once a second: a stop must not wait for a worker that hangs.
             timeout=1 if workers else 0,
             persistent_workers=workers > 0,
-            # fork copies a process that has threads, whose locks then may never open again.
-            multiprocessing_context=_context() if workers else None,
+            # fork copies a process that has threads, whose locks then may never open again; a fork server is one for the
+            # whole process, and a signal to the group would end one that user code has started.
+            multiprocessing_context="spawn" if workers else None,
             # Seeds of the workers; every sample sets its own, so the global generator need not be touched.
             generator=torch.Generator().manual_seed(derive(options.seed, "workers")),
         )
@@ -332,13 +331,9 @@ class _Watchdog(threading.Thread):
                 self._warn(f"DataLoader worker {name} has not delivered for {waited:.0f} s.")
 
 
-def _context() -> Any:
-    return multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-
-
 def _start_worker(trainer: int, number: int) -> None:
     """Workers leave signals to the process that trains: a Ctrl-C reaches the whole group, and must end in a checkpoint
-    there. They end with it, also where it was killed: their parent is the fork server, which lives as long as they do."""
+    there. They end with it, also where it was killed."""
     children.leave_to_parent()
     children.end_with(trainer)
     torch.set_num_threads(1)

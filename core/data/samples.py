@@ -16,6 +16,7 @@ from torchdeck.core.data.probe import equal, is_random, seeded
 from torchdeck.core.data.source import Arrays, Part, Samples, Source, Task, targets_of
 from torchdeck.core.data.tables import label_of, narrowed, sorted_names
 from torchdeck.core.errors import UserCodeError, UserError
+from torchdeck.core.machine import children
 
 #: Attributes under which data sets are used to keep the targets of all samples.
 _TARGETS = ("targets", "labels", "y")
@@ -52,6 +53,7 @@ def load_user(reference: str, args: dict[str, Any], num_classes: int | None) -> 
 
     Raises UserError when it gives no map-style data set of (input, target) pairs.
     """
+    children.start_tracker()  # user code may start a Pool
     target = usercode.load(reference, "data.name")
     notes: list[str] = []
     if isinstance(target, tuple | list) and 2 <= len(target) <= 3:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import multiprocessing
 import os
 import select
 import signal
@@ -19,22 +20,43 @@ _ANSWERED = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
 )
 
+#: Those of them that nobody ends a single process with. SIGTERM is what a Pool ends its workers with.
+_FOR_THE_GROUP = tuple(number for number in _ANSWERED if number != signal.SIGTERM)
+
 #: The process that started this one and whose end is its end, too; set in its environment.
 PARENT = "TORCHDECK_PARENT"
 
 
+def leave_to_main_thread() -> None:
+    """In the thread that trains, and in all that user code starts there: signals to the group are left to the main thread.
+
+    A mask is inherited by threads, through fork and through exec, so it reaches a Pool of any start method, where nothing
+    of ours runs in the children: a closed terminal or a Ctrl-C must not end them while the run goes on.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_GROUP)
+
+
+def start_tracker() -> None:
+    """Start multiprocessing's resource tracker, where there is none: whoever needs it first would start it, which unblocks
+    SIGINT and SIGTERM in that thread."""
+    if not hasattr(signal, "pthread_sigmask"):
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 @contextlib.contextmanager
 def shielded() -> Iterator[None]:
-    """Processes that are started within this block, by this thread, get no signal that is sent to the whole group: a mask
-    is inherited, through fork and exec, and by the children of those processes."""
+    """Processes that are started within this block, by this thread, get no signal that is sent to the whole group, from
+    their first moment on; ``leave_to_parent`` ends that."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    start_tracker()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ANSWERED)
     try:
-        # Starting the tracker unblocks two of them again, so it goes first.
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _ANSWERED)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -78,6 +100,14 @@ def _usual() -> None:
     end_with(_forking)
 
 
+def kill_all() -> None:
+    """Kill what multiprocessing started here, ahead of an exit that does without Python's own end: workers of a Pool that
+    wait for that lock would wait for ever."""
+    for child in multiprocessing.active_children():
+        with contextlib.suppress(OSError, ValueError):  # it has just ended
+            child.kill()
+
+
 def exit_within(seconds: float, code: int) -> None:
     """Once the interpreter exits, let it not take longer than this: the Pool of a user whose workers the signal killed
     waits for ever for a lock that one of them held."""
@@ -86,6 +116,7 @@ def exit_within(seconds: float, code: int) -> None:
     def end() -> None:
         exiting.wait()
         time.sleep(seconds)
+        kill_all()
         os._exit(code)
 
     threading.Thread(target=end, name="torchdeck-exit", daemon=True).start()

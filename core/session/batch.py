@@ -148,6 +148,7 @@ def _exit(code: int) -> None:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
+    children.kill_all()
     os._exit(code)
 
 

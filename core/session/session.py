@@ -31,7 +31,7 @@ from torchdeck.core.events import (
 from torchdeck.core.experiment import toml
 from torchdeck.core.experiment.hyperparameters import flat
 from torchdeck.core.experiment.schema import Experiment
-from torchdeck.core.machine import distributed
+from torchdeck.core.machine import children, distributed
 from torchdeck.core.runs.directory import RunDirectory, check_root, git_state, read_metrics
 from torchdeck.core.runs.folder import folder_of, located
 from torchdeck.core.runs.live import Mark
@@ -129,6 +129,7 @@ class Session:
     # --- in the thread -----------------------------------------------------------------------------------------------
 
     def _main(self) -> None:
+        children.leave_to_main_thread()
         try:
             with objects.giving(self._objects):
                 self._train()
