@@ -19,7 +19,8 @@ from typing import Any
 
 from torchdeck.core.errors import UserError, did_you_mean
 from torchdeck.core.usercode import objects, writer
-from torchdeck.core.usercode.tracebacks import is_users, user_errors
+from torchdeck.core.usercode.imports import imports_of, place_of
+from torchdeck.core.usercode.tracebacks import is_installed, is_users, user_errors
 
 
 class NameTaken(UserError):
@@ -69,11 +70,8 @@ def _load_file(place: str, told: str) -> ModuleType:
         parts.pop()
     if any("." in part for part in parts):
         raise UserError(f"{told}: Python can't import a file with a dot in its name; rename {path.name!r}.")
-    _check_names_free(root, told)
-    current = Path.cwd()
-    between = [folder for folder in root.parents if folder.is_relative_to(current)]
-    _join([root, *between], [] if root.is_relative_to(current) else [current])
     name = ".".join(parts)
+    _join(root, name, told)
     _check_is_theirs(name, path, told)
     with user_errors(), own_arguments(str(path)):
         return importlib.import_module(name)
@@ -81,16 +79,17 @@ def _load_file(place: str, told: str) -> ModuleType:
 
 def _load_module(name: str, told: str) -> ModuleType:
     root = Path.cwd()
-    top = name.partition(".")[0]
-    if _place_of(root, top) is not None:
-        _check_names_free(root, told)
-        _join([root], [])
+    place = place_of(root, name)
+    if place is not None or root.joinpath(*name.split(".")[:1]).is_dir():
+        _join(root, name, told)
+    if place is not None:
+        _check_is_theirs(name, place.resolve(), told)
     importlib.invalidate_caches()
     with user_errors(), own_arguments(name):
         try:
             known = importlib.util.find_spec(name) is not None
         except (ModuleNotFoundError, ValueError) as error:
-            if isinstance(error, ModuleNotFoundError) and not name.startswith(str(error.name)):
+            if isinstance(error, ModuleNotFoundError) and not f"{name}.".startswith(f"{error.name}."):
                 raise  # something that its package imports
             known = False
         if known:
@@ -98,38 +97,51 @@ def _load_module(name: str, told: str) -> ModuleType:
     raise UserError(f"{told}: there is no module {name!r} in {str(root)!r} or among the installed packages.")
 
 
-def _join(front: list[Path], back: list[Path]) -> None:
-    """Put folders in front on ``sys.path``, in this order, and others behind, where they are not there already."""
-    first = [str(folder) for folder in front]
-    last = [str(folder) for folder in back if str(folder) not in sys.path]
-    if sys.path[: len(first)] != first:
-        sys.path[:] = [*first, *(folder for folder in sys.path if folder not in first)]
-    sys.path.extend(last)
+#: The projects' folders that were put in front on ``sys.path``.
+_roots: set[Path] = set()
+
+
+def _join(root: Path, name: str, told: str) -> None:
+    """Put a project's folder in front on ``sys.path``, and behind Python's own modules the folders above it, up to the
+    current one, from which people start it, too. A current folder elsewhere comes last.
+
+    Raises UserError for a second project with a module of the same name.
+    """
+    _check_names_free(root, name, told)
+    _roots.add(root)
+    current = Path.cwd()
+    above = [str(folder) for folder in root.parents if folder.is_relative_to(current)]
+    last = [] if root.is_relative_to(current) else [str(current)]
+    if sys.path[:1] != [str(root)]:
+        sys.path[:] = [str(root), *(folder for folder in sys.path if folder != str(root))]
+    installed = next((i for i, folder in enumerate(sys.path) if is_installed(folder)), len(sys.path))
+    sys.path[installed:installed] = [folder for folder in above if folder not in sys.path]
+    sys.path.extend(folder for folder in last if folder not in sys.path)
     importlib.invalidate_caches()
 
 
-def _place_of(folder: Path, name: str) -> Path | None:
-    """The file of a module or package in a folder; of a package without ``__init__.py`` the folder."""
-    path = folder.joinpath(*name.split("."))
-    places = (path / "__init__.py", path.parent / f"{path.name}.py", path)
-    return next((place for place in places if place.exists()), None)
-
-
-def _check_names_free(root: Path, told: str) -> None:
-    """Refuse a second project that has a module of a name which another one's module bears in this process: Python
-    would give its code the other's.
+def _check_names_free(root: Path, loading: str, told: str) -> None:
+    """Refuse a module that may import one of a name which another project's bears in this process: Python would give it
+    the other's. What is loaded in a project that is known may also be its own choice, by a folder on ``sys.path``.
 
     Raises NameTaken.
     """
+    others = _roots - {root} if root in _roots else None
+    taken = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if name.startswith("__") or not file or not is_users(file):
             continue
+        place = place_of(root, name)
+        if place is None or place.resolve() == Path(file).resolve():
+            continue
         if not Path(file).exists():  # the project was moved
             del sys.modules[name]
-            continue
-        place = _place_of(root, name)
-        if place is not None and place.is_file() and place.resolve() != Path(file).resolve():
+        elif others is None or any(place_of(other, name) == Path(file) for other in others):
+            taken[name] = (file, place)
+    imported = imports_of(loading, root) if taken else set()
+    for name, (file, place) in taken.items():
+        if imported is None or name in imported:
             raise NameTaken(
                 f"{told}: another module {name!r} is loaded, from {file!r}, and {str(place)!r} can't be loaded beside it; "
                 "give one of them another name, or use them in runs of their own."

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import site
 import sysconfig
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+import torchdeck
 from torchdeck.core.errors import UserCodeError, UserError, ran_out_of_memory
 
 
@@ -64,14 +64,22 @@ def _user_traceback(tb: TracebackType | None) -> TracebackType | None:
     return tb
 
 
-_INSTALLED = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-_OURS = [Path(__file__).resolve().parents[1], Path(__file__).resolve().parents[2] / "tui"]
-_NOT_THE_USERS = tuple(str(Path(str(p)).resolve()) for p in (*_INSTALLED, *site.getsitepackages(), *_OURS))
+#: Where packages are installed, be it for all, for a user, or in an environment that a .pth file names.
+_INSTALLED = {"site-packages", "dist-packages"}
+_PYTHONS = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]
+_CORE = Path(__file__).resolve().parents[1]
+_OURS = [Path(str(torchdeck.__file__)).parent, _CORE, _CORE.parent / "tui"]
+_NOT_THE_USERS = tuple(str(Path(str(folder)).resolve()) for folder in (*_PYTHONS, *_OURS))
+
+
+def is_installed(path: str) -> bool:
+    """Whether a file or folder belongs to packages that are installed."""
+    return not _INSTALLED.isdisjoint(Path(path).parts)
 
 
 def is_users(filename: str) -> bool:
     """Whether a file is the user's: none of Python's, of the installed packages' or of ours."""
-    if filename.startswith(("<", *_NOT_THE_USERS)):
+    if filename.startswith(("<", *_NOT_THE_USERS)) or is_installed(filename):
         return False
     path = str(Path(filename).resolve())
     return not path.startswith(_NOT_THE_USERS) and not path.endswith("/bin/torchdeck")
