@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import shutil
@@ -68,6 +69,39 @@ def sync_folder(folder: Path) -> None:
         try:
             os.fsync(descriptor)
         finally:
+            os.close(descriptor)
+
+
+def take_lock(path: Path, *, wait: bool = False, create: bool = True) -> int:
+    """Hold the lock (flock) of a file; the descriptor, which lets go of it when it is closed, as the system does however
+    a process ends.
+
+    ``wait``: until whoever holds it lets go. ``create``: the file, where it is not there.
+    Raises BlockingIOError when another process holds it, and OSError as the file system does.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@contextlib.contextmanager
+def holding(path: Path, *, create: bool = True) -> Iterator[bool]:
+    """Hold the lock of a file; gives False when another process does.
+
+    Raises OSError as the file system does.
+    """
+    try:
+        descriptor = take_lock(path, create=create)
+    except BlockingIOError:
+        descriptor = None
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
             os.close(descriptor)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 
 def printable(text: str) -> str:
@@ -13,6 +13,12 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """The same for a text of several lines, which stay lines."""
     return "\n".join(printable(line.expandtabs(4)) for line in text.split("\n"))
+
+
+def quoted(names: Iterable[str], limit: int = 8) -> str:
+    """Names in quotes, and how many there are beyond the first few."""
+    shown = [repr(name) for name in names]
+    return ", ".join(shown[:limit]) + (f" and {len(shown) - limit} more" if len(shown) > limit else "")
 
 
 def duration(seconds: float | None) -> str:
@@ -27,8 +33,12 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def number(value: float) -> str:
-    """A metric in four figures."""
+def number(value: float, name: str = "") -> str:
+    """A metric in four figures; shares of right answers as percentages, where ``name`` tells that it is one."""
+    if name in ("accuracy", "top5", "f1"):
+        return f"{value:.2%}"
+    if name == "parameters":
+        return f"{value:,.0f}"
     return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3e}"
 
 
@@ -37,8 +47,8 @@ def metrics_line(metrics: Mapping[str, float], names: tuple[str, ...] = ("loss",
     parts = []
     for name in names:
         if name in metrics:
-            value = metrics[name]
-            parts.append(f"{name} {value:.2%}" if name == "accuracy" else f"{name} {number(value)}")
+            shown = number(metrics[name], name) if name == "accuracy" else number(metrics[name])
+            parts.append(f"{name} {shown}")
     return "  ".join(parts) or "-"
 
 
@@ -46,7 +56,7 @@ def metrics_short(metrics: Mapping[str, float]) -> str:
     """Loss and accuracy (or RMSE) without their names, for lines that must fit 80 columns."""
     parts = [number(metrics["loss"])] if "loss" in metrics else []
     if "accuracy" in metrics:
-        parts.append(f"{metrics['accuracy']:.2%}")
+        parts.append(number(metrics["accuracy"], "accuracy"))
     elif "rmse" in metrics:
         parts.append(f"rmse {number(metrics['rmse'])}")
     return " ".join(parts) or "-"

@@ -56,10 +56,12 @@ def _check_labels(part: Part, y: Tensor, classes: int, where: str) -> None:
     wrong = (y < 0) | (y >= classes)
     if wrong.any():
         at = int(wrong.nonzero()[0])
-        raise UserError(
-            f"{where}: {place_of(part, at)} has the label {int(y[at])}; with {classes} classes it must be between 0 "
-            f"and {classes - 1}."
-        )
+        raise wrong_label(f"{where}: {place_of(part, at)}", int(y[at]), classes)
+
+
+def wrong_label(sample: str, label: int, classes: int) -> UserError:
+    """What is told of a sample whose label is none of the classes' numbers."""
+    return UserError(f"{sample} has the label {label}; with {classes} classes it must be between 0 and {classes - 1}.")
 
 
 def place_of(part: Part, index: int) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,8 +13,10 @@ import torch
 from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 
+from torchdeck.core.data.folders import files_below, ignored
 from torchdeck.core.data.source import Part, Samples, Source
 from torchdeck.core.errors import UserError, count, first_line
+from torchdeck.core.text import quoted
 
 #: What file names of images end with: torchvision's, and what Pillow reads beside them.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
@@ -23,25 +24,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 #: Pixels of an image, at most: a few kilobytes may claim to be a picture of gigabytes.
 _PIXELS = 200_000_000
 
-#: Folders and files that systems and tools leave everywhere.
-_LEFT_BY_TOOLS = {
-    "__macosx",
-    "__pycache__",
-    "thumbs.db",
-    "desktop.ini",
-    "$recycle.bin",
-    "system volume information",
-    "lost+found",
-    "@eadir",
-}
-
 #: Folders that hold the parts of a data set, by what they are called.
 _PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
-
-
-def ignored(name: str) -> bool:
-    """Whether a file or folder of that name is hidden, or one that systems and tools leave everywhere."""
-    return name.startswith(".") or name.lower() in _LEFT_BY_TOOLS
 
 
 def decode(file: str | Path | BinaryIO, name: str, mode: str = "RGB") -> Any:
@@ -176,7 +160,7 @@ def _refuse_parts_alone(folder: Path, parts: Sequence[Path]) -> None:
     others = [e for e in folder.iterdir() if e.is_dir() and not ignored(e.name) and e not in parts]
     if parts and not others:
         raise UserError(
-            f"data.args.path = {str(folder)!r} holds {_listed([p.name for p in parts])} but no 'train'; give the folder "
+            f"data.args.path = {str(folder)!r} holds {quoted([p.name for p in parts])} but no 'train'; give the folder "
             f"that is meant, such as {str(parts[0])!r}.",
             field="data.args.path",
         )
@@ -200,7 +184,7 @@ def _left_out(folder: Path, used: Sequence[Path], parts: dict[str, Part | None])
         others = sorted(e.name for e in folder.iterdir() if e.is_dir() and not ignored(e.name) and e not in used)
         if others:
             notes.append(
-                f"Folders in {str(folder)!r} beside {_listed([u.name for u in used])} are left out: {_listed(others)}."
+                f"Folders in {str(folder)!r} beside {quoted([u.name for u in used])} are left out: {quoted(others)}."
             )
         empty = [
             u.name
@@ -225,11 +209,6 @@ def _left_out(folder: Path, used: Sequence[Path], parts: dict[str, Part | None])
     return tuple(notes)
 
 
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:6]))
-    return shown + (" ..." if len(names) > 6 else "")
-
-
 def _looks_like_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not ignored(name)
 
@@ -239,17 +218,10 @@ def _other_suffixes(root: Path) -> Counter[str]:
     found: Counter[str] = Counter()
     for kind in root.iterdir():
         if kind.is_dir() and not ignored(kind.name):
-            found.update(f.suffix or f.name for f in _files_below(kind) if not _looks_like_image(f.name))
+            found.update(f.suffix or f.name for f in files_below(kind) if not _looks_like_image(f.name))
     return found
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder but for hidden ones; folders behind links are entered, as ImageFolder enters them."""
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not ignored(name))
-        yield from (Path(place) / name for name in names if not ignored(name))
 
 
 def images_below(folder: Path) -> list[Path]:
     """Every image file below a folder, but for hidden ones, in the order of their paths."""
-    return sorted(p for p in _files_below(folder) if _looks_like_image(p.name) and p.is_file())
+    return sorted(p for p in files_below(folder) if _looks_like_image(p.name) and p.is_file())

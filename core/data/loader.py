@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from torchdeck.core import usercode
 from torchdeck.core.data.batches import Batch, Feed, FeedOptions, moved
+from torchdeck.core.data.classes import wrong_label
 from torchdeck.core.data.probe import seeded
 from torchdeck.core.data.samples import pair
 from torchdeck.core.data.seeds import derive
@@ -121,10 +122,7 @@ class Reader(Dataset):
         if y.is_floating_point() and not torch.isfinite(y).all():
             raise UserError(f"The target of sample {index} of {self.name!r} holds NaN or infinite values.")
         if self._classes and y.ndim == 0 and not 0 <= int(y) < self._classes:
-            raise UserError(
-                f"Sample {index} of {self.name!r} has the label {int(y)}; with {self._classes} classes it must be "
-                f"between 0 and {self._classes - 1}."
-            )
+            raise wrong_label(f"Sample {index} of {self.name!r}", int(y), self._classes)
         if self._unknown and y.ndim == 0 and int(y) in self._unknown:
             raise UserError(
                 f"Sample {index} of {self.name!r} is of the class {self._unknown[int(y)]!r}, which the model was not "

@@ -11,12 +11,13 @@ import io
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torchdeck.core.errors import UserError
+from torchdeck.core.text import quoted
 
 #: What file names of tables end with.
 SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -106,7 +107,7 @@ def _delimiter(text: str, name: str) -> str:
         cells = [cell.strip() for _, row in rows for cell in row]
         if len({len(row) for _, row in rows}) != 1 or len(rows[0][1]) < 2:
             continue
-        numbers = sum(number(c) is not None or bool(_COMMA.fullmatch(c)) for c in cells) / len(cells)
+        numbers = sum(parse_number(c) is not None or bool(_COMMA.fullmatch(c)) for c in cells) / len(cells)
         if (numbers, len(rows[0][1])) > most:
             best, most = sign, (numbers, len(rows[0][1]))
     return best
@@ -176,8 +177,8 @@ def _votes(first: Sequence[str], body: Sequence[Sequence[str]]) -> int:
 def _vote(cell: str, below: Sequence[str]) -> int:
     if not cell:
         return 0
-    numbers = bool(below) and all(number(b) is not None for b in below if b)
-    if number(cell) is not None:
+    numbers = bool(below) and all(parse_number(b) is not None for b in below if b)
+    if parse_number(cell) is not None:
         counts = cell.isdigit() and all("." in b for b in below)  # a year or a place above measurements
         return -1 if numbers and not counts else 0
     if numbers:
@@ -205,7 +206,7 @@ def _decimal_points(names: Sequence[str], cells: list[list[str]], name: str) -> 
     if not changed:
         return cells, ()
     made = [[c.replace(",", ".") for c in column] if i in changed else column for i, column in enumerate(cells)]
-    return made, (f"{name!r}: the comma in {listed(names[i] for i in changed)} is taken for the decimal point.",)
+    return made, (f"{name!r}: the comma in {quoted(names[i] for i in changed)} is taken for the decimal point.",)
 
 
 def _named(
@@ -236,7 +237,7 @@ def _named(
 
 def _is_index(values: Sequence[Any], place: int) -> bool:
     """Running numbers; in the first column also those of rows that were picked or shuffled: whole and each once."""
-    numbers = [number(v) for v in values]
+    numbers = [parse_number(v) for v in values]
     start = numbers[0]
     if start is not None and start.is_integer() and all(n == start + i for i, n in enumerate(numbers)):
         return True
@@ -270,7 +271,7 @@ def _values(column: Any) -> list[Any]:
     return column.to_pylist()
 
 
-def number(value: Any) -> float | None:
+def parse_number(value: Any) -> float | None:
     """A cell as a number (may be NaN or infinite); None for what is none."""
     if isinstance(value, str) and "_" in value:  # Python's own way to write numbers, which no table means
         return None
@@ -278,9 +279,3 @@ def number(value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-
-
-def listed(names: Iterable[str]) -> str:
-    """Some names in quotes."""
-    shown = [repr(name) for name in names]
-    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")

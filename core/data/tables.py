@@ -15,8 +15,9 @@ import torch
 
 from torchdeck.core.data import table_files
 from torchdeck.core.data.source import Arrays, Source, Task, targets_of
-from torchdeck.core.data.table_files import TableFile, number
+from torchdeck.core.data.table_files import TableFile, parse_number
 from torchdeck.core.errors import UserError, count, did_you_mean
+from torchdeck.core.text import quoted
 
 #: More classes than that are not taken for classes unless it is said.
 _CLASSES = 100
@@ -94,9 +95,7 @@ def rows_for(table: TableFile, features: Sequence[str], width: int) -> tuple[tor
     # Without a header the columns' names are but their places, which those of the training need not be.
     if features and not missing and (table.header or len(names) != width):
         extra = [n for n in names if n not in features]
-        note = (
-            f"{table.path!r}: {table_files.listed(extra)} is not among the columns of the training and is left out.",
-        )
+        note = (f"{table.path!r}: {quoted(extra)} is not among the columns of the training and is left out.",)
         return _features(table, features), note if extra else ()
     if features and table.header:
         raise UserError(f"{table.path!r} has no column {missing[0]!r}; {did_you_mean(missing[0], names)}")
@@ -111,7 +110,7 @@ def _features(table: TableFile, chosen: Sequence[str]) -> torch.Tensor:
     result = np.empty((len(table.rows), len(chosen)))
     for place, name in enumerate(chosen):
         for index, value in enumerate(table.columns[name]):
-            found = _truth(value) if isinstance(value, str) else number(value)
+            found = _truth(value) if isinstance(value, str) else parse_number(value)
             if found is None or not math.isfinite(found):
                 raise UserError(
                     f"{table.path!r} column {name!r} row {table.rows[index]}: {_shown(value)} is not a finite number; make a "
@@ -137,7 +136,7 @@ def _refuse_collapsed(table: TableFile, name: str, values: np.ndarray) -> None:
 
 def _truth(text: str) -> float | None:
     """A number, or true and false as 1 and 0."""
-    return {"true": 1.0, "false": 0.0}.get(text.lower()) if text[:1] in "tTfF" and text else number(text)
+    return {"true": 1.0, "false": 0.0}.get(text.lower()) if text[:1] in "tTfF" and text else parse_number(text)
 
 
 def _shown(value: Any) -> str:
@@ -180,7 +179,7 @@ def _target_column(
                 f"{path!r} column {name!r} row {row}: {_shown(value)} is neither a number nor the name of a "
                 "class; make a number of it, or name another column in data.args.target."
             )
-    numbers = [None if isinstance(v, bool) else number(v) for v in values]
+    numbers = [None if isinstance(v, bool) else parse_number(v) for v in values]
     notes: tuple[str, ...] = ()
     if task == "auto":
         task, notes = _guessed(values, numbers, path, name)
@@ -238,5 +237,5 @@ def label_of(value: Any) -> str:
 
 def sorted_names(names: set[str]) -> tuple[str, ...]:
     """Names of classes in their order: numbers by size, others as texts."""
-    numeric = all(number(n) is not None for n in names)
+    numeric = all(parse_number(n) is not None for n in names)
     return tuple(sorted(names, key=(lambda n: (float(n), n)) if numeric else None))

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchdeck.core import usercode
 from torchdeck.core.data import arrays, table_files
 from torchdeck.core.data.evaluation import prediction_feed
+from torchdeck.core.data.folders import files_below
 from torchdeck.core.data.source import Arrays, Part, Samples
 from torchdeck.core.data.tables import rows_for
 from torchdeck.core.errors import UserError
@@ -131,11 +132,7 @@ class _Reader:
             suffixes: Sequence[str] = SUFFIXES
             found, what = images_below(folder), "image"
         else:
-            found = sorted(
-                p
-                for p in folder.rglob("*")
-                if p.suffix.lower() in table_files.SUFFIXES and not p.name.startswith(".") and p.is_file()
-            )
+            found = sorted(p for p in files_below(folder) if p.suffix.lower() in table_files.SUFFIXES and p.is_file())
             what, suffixes = "table", table_files.SUFFIXES
         if not found:
             raise UserError(f"{text!r} holds no {what} ({', '.join(suffixes[:4])} ...).")

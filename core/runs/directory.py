@@ -12,7 +12,6 @@ lock              held (flock) by the process that trains
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -27,6 +26,7 @@ from typing import Any
 
 from torchdeck.core import files
 from torchdeck.core.errors import UserError, did_you_mean
+from torchdeck.core.machine.launch import last_line
 from torchdeck.core.machine.versions import versions
 from torchdeck.core.runs import process
 from torchdeck.core.runs.trust import new_id
@@ -241,18 +241,13 @@ def _begin() -> dict[str, Any]:
 
 def _take_lock(path: Path) -> int:
     """The run's lock, which the system lets go of when the process ends, however it ends."""
-    descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        descriptor = files.take_lock(path / "lock")
     except BlockingIOError:
-        holder = os.read(descriptor, 100).decode(errors="replace").strip()
-        os.close(descriptor)
+        holder = last_line(path / "lock")
         raise UserError(
             f"The run {str(path)!r} is being trained by another process (pid {holder or 'unknown'})."
         ) from None
-    except OSError:
-        os.close(descriptor)
-        raise
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
@@ -261,21 +256,16 @@ def _take_lock(path: Path) -> int:
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[bool]:
     """Hold the run's lock, so that nobody trains it meanwhile; gives False when somebody does."""
-    try:
-        descriptor = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
+    file = path / "lock"
+    if not os.access(file, os.R_OK | os.W_OK):
         yield True  # it was never trained here: nobody holds what does not exist
         return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        os.close(descriptor)
+    with contextlib.ExitStack() as stack:
+        try:
+            mine = stack.enter_context(files.holding(file, create=False))
+        except OSError:
+            mine = False  # it can't be known
+        yield mine
 
 
 def git_state(folder: Path) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from torchdeck.core import jsons
-from torchdeck.core.search.rows import TrialRow, number, settings, trial_row
+from torchdeck.core.search.rows import TrialRow, settings, trial_row
 from torchdeck.core.search.study import Study
 from torchdeck.core.session.reporters import say_on_stderr
-from torchdeck.core.text import duration
+from torchdeck.core.text import duration, number
 
 
 class TrialReporter:

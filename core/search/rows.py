@@ -82,15 +82,6 @@ def trial_row(trial: FrozenTrial, study: Study) -> TrialRow:
     )
 
 
-def number(value: float, name: str = "") -> str:
-    """A value of an objective in a few figures."""
-    if name in ("accuracy", "top5", "f1"):
-        return f"{value:.2%}"
-    if name == "parameters":
-        return f"{value:,.0f}"
-    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.3e}"
-
-
 def shown(value: Any) -> str:
     """A parameter's value in a few figures."""
     if isinstance(value, bool):

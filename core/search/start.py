@@ -28,6 +28,6 @@ def start(folder: Path, workers: int, trust: bool = False) -> subprocess.Popen[b
         raise UserError(f"The search can't be started: {error.strerror}.") from None
 
 
-def said(folder: Path) -> str:
-    """The last line that it said."""
+def last_output(folder: Path) -> str:
+    """The last line that the search of the study in ``folder`` printed."""
     return last_line(folder / OUTPUT)

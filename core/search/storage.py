@@ -8,7 +8,6 @@ journal is.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from torchdeck.core import files
 from torchdeck.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -154,11 +154,10 @@ def with_driver(url: str) -> str:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the study's lock among this machine's processes; the system lets go of it however a process ends."""
     try:
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = files.take_lock(folder / "lock", wait=True)
     except OSError as error:
         raise UserError(f"The study {str(folder)!r} can't be written: {error.strerror}.") from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     except OSError as error:
         if error.errno in (28, 30):

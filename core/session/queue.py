@@ -8,7 +8,6 @@ added an experiment may leave, and a kill loses nothing that waits.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import subprocess
@@ -101,14 +100,8 @@ class Queue:
 
     def served(self) -> bool:
         """Whether a process trains what waits."""
-        with contextlib.suppress(OSError):
-            descriptor = os.open(self._folder / "lock", os.O_RDWR)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-            finally:
-                os.close(descriptor)
+        with contextlib.suppress(OSError), files.holding(self._folder / "lock", create=False) as free:
+            return not free
         return False
 
     def last_output(self) -> str:
@@ -140,17 +133,8 @@ class Queue:
     def serving(self) -> Iterator[bool]:
         """Hold the lock; gives False when another process does."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            os.close(descriptor)
+        with files.holding(self._folder / "lock") as mine:
+            yield mine
 
     def take(self) -> Item | None:
         """The first that waits becomes the current one."""

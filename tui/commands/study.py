@@ -94,8 +94,8 @@ def study(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     from torchdeck.core.search.folders import folders
     from torchdeck.core.search.opening import open_folder
-    from torchdeck.core.search.rows import number
     from torchdeck.core.search.snapshot import StudyPoller
+    from torchdeck.core.text import number
 
     looks = []
     for root in runs_roots(options):
@@ -154,8 +154,8 @@ def _summary(snapshot: StudySnapshot) -> dict[str, Any]:
 
 def _show(options: argparse.Namespace) -> int:
     from torchdeck.core.search.report import as_json
-    from torchdeck.core.search.rows import number, short, shown
-    from torchdeck.core.text import duration
+    from torchdeck.core.search.rows import short, shown
+    from torchdeck.core.text import duration, number
     from torchdeck.tui.drawing.bars import sparkline
 
     opened, snapshot = study_snapshot(options)
@@ -199,7 +199,8 @@ def _show(options: argparse.Namespace) -> int:
 
 def _best(options: argparse.Namespace) -> int:
     from torchdeck.core.experiment import toml
-    from torchdeck.core.search.rows import number, settings, trial_row
+    from torchdeck.core.search.rows import settings, trial_row
+    from torchdeck.core.text import number
 
     opened, snapshot = study_snapshot(options)
     wanted = options.trial if options.trial is not None else (snapshot.best[0] if snapshot.best else None)

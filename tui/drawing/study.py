@@ -11,8 +11,9 @@ import numpy as np
 from rich.text import Text
 
 from torchdeck.core.experiment.dimension import Dimension, choice_label
-from torchdeck.core.search.rows import TrialRow, number, short, shown
+from torchdeck.core.search.rows import TrialRow, short, shown
 from torchdeck.core.search.snapshot import StudySnapshot
+from torchdeck.core.text import number
 from torchdeck.tui.drawing.bars import bar
 from torchdeck.tui.drawing.parallel import Axis
 from torchdeck.tui.drawing.parallel import draw_parallel as parallel_picture

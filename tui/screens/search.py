@@ -196,8 +196,8 @@ class SearchScreen(TrialActions):
         snapshot = self.seen
         if snapshot is None:
             return Text("")
-        from torchdeck.core.search.rows import number
         from torchdeck.core.search.snapshot import finishing
+        from torchdeck.core.text import number
 
         counts = snapshot.counts
         over = sum(n for state, n in counts.items() if state not in ("running", "waiting"))
@@ -344,7 +344,8 @@ def _drawn(
 
 
 def _columns(snapshot: StudySnapshot) -> list[TableColumn]:
-    from torchdeck.core.search.rows import number, short, shown
+    from torchdeck.core.search.rows import short, shown
+    from torchdeck.core.text import number
     from torchdeck.tui.drawing.bars import sparkline
 
     def mark(row: TrialRow) -> str:

@@ -241,10 +241,12 @@ class SearchActions(SplitScreen):
         if self._process is not None and self._process.poll() is not None:
             code, self._process = self._process.returncode, None
             if code not in (0, 130, 143) and self.study is not None:
-                from torchdeck.core.search.start import said
+                from torchdeck.core.search.start import last_output
 
                 self.notify(
-                    said(self.study.folder) or f"the search ended with exit code {code}", severity="error", timeout=12
+                    last_output(self.study.folder) or f"the search ended with exit code {code}",
+                    severity="error",
+                    timeout=12,
                 )
             elif code == 0 and self.seen is not None:
                 self.app.bell()

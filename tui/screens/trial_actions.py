@@ -153,7 +153,8 @@ class TrialActions(SearchActions):
 
     def facts(self, row: TrialRow | None) -> Sequence[tuple[str, str]]:
         """What is known of the study, and of a trial."""
-        from torchdeck.core.search.rows import number, shown
+        from torchdeck.core.search.rows import shown
+        from torchdeck.core.text import number
 
         snapshot = self.seen
         if snapshot is None:

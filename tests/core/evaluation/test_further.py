@@ -145,6 +145,14 @@ def test_tables_by_column_names_or_without(train: Train, tmp_path: Path) -> None
     assert first == [p.predicted for p in predict_paths(trained, ["-"], io.BytesIO(bare.encode()))]
     assert sum(p == iris.target_names[t] for p, t in zip(first, iris.target, strict=True)) > 130
 
+    # Of a folder what is hidden, or left by tools, is no input: nor with images.
+    for place in (".", ".cache", "__MACOSX", "more"):
+        (tmp_path / "tables" / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tables" / place / "t.csv").write_text(shuffled)
+    found = [p.input for p in predict_paths(trained, [str(tmp_path / "tables")], io.BytesIO())]
+    assert {Path(text.partition(" row ")[0]).parent.name for text in found} == {"tables", "more"}
+    assert len(found) == 2 * len(iris.data)
+
 
 def test_regression_is_told_in_the_targets_own_unit(train: Train) -> None:
     trained = best(train("trainer.epochs=20", source="diabetes").path)
