@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
+import sys
 import textwrap
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import torchdeck
+from torchdeck.core.data.main_script import why_no_workers
 from torchdeck.core.search.storage import SQLITE
 
 DIGITS = load_digits()
@@ -218,8 +222,6 @@ def test_objects_train_as_code_by_name_does(tmp_path: Path, monkeypatch: pytest.
     named = torchdeck.train(
         overrides=QUICK, model="mine.py:MyNet", data="mine.py:Digits", loss="mine.py:smooth", **common
     )
-    import sys
-
     mine = sys.modules["mine"]
     for data in (mine.Digits(), mine.Digits):
         given = torchdeck.train(overrides=QUICK, model=mine.MyNet, data=data, loss=mine.smooth, **common)
@@ -497,8 +499,52 @@ def test_a_search_whose_trials_all_fail_raises_and_ctrl_c_leaves_it_to_go_on(tmp
     assert [one.state for one in study.trials] == ["complete"]
 
 
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("import torchdeck\n", "below if __name__ == '__main__'"),
+        ("if __name__ == '__main__':\n    pass\n", ""),
+        (None, "can't run the script"),
+    ],
+)
+def test_workers_are_not_started_where_they_would_run_the_script_again(
+    script: str | None, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from torchdeck.core.data import feeds
+
+    main = types.ModuleType("__main__")
+    main.__file__ = str(tmp_path / "script.py")
+    if script is not None:
+        (tmp_path / "script.py").write_text(script)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    assert told in why_no_workers(Images(PARTS[0])) and (told or not why_no_workers(Images(PARTS[0])))
+    if not told:
+        return
+    with pytest.raises(torchdeck.UserError, match=r"data.workers = 1: worker processes .*script.py"):
+        torchdeck.train(
+            overrides={**QUICK, "data.workers": 1}, model=Net, data=Images(PARTS[0]), epochs=1, runs=tmp_path
+        )
+    monkeypatch.setattr(feeds, "default_workers", lambda device, cores: 1)  # as where there are more cores
+    assert torchdeck.train(overrides=QUICK, model=Net, data=Images(PARTS[0]), epochs=1, runs=tmp_path).status == "done"
+    assert "Samples are read without worker processes" in capsys.readouterr().err
+
+
+def test_workers_do_not_find_what_a_notebook_defined(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = types.ModuleType("__main__")  # no file
+    monkeypatch.setitem(sys.modules, "__main__", notebook)
+    assert why_no_workers(Images(PARTS[0])) == ""
+    defined = type("Mine", (Images,), {"__module__": "__main__"})
+    assert "can't find Mine" in why_no_workers(torch.utils.data.Subset(defined(PARTS[0]), [0, 1]))
+
+
+def test_a_worker_process_that_runs_the_script_again_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(torchdeck.UserError, match="below if __name__ == '__main__'"):
+        torchdeck.train("iris")
+
+
 def test_pandas_is_asked_for_where_it_is_missing(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pandas", None)
+    monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(torchdeck.UserError, match="pandas is not installed"):
         objects.run.to_pandas()
 

@@ -14,6 +14,7 @@ from torchdeck.core import usercode
 from torchdeck.core.data import samples, transforms
 from torchdeck.core.data.batches import Batch, Feed, FeedOptions, ResidentFeed, evaluation_batch_size, resident_device
 from torchdeck.core.data.loader import LoaderFeed, Reader, default_workers
+from torchdeck.core.data.main_script import why_no_workers
 from torchdeck.core.data.source import Arrays, Part
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment, Transform
@@ -102,7 +103,21 @@ class FeedMaker:
         if isinstance(part, Arrays) and not pipeline.needs_samples() and self._target_sample is None:
             return ResidentFeed(self._resident(part), indices, options)
         timeout = self._experiment.data.timeout
-        return LoaderFeed(self._reader(part, pipeline), indices, options, workers, timeout, self._warn)
+        reader = self._reader(part, pipeline)
+        return LoaderFeed(reader, indices, options, self._possible(workers, part), timeout, self._warn)
+
+    def _possible(self, workers: int, part: Part) -> int:
+        """How many workers read a part, of those that were asked for or chosen.
+
+        Raises UserError where they were asked for and can't be started.
+        """
+        reason = why_no_workers(part if isinstance(part, Arrays) else part.dataset) if workers else ""
+        if not reason:
+            return workers
+        if self._experiment.data.workers:
+            raise UserError(f"data.workers = {workers}: worker processes {reason}.", field="data.workers")
+        self._warn(f"Samples are read without worker processes (data.workers = 0), which {reason}.")
+        return 0
 
     def _resident(self, part: Arrays) -> Arrays:
         """The data on their device; training and validation share one copy."""

@@ -87,14 +87,16 @@ _NAMES = {
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'torchdeck' has no attribute {name!r}")
-    import importlib
+if not TYPE_CHECKING:  # to which a name that there is not would be one like others
 
-    value = getattr(importlib.import_module(f"torchdeck.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module 'torchdeck' has no attribute {name!r}")
+        import importlib
+
+        value = getattr(importlib.import_module(f"torchdeck.{_MODULES[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

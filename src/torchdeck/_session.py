@@ -119,7 +119,7 @@ class Session:
                 error = TrainingError(engine.failure.message)
                 error.__cause__ = engine.error
             error.run = path
-            raise error
+            raise error.with_traceback(None)  # what lies between is ours; a cause keeps its own
         assert path is not None
         return Run(path)
 
