@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import pkgutil
 import select
 import signal
 import sys
@@ -29,6 +30,7 @@ from torchdeck.core.home import private_folder, state_folder
 from torchdeck.core.text import printable, printable_lines
 from torchdeck.tui.keyboard import drop_undecodable
 from torchdeck.tui.memory import Memory
+from torchdeck.tui.screen_list import SCREENS
 from torchdeck.tui.span_updates import SpansUpdate
 
 # What the Train screen needs (pydantic, numpy, a dozen widgets) is imported after the first paint.
@@ -60,27 +62,16 @@ class Workbench(App[int]):
     BINDINGS = [
         Binding("question_mark", "help", "Keys", key_display="?", id="app.help", tooltip="The keys of where you are"),
         Binding("ctrl+p", "command_palette", "Palette", show=False, id="app.palette", tooltip="Every action by name"),
-        Binding("T", "screen('train')", "Train", show=False, id="app.train", tooltip="The Train screen"),
-        Binding(
-            "S",
-            "screen('search')",
-            "Search",
-            id="app.search",
-            tooltip="The Search screen: studies, from one key to many workers",
-        ),
-        Binding(
-            "R",
-            "screen('runs')",
-            "Runs",
-            id="app.runs",
-            tooltip="The Runs screen: every run, found, compared, labelled",
-        ),
-        Binding(
-            "C",
-            "screen('checkpoints')",
-            "Checkpoints",
-            id="app.checkpoints",
-            tooltip="The Checkpoints screen: files of weights, looked into and taken further",
+        *(
+            Binding(
+                entry.key,
+                f"screen('{name}')",
+                entry.title,
+                show=name != "train",
+                id=f"app.{name}",
+                tooltip=entry.tooltip,
+            )
+            for name, entry in SCREENS.items()
         ),
         Binding("q", "quit", "Quit", id="app.quit", tooltip="Leave the workbench; a run may go on without it"),
         Binding(
@@ -217,19 +208,7 @@ class Workbench(App[int]):
         if not self.is_screen_installed("train"):
             return
         if not self.is_screen_installed(name):
-            made: Screen
-            if name == "runs":
-                from torchdeck.tui.screens.runs import RunsScreen
-
-                made = RunsScreen(self.monitor, self.memory, self.roots)
-            elif name == "search":
-                from torchdeck.tui.screens.search import SearchScreen
-
-                made = SearchScreen(self.monitor, self.memory, self.roots)
-            else:
-                from torchdeck.tui.screens.checkpoints import CheckpointsScreen
-
-                made = CheckpointsScreen(self.monitor, self.memory, self.roots)
+            made: Screen = pkgutil.resolve_name(SCREENS[name].factory)(self.monitor, self.memory, self.roots)
             self.install_screen(made, name)
         if self.screen is not self.get_screen(name):
             self.switch_screen(name)
@@ -294,7 +273,7 @@ class Workbench(App[int]):
         """Remember the theme; what is coloured by hand is coloured anew."""
         self.memory.theme = theme
         if self.is_screen_installed("train"):
-            for name in ("train", "runs", "search", "checkpoints"):
+            for name in SCREENS:
                 if self.is_screen_installed(name):
                     screen: Any = self.get_screen(name)
                     self.call_after_refresh(screen.recolour)

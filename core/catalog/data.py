@@ -1,4 +1,9 @@
-"""Data sets that can be picked by name."""
+"""Data sets that can be picked by name.
+
+A factory returns a ``torchdeck.core.data.source.Source``. It is called with the entry's parameters by name, and with
+those of these that it takes: ``name``, ``root``, ``download``, ``num_classes`` (data.num_classes), ``mode`` (PIL's mode of
+image files).
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,12 @@ from torchdeck.core.catalog.entries import Entry, Param
 
 
 def _embedded(name: str, summary: str, task: str = "classification") -> Entry:
-    return Entry("data", name, summary, facts={"task": task, "family": "sklearn"})
+    return Entry("data", name, summary, facts={"task": task}, factory="torchdeck.core.data.tables:load_sklearn")
 
 
-def _vision(name: str, summary: str, family: str, params: tuple[Param, ...] = ()) -> Entry:
-    return Entry("data", name, summary, params, facts={"task": "classification", "family": family})
+def _vision(name: str, summary: str, loader: str, params: tuple[Param, ...] = ()) -> Entry:
+    facts = {"task": "classification", "download": True}
+    return Entry("data", name, summary, params, facts, factory=f"torchdeck.core.data.vision:{loader}")
 
 
 _TASK = Param(
@@ -27,13 +33,13 @@ DATA: tuple[Entry, ...] = (
     _embedded("wine", "178 wines, 13 features, 3 classes (scikit-learn; embedded)"),
     _embedded("breast_cancer", "569 tumours, 30 features, 2 classes (scikit-learn; embedded)"),
     _embedded("diabetes", "442 patients, 10 features, progression of disease (scikit-learn; embedded)", "regression"),
-    _vision("FashionMNIST", "60,000 + 10,000 grey images of 28x28, 10 classes", "idx"),
-    _vision("MNIST", "60,000 + 10,000 handwritten digits of 28x28, 10 classes", "idx"),
-    _vision("KMNIST", "60,000 + 10,000 Japanese letters of 28x28, 10 classes", "idx"),
+    _vision("FashionMNIST", "60,000 + 10,000 grey images of 28x28, 10 classes", "load_idx"),
+    _vision("MNIST", "60,000 + 10,000 handwritten digits of 28x28, 10 classes", "load_idx"),
+    _vision("KMNIST", "60,000 + 10,000 Japanese letters of 28x28, 10 classes", "load_idx"),
     _vision(
         "EMNIST",
         "handwritten letters and digits of 28x28",
-        "idx",
+        "load_idx",
         (
             Param(
                 "split",
@@ -44,15 +50,16 @@ DATA: tuple[Entry, ...] = (
             ),
         ),
     ),
-    _vision("CIFAR10", "50,000 + 10,000 colour images of 32x32, 10 classes", "torchvision"),
-    _vision("CIFAR100", "50,000 + 10,000 colour images of 32x32, 100 classes", "torchvision"),
-    _vision("SVHN", "73,257 + 26,032 house numbers of 32x32, 10 classes", "torchvision"),
+    _vision("CIFAR10", "50,000 + 10,000 colour images of 32x32, 10 classes", "load_torchvision"),
+    _vision("CIFAR100", "50,000 + 10,000 colour images of 32x32, 100 classes", "load_torchvision"),
+    _vision("SVHN", "73,257 + 26,032 house numbers of 32x32, 10 classes", "load_torchvision"),
     Entry(
         "data",
         "ImageFolder",
         "one folder per class; train/ and test/ (or val/) above them where there are such",
         (Param("path", "str", help="the folder", required=True),),
-        facts={"task": "classification", "family": "folder"},
+        facts={"task": "classification"},
+        factory="torchdeck.core.data.images:load_folder",
     ),
     Entry(
         "data",
@@ -65,7 +72,7 @@ DATA: tuple[Entry, ...] = (
             Param("test_path", "str", help="a second file with the test set"),
             _TASK,
         ),
-        facts={"family": "table"},
+        factory="torchdeck.core.data.tables:load_table",
     ),
     Entry(
         "data",
@@ -77,7 +84,7 @@ DATA: tuple[Entry, ...] = (
             Param("y", "str", help="name of the array of targets"),
             _TASK,
         ),
-        facts={"family": "npz"},
+        factory="torchdeck.core.data.arrays:load_npz",
     ),
     Entry(
         "data",
@@ -88,6 +95,7 @@ DATA: tuple[Entry, ...] = (
             Param("image_size", "ints", (3, 32, 32), "channels, height, width", low=1),
             Param("num_classes", "int", 10, "how many classes", low=2),
         ),
-        facts={"task": "classification", "family": "fake"},
+        facts={"task": "classification"},
+        factory="torchdeck.core.data.samples:load_fake",
     ),
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import pkgutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,6 +117,12 @@ class Entry:
     params: tuple[Param, ...] = ()
     #: Facts that the engine needs before torch is imported: the task, the library it comes from and so on.
     facts: Mapping[str, Any] | None = None
+    #: The function or class that makes it, as ``module:name``: it is imported when it is needed.
+    factory: str = ""
+
+    def load_factory(self) -> Callable[..., Any]:
+        """The function or class that makes it."""
+        return pkgutil.resolve_name(self.factory)
 
     def fact(self, name: str, default: Any = None) -> Any:
         """One of the entry's facts."""

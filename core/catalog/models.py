@@ -1,4 +1,8 @@
-"""Models that can be picked by name. The torchvision names are listed so that reading them needs no torchvision."""
+"""Models that can be picked by name. The torchvision names are listed so that reading them needs no torchvision.
+
+A factory of our own is called with the shape of one input, the number of outputs, and the entry's parameters by name; it
+returns an nn.Module from [N, *shape] to [N, outputs].
+"""
 
 from __future__ import annotations
 
@@ -20,8 +24,14 @@ _OWN = (
             _DROPOUT,
             Param("batch_norm", "bool", False, "batch normalisation after each hidden layer"),
         ),
+        factory="torchdeck.core.models.nets:mlp",
     ),
-    Entry("model", "linear", "one linear layer on the flattened input (logistic or linear regression)"),
+    Entry(
+        "model",
+        "linear",
+        "one linear layer on the flattened input (logistic or linear regression)",
+        factory="torchdeck.core.models.nets:linear",
+    ),
     Entry(
         "model",
         "cnn",
@@ -34,6 +44,8 @@ _OWN = (
             Param("batch_norm", "bool", True, "batch normalisation after each convolution"),
             Param("hidden", "int", 0, "width of a hidden fully connected layer; 0: none", low=0),
         ),
+        facts={"images": True},
+        factory="torchdeck.core.models.nets:CNN",
     ),
     Entry(
         "model",
@@ -45,6 +57,8 @@ _OWN = (
             _ACTIVATION,
             _DROPOUT,
         ),
+        facts={"images": True},
+        factory="torchdeck.core.models.nets:ResNet",
     ),
     Entry(
         "model",
@@ -64,6 +78,8 @@ _OWN = (
             _ACTIVATION,
             _DROPOUT,
         ),
+        facts={"images": True},
+        factory="torchdeck.core.models.nets:FastNet",
     ),
 )
 

@@ -19,9 +19,18 @@ def _momentum(default: float = 0.0) -> Param:
     return Param("momentum", "float", default, "share of the last step that is kept", low=0, high=0.9999)
 
 
-def _entry(name: str, summary: str, lr: float, *params: Param, weight_decay: float = 0.0, fused: bool = False) -> Entry:
+def _entry(
+    name: str,
+    summary: str,
+    lr: float,
+    *params: Param,
+    weight_decay: float = 0.0,
+    fused: bool = False,
+    factory: str | None = None,
+) -> Entry:
+    """``factory``: the class, where it is not torch.optim's of that name."""
     facts = {"lr": lr, "weight_decay": weight_decay, "fused": fused}
-    return Entry("optimizer", name, summary, params, facts)
+    return Entry("optimizer", name, summary, params, facts, factory or f"torch.optim:{name}")
 
 
 OPTIMIZERS: tuple[Entry, ...] = (

@@ -18,20 +18,20 @@ _INPUTS = ("x_train", "x", "X", "images", "data")
 _TARGETS = ("y_train", "y", "Y", "labels", "target", "targets")
 
 
-def load_npz(path: str, x_name: str | None, y_name: str | None, task: str, num_classes: int | None = None) -> Source:
+def load_npz(path: str, x: str | None, y: str | None, task: str, num_classes: int | None = None) -> Source:
     """Arrays from a .npz file: x and y, or x_train, y_train, x_val, y_val, x_test, y_test (Keras).
 
-    Images may be [N, H, W], [N, C, H, W] or [N, H, W, C]; tables [N, F]. Targets: numbers, class numbers or names.
+    ``x`` and ``y`` name the arrays; without them the usual names are looked for. Images may be [N, H, W], [N, C, H, W] or [N, H, W, C]; tables [N, F]. Targets: numbers, class numbers or names.
 
     Raises UserError when the file is damaged or the arrays don't fit.
     """
     arrays = read_arrays(Path(path).expanduser())
     if list(arrays) == [""]:
         raise UserError(f"{path!r} holds a single array (.npy); a .npz file with x and y is needed.")
-    x, y = _pick(arrays, x_name, _INPUTS, path), _pick(arrays, y_name, _TARGETS, path)
-    image = x.ndim >= 3
-    targets, names, found = _targets(y, path, task, (), num_classes)
-    train = Arrays(inputs_of(x, path), targets)
+    inputs, labels = _pick(arrays, x, _INPUTS, path), _pick(arrays, y, _TARGETS, path)
+    image = inputs.ndim >= 3
+    targets, names, found = _targets(labels, path, task, (), num_classes)
+    train = Arrays(inputs_of(inputs, path), targets)
     others: dict[str, Arrays] = {}
     for part in ("val", "test"):
         if f"x_{part}" in arrays and f"y_{part}" in arrays:

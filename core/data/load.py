@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from torchdeck.core import usercode
-from torchdeck.core.data import samples, tables, transforms, vision
+from torchdeck.core.data import samples, transforms
 from torchdeck.core.data.batches import Feed
 from torchdeck.core.data.classes import check, class_names
 from torchdeck.core.data.feeds import FeedMaker, Preparation
@@ -89,27 +90,17 @@ def _read_source(data: Data, mode: str) -> Source:
     entry = data.entry()
     if entry is None:
         return samples.load_user(data.name, data.args, data.num_classes)
-    args = data.resolved()
-    match entry.fact("family"):
-        case "sklearn":
-            return tables.load_sklearn(entry.name)
-        case "idx":
-            return vision.load_idx(entry.name, data.root, data.download, args.get("split", ""))
-        case "torchvision":
-            return vision.load_torchvision(entry.name, data.root, data.download)
-        case "folder":
-            from torchdeck.core.data import images
-
-            return images.load_folder(args["path"], mode)
-        case "fake":
-            return samples.load_fake(**args)
-        case "table":
-            return tables.load_table(args["path"], args["target"], args["features"], args["test_path"], args["task"])
-        case "npz":
-            from torchdeck.core.data import arrays
-
-            return arrays.load_npz(args["path"], args["x"], args["y"], args["task"], data.num_classes)
-    raise AssertionError(entry)
+    factory = entry.load_factory()
+    offered = {
+        "name": entry.name,
+        "root": data.root,
+        "download": data.download,
+        "num_classes": data.num_classes,
+        "mode": mode,
+        **data.resolved(),
+    }
+    takes = inspect.signature(factory).parameters
+    return factory(**{name: value for name, value in offered.items() if name in takes})
 
 
 def load_data(

@@ -483,7 +483,7 @@ class Experiment(Section):
                 also=("data.name",),
             )
         self._check_metrics()
-        if entry and entry.fact("family") in ("idx", "torchvision") and self.data.root:
+        if entry and entry.fact("download") and self.data.root:
             root = Path(self.data.root).expanduser()
             if root.exists() and not root.is_dir():
                 raise UserError(f"data.root = {self.data.root!r} is not a folder.", field="data.root")

@@ -16,7 +16,6 @@ from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserCodeError, UserError, count, first_line
 from torchdeck.core.experiment.schema import Model
 from torchdeck.core.models import weights
-from torchdeck.core.models.nets import NETS
 
 
 def build_model(
@@ -43,14 +42,13 @@ def build_model(
     elif from_torchvision:
         net = _torchvision(model, info, outputs, offered)
     else:
-        if entry.name not in ("mlp", "linear") and len(info.input_shape) != 3:
+        if entry.fact("images") and len(info.input_shape) != 3:
             raise UserError(
                 f"model.name = {entry.name!r} needs images, but the inputs of {info.name!r} have the shape "
                 f"{list(info.input_shape)}; choose mlp or linear.",
                 field="model.name",
             )
-        make: Callable[..., nn.Module] = NETS[entry.name]  # type: ignore[assignment]
-        net = make(info.input_shape, outputs, **model.resolved())
+        net = entry.load_factory()(info.input_shape, outputs, **model.resolved())
     if model.weights and offered is None:
         if model.weights == "DEFAULT":
             raise UserError(

@@ -184,6 +184,3 @@ class FastNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] to [N, outputs]."""
         return self.head(self.body(x)) * self.logit_scale
-
-
-NETS = {"linear": linear, "mlp": mlp, "cnn": CNN, "resnet": ResNet, "fastnet": FastNet}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ def build_optimizer(
     """The optimizer over the parameters that are trained, with ``own``, those of a loss, among them; fused into one kernel where torch
     has that.
 
-    Raises UserError when torch lacks it, or nothing is left to train.
+    Raises UserError when nothing is left to train.
     """
     entry = options.entry()
     assert entry is not None
@@ -47,8 +48,8 @@ def build_optimizer(
     groups = _groups(net, decay, options.decay_norms_and_biases, lr, options.backbone_lr_factor)
     if own:
         groups.append({"params": list(own), "weight_decay": 0.0})
-    takes = _parameters(entry.name)
-    if "weight_decay" in takes:
+    factory = entry.load_factory()
+    if "weight_decay" in inspect.signature(factory).parameters:
         args["weight_decay"] = decay
     else:
         for group in groups:
@@ -61,13 +62,7 @@ def build_optimizer(
         args["eps"] = (None, 1e-3)
     if entry.fact("fused") and device.type in (("cpu",) if entry.name == "Adagrad" else ("cpu", "cuda", "mps")):
         args["fused"] = True
-    return getattr(torch.optim, entry.name)(groups, lr=lr, **args)
-
-
-def _parameters(name: str) -> set[str]:
-    import inspect
-
-    return set(inspect.signature(getattr(torch.optim, name)).parameters)
+    return factory(groups, lr=lr, **args)
 
 
 def _groups(
@@ -109,10 +104,6 @@ def _head(net: nn.Module) -> list[nn.Parameter]:
 
 
 def _muon(net: nn.Module, lr: float, decay: float, args: dict[str, Any], everything: bool) -> torch.optim.Optimizer:
-    if not hasattr(torch.optim, "Muon"):
-        raise UserError(
-            f"optimizer.name = 'Muon' needs torch 2.9 or later; this is {torch.__version__}.", field="optimizer.name"
-        )
     matrices = [p for p in net.parameters() if p.ndim == 2]
     # The head works better under AdamW (Jordan 2024, kellerjordan.github.io/posts/muon).
     hidden = {id(p) for p in matrices[:-1] if p.requires_grad}

@@ -5,15 +5,8 @@ from __future__ import annotations
 from rich.text import Text
 
 from torchdeck.tui.drawing.colours import colour
+from torchdeck.tui.screen_list import SCREENS
 from torchdeck.tui.widgets.lines import Lines
-
-#: Screens by name: key and title.
-SCREENS = {
-    "train": ("T", "Train"),
-    "runs": ("R", "Runs"),
-    "search": ("S", "Search"),
-    "checkpoints": ("C", "Checkpoints"),
-}
 
 
 class Tabs(Lines):
@@ -26,8 +19,8 @@ class Tabs(Lines):
         theme = self.app.theme_variables
         text = Text(no_wrap=True)
         text.append(" torchdeck ", style=f"bold {colour(theme, 'primary')}")
-        for name, (key, title) in SCREENS.items():
-            text.append(f" {key} {title} ", style="bold reverse" if name == current else "")
+        for name, entry in SCREENS.items():
+            text.append(f" {entry.key} {entry.title} ", style="bold reverse" if name == current else "")
         room = self.size.width - text.cell_len - 1
         if words and room > 8:
             words = words if len(words) <= room else words[: room - 1] + "…"
