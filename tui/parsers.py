@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torchdeck import __version__
 from torchdeck.tui.commands import search
-from torchdeck.tui.commands.shared import add_runs, with_roots_apart
+from torchdeck.tui.commands.shared import add_overrides, add_runs, with_roots_apart
 
 DESCRIPTION = "The terminal workbench for people who train PyTorch models."
 
@@ -192,14 +192,7 @@ def main_parser() -> argparse.ArgumentParser:
     parser = _parser("torchdeck", DESCRIPTION)
     parser.add_argument("experiment", nargs="?", help="a preset (torchdeck catalog preset) or a TOML file")
     parser.add_argument("--batch", action="store_true", help="train without the workbench")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY.PATH=VALUE",
-        help="override one value of the experiment; may be given often",
-    )
+    add_overrides(parser, "override one value of the experiment; may be given often")
     add_runs(parser)
     parser.add_argument("--resume", metavar="RUN", help="go on with a run: its name, or its directory")
     parser.add_argument("--dry-run", action="store_true", help="show what would be trained, and train nothing")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import toml
 from torchdeck.core.experiment.renamed import current_tables
 from torchdeck.core.experiment.schema import Experiment
+from torchdeck.core.runs.directory import without_time
 from torchdeck.core.runs.folder import folder_of, located
 
 #: What the last layers learn at is the optimizer's lr; the body, which knows something already, learns more slowly.
@@ -55,7 +55,7 @@ def experiment_from(
     }
     if data is not None:
         run = path.parent.parent.name if path.parent.name == "checkpoints" else path.stem
-        name = str(raw.get("tracking", {}).get("name") or re.sub(r"^\d{8}-\d{6}-", "", run))
+        name = str(raw.get("tracking", {}).get("name") or without_time(run))
         raw["tracking"] = {**raw.get("tracking", {}), "name": f"finetune-{name}"[:60]}
     return raw
 

@@ -230,6 +230,11 @@ class RunDirectory:
             self._lock = None
 
 
+def without_time(name: str) -> str:
+    """The name of a run's directory without the time of its beginning in front."""
+    return re.sub(r"^\d{8}-\d{6}-", "", name)
+
+
 def folder_name(name: str) -> str:
     """A name as a folder may have it."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from torchdeck.core.errors import UserError, count
 from torchdeck.core.text import printable
-from torchdeck.tui.commands.shared import add_runs, agreed, find_any, print_json, print_line, runs_roots
+from torchdeck.tui.commands.shared import (
+    add_overrides,
+    add_runs,
+    confirmed,
+    find_any,
+    print_json,
+    print_line,
+    runs_roots,
+)
 from torchdeck.tui.tables import print_table
 
 if TYPE_CHECKING:
@@ -35,14 +43,7 @@ def inspect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fits", metavar="EXPERIMENT|RUN", help="which tensors would load into the model of a preset, TOML file or run"
     )
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY.PATH=VALUE",
-        help="override a value of the experiment of --fits",
-    )
+    add_overrides(parser, "override a value of the experiment of --fits")
     parser.add_argument(
         "--run-code",
         action="store_true",
@@ -228,7 +229,7 @@ def _open_whole(stored: Stored, yes: bool) -> int:
     """Unpickle a model for real, once the user has agreed to run what is in the file."""
     warn(stored)
     named = f": {', '.join(stored.calls[:4])}" if stored.calls else ""
-    if not agreed(f"Opening {str(stored.path)!r} RUNS what its author put into it{named}. Open it?", yes):
+    if not confirmed(f"Opening {str(stored.path)!r} RUNS what its author put into it{named}. Open it?", yes):
         raise UserError(f"{str(stored.path)!r} was not opened; nothing in it was run.")
     import torch
 

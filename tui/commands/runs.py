@@ -11,7 +11,7 @@ from typing import Any
 from torchdeck.core.errors import UserError, count
 from torchdeck.core.runs.rows import Row
 from torchdeck.core.text import printable
-from torchdeck.tui.commands.shared import add_runs, agreed, find_any, print_json, print_line, runs_roots
+from torchdeck.tui.commands.shared import add_runs, confirmed, find_any, print_json, print_line, runs_roots
 from torchdeck.tui.tables import print_table
 
 # --- attach ----------------------------------------------------------------------------------------------------------
@@ -364,7 +364,7 @@ def delete(options: argparse.Namespace) -> int:
 
     paths = [find_any(name, runs_roots(options)) for name in options.run]
     total = size(sum(size_of(path) for path in paths))
-    if not agreed(f"Move {count(len(paths), 'run')} ({total}) to the trash?", options.yes):
+    if not confirmed(f"Move {count(len(paths), 'run')} ({total}) to the trash?", options.yes):
         raise UserError("Nothing was deleted; say --yes to delete without being asked.")
     for path in paths:
         trash.move_to_trash(path, trash.root_of(path, runs_roots(options)))
@@ -395,7 +395,7 @@ def trash(options: argparse.Namespace) -> int:
         print_line(f"{matching[-1].origin} is back")
         return 0
     if options.empty:
-        if not agreed(f"Delete {count(len(found), 'run')} for good?", options.yes):
+        if not confirmed(f"Delete {count(len(found), 'run')} for good?", options.yes):
             raise UserError("Nothing was deleted; say --yes to delete without being asked.")
         print(f"{size(sum(bin_.empty(root) for root in runs_roots(options)))} freed")
         return 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torchdeck.core import jsons
 from torchdeck.core.errors import UserError
@@ -15,6 +15,9 @@ from torchdeck.core.text import printable
 if TYPE_CHECKING:
     from torchdeck.core.search.snapshot import StudySnapshot
     from torchdeck.core.search.study import Study
+
+
+T = TypeVar("T")
 
 
 def print_json(value: Any) -> None:
@@ -38,6 +41,11 @@ def print_line(text: str) -> None:
 def add_runs(parser: argparse.ArgumentParser) -> None:
     """The roots below which runs are kept. ``main`` has made ``--runs A B`` into ``--runs A --runs B``."""
     parser.add_argument("--runs", action="append", metavar="DIR ...", help="where runs are kept (default: runs)")
+
+
+def add_overrides(parser: argparse.ArgumentParser, help: str) -> None:
+    """``--set``, which may be given often."""
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY.PATH=VALUE", help=help)
 
 
 def with_roots_apart(words: Sequence[str]) -> list[str]:
@@ -67,6 +75,20 @@ def runs_roots(options: argparse.Namespace) -> list[Path]:
     return [Path(root).expanduser() for root in options.runs or ["runs"]]
 
 
+def in_roots(roots: Sequence[Path], find: Callable[[Path], T]) -> T:
+    """What is found below the first root that has it.
+
+    Raises UserError, that of the first root, when none has it.
+    """
+    errors: list[UserError] = []
+    for root in roots:
+        try:
+            return find(root)
+        except UserError as error:
+            errors.append(error)
+    raise errors[0]
+
+
 def opened_study(options: argparse.Namespace) -> Study:
     """The study that was given, below one of the roots.
 
@@ -74,14 +96,7 @@ def opened_study(options: argparse.Namespace) -> Study:
     """
     from torchdeck.core.search.opening import open_study
 
-    error: UserError | None = None
-    for root in runs_roots(options):
-        try:
-            return open_study(options.study, root)
-        except UserError as problem:
-            error = error or problem
-    assert error is not None
-    raise error
+    return in_roots(runs_roots(options), lambda root: open_study(options.study, root))
 
 
 def study_snapshot(options: argparse.Namespace) -> tuple[Study, StudySnapshot]:
@@ -92,7 +107,7 @@ def study_snapshot(options: argparse.Namespace) -> tuple[Study, StudySnapshot]:
     return opened, StudyPoller(opened).poll()
 
 
-def agreed(question: str, yes: bool) -> bool:
+def confirmed(question: str, yes: bool) -> bool:
     """Whether the user says yes, on a terminal; ``yes`` where that was said beforehand."""
     if yes:
         return True
@@ -116,13 +131,7 @@ def find_any(name: str, where: list[Path]) -> Path:
                 return place
         except OSError:
             continue
-    error: UserError | None = None
-    for root in where:
-        try:
-            return find_run(name, root)
-        except UserError as problem:
-            error = error or problem
-    raise error or UserError(f"There is no run {name!r}.")
+    return in_roots(where, lambda root: find_run(name, root))
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torchdeck.core import jsons
 from torchdeck.core.errors import UserError, count
 from torchdeck.core.text import printable_lines
-from torchdeck.tui.commands.shared import add_runs, print_json, print_line, runs_roots
+from torchdeck.tui.commands.shared import add_overrides, add_runs, print_json, print_line, runs_roots
 from torchdeck.tui.tables import print_table
 
 if TYPE_CHECKING:
@@ -204,14 +204,7 @@ def _samples(trained: Trained) -> tuple[torch.Tensor, bool]:
 
 def _add_data(parser: argparse.ArgumentParser, help: str) -> None:
     parser.add_argument("--data", metavar="DATA", help=help)
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY.PATH=VALUE",
-        help="override one value, such as data.args.path=photos",
-    )
+    add_overrides(parser, "override one value, such as data.args.path=photos")
 
 
 def evaluate_arguments(parser: argparse.ArgumentParser) -> None:

@@ -22,6 +22,7 @@ from torchdeck.core.runs.listing import RunList
 from torchdeck.core.text import printable
 from torchdeck.tui.columns import ago, size
 from torchdeck.tui.memory import Memory
+from torchdeck.tui.pacing import Settling, Wake
 from torchdeck.tui.run_monitor import RunMonitor
 from torchdeck.tui.screens.checkpoint_actions import CheckpointActions
 from torchdeck.tui.tensor_tree import Branch, folded, tensor_tree
@@ -100,7 +101,8 @@ class CheckpointsScreen(CheckpointActions):
         self._folded: set[str] = set()
         self.figures: dict[str, Figures | str] = {}
         self._leaving = False
-        self._wake = asyncio.Event()
+        self._wake = Wake()
+        self._file_settling, self._tensor_settling = Settling(self, _SETTLE), Settling(self, _SETTLE)
         self._runs = RunList(roots)
         self._wrong: dict[Path, str] = {}
 
@@ -124,7 +126,7 @@ class CheckpointsScreen(CheckpointActions):
 
     def on_screen_resume(self) -> None:
         """Look again."""
-        self._wake.set()
+        self._wake.now()
 
     def on_resize(self, event: Resize) -> None:
         """Side by side, or one above the other."""
@@ -155,7 +157,7 @@ class CheckpointsScreen(CheckpointActions):
     def only(self, run: Path | None) -> None:
         """Show the checkpoints of this run, or all files."""
         self._only = run
-        self._wake.set()
+        self._wake.now()
 
     # --- files -------------------------------------------------------------------------------------------------------
 
@@ -170,14 +172,9 @@ class CheckpointsScreen(CheckpointActions):
                 self._say()
             except UserError as error:
                 self._complain(str(error))
-            self._wake.clear()
-            while True:
-                try:
-                    await asyncio.wait_for(self._wake.wait(), max(5.0, 20 * (time.monotonic() - began)))
-                except TimeoutError:
-                    if not self.is_current:
-                        continue
-                break
+            pace = max(5.0, 20 * (time.monotonic() - began))
+            while not await self._wake.pause(pace) and not self.is_current:
+                pass  # nobody sees the list
 
     def _find(self) -> list[FoundCheckpoint]:
         if self._only is not None:
@@ -193,7 +190,7 @@ class CheckpointsScreen(CheckpointActions):
 
     def refresh_now(self) -> None:
         """Look again at once."""
-        self._wake.set()
+        self._wake.now()
 
     def open_file(self, path: Path) -> None:
         """Put a file on top of the list, and look into it."""
@@ -220,17 +217,12 @@ class CheckpointsScreen(CheckpointActions):
 
     @on(Table.Moved, "#weights-files")
     def _moved(self, event: Table.Moved) -> None:
-        self.set_timer(_SETTLE, partial(self._settled, event.item.path if event.item else None))
+        self._file_settling.begin(self._settled)
 
-    def _settled(self, path: Path | None) -> None:
+    def _settled(self) -> None:
         current = self.files.current
-        if (
-            self.is_attached
-            and current is not None
-            and current.path == path
-            and (self.stored is None or self.stored.path != path)
-        ):
-            self._open(path)
+        if self.is_attached and current is not None and (self.stored is None or self.stored.path != current.path):
+            self._open(current.path)
 
     @work(exclusive=True, group="open")
     async def _open(self, path: Path) -> None:
@@ -283,7 +275,7 @@ class CheckpointsScreen(CheckpointActions):
     @on(Table.Moved, "#weights-tensors")
     def _tensor_moved(self, event: Table.Moved) -> None:
         if self.tensors.has_focus:
-            self.set_timer(_SETTLE, partial(self._tensor_settled, event.item))
+            self._tensor_settling.begin(partial(self._tensor_settled, event.item))
 
     def _tensor_settled(self, item: tuple[int, Branch] | None) -> None:
         if not self.is_attached or item is None or self.tensors.current != item:

@@ -22,6 +22,11 @@ async def agreed(app: App[Any], raw: dict[str, Any], path: Path) -> bool:
     if code is None:
         return True
     name = path.parent.parent.name if path.is_file() and path.parent.name == "checkpoints" else path.name
+    return await trusted(app, name, code)
+
+
+async def trusted(app: App[Any], name: str, code: str) -> bool:
+    """Whether the user trusts the code that a run, a checkpoint or a study of others names."""
     answer = await app.push_screen_wait(
         Question(
             f"{name} was not made here, and would run the code {code!r}. Do you trust it?",

@@ -15,9 +15,10 @@ from torchdeck.core.runs import labels, trash
 from torchdeck.core.runs.rows import Row
 from torchdeck.tui.columns import size
 from torchdeck.tui.memory import Memory
-from torchdeck.tui.run_monitor import RunMonitor, going_on
+from torchdeck.tui.run_monitor import RunMonitor
 from torchdeck.tui.screens.consent import agreed
-from torchdeck.tui.screens.dialogs import Answer, Question, TextDialog, more_than
+from torchdeck.tui.screens.dialogs import Answer, Question, TextDialog
+from torchdeck.tui.screens.resume import resume_run
 from torchdeck.tui.screens.split_screen import SplitScreen
 from torchdeck.tui.widgets.table import Table
 
@@ -136,27 +137,13 @@ class RunActions(SplitScreen):
             raw = self._experiment(row)
             if row.status == "running":
                 raise UserError(f"{row.name} goes on already.")
-            if not await agreed(self.app, raw, row.path):
-                return
-            if row.status == "done":
-                text = await self.app.push_screen_wait(
-                    TextDialog(
-                        "Prolong the run: epochs in all",
-                        f"It has done {row.epoch}.",
-                        str(row.epoch * 2 or 10),
-                        more_than(row.epoch),
-                    )
-                )
-                if text is None:
-                    return
-                raw = toml.put(toml.put(raw, ("trainer", "steps"), None), ("trainer", "epochs"), int(text))
-            said = going_on(row.path)
-            self.monitor.add(toml.dumps(toml.build(raw)), row.name, row.path)
+            done = row.epoch if row.status == "done" else None
+            going_on = await resume_run(self.app, self.monitor, row.path, raw, done)
         except UserError as error:
             self._fail(error)
             return
-        self.notify(said, timeout=4)
-        self.refresh_now()
+        if going_on:
+            self.refresh_now()
 
     # --- labels ------------------------------------------------------------------------------------------------------
 

@@ -11,10 +11,11 @@ from torchdeck.core.control import Control
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import fields, toml
 from torchdeck.core.runs.listing import list_runs
-from torchdeck.tui.run_monitor import OVER, going_on
+from torchdeck.tui.run_monitor import OVER
 from torchdeck.tui.screens.base import Workplace
 from torchdeck.tui.screens.consent import agreed
-from torchdeck.tui.screens.dialogs import Answer, Choice, Pick, Question, TextDialog, more_than
+from torchdeck.tui.screens.dialogs import Answer, Choice, Pick, Question, TextDialog
+from torchdeck.tui.screens.resume import resume_run
 from torchdeck.tui.widgets.form import Form
 from torchdeck.tui.widgets.queue import QueueList
 
@@ -132,27 +133,17 @@ class RunKeys(Workplace):
             return
         try:
             raw = toml.read(snapshot.run / "experiment.toml")
-            if not await agreed(self.app, raw, snapshot.run):
-                return
-            if snapshot.state == "done":
-                started = snapshot.history.started
-                now = started.epochs if started else 0
-                text = await self.app.push_screen_wait(
-                    TextDialog(
-                        "Prolong the run: epochs in all", f"It has done {now}.", str(now * 2 or 10), more_than(now)
-                    )
-                )
-                if text is None:
-                    return
-                raw = toml.put(toml.put(raw, ("trainer", "steps"), None), ("trainer", "epochs"), int(text))
-            said = going_on(snapshot.run)
-            self.monitor.add(toml.dumps(toml.build(raw)), snapshot.run.name, snapshot.run)
+            started = snapshot.history.started
+            done = started.epochs if started else 0
+            going_on = await resume_run(
+                self.app, self.monitor, snapshot.run, raw, done if snapshot.state == "done" else None
+            )
         except UserError as error:
             self.notify(str(error), severity="error")
             return
-        self.notify(said, timeout=4)
-        self.choose("charts")
-        self.refresh_now()
+        if going_on:
+            self.choose("charts")
+            self.refresh_now()
 
     # --- while it goes on --------------------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from textual.widgets import Input
 
 from torchdeck.core.errors import UserError, count
 from torchdeck.core.runs.compare import Difference, run_differences
+from torchdeck.core.runs.directory import without_time
 from torchdeck.core.runs.filter import Filter, sort
 from torchdeck.core.runs.history import History
 from torchdeck.core.runs.listing import RunList
@@ -27,6 +27,7 @@ from torchdeck.core.text import printable
 from torchdeck.tui.columns import DEFAULT, ago, chosen, filled, result_text, size, value_text
 from torchdeck.tui.drawing.chart import ChartSource, mark_of
 from torchdeck.tui.memory import Memory
+from torchdeck.tui.pacing import Settling
 from torchdeck.tui.run_monitor import RunMonitor
 from torchdeck.tui.screens.run_actions import RunActions
 from torchdeck.tui.screens.split_screen import pane_bindings
@@ -44,7 +45,7 @@ _PACE = 2.0
 #: Runs whose curves are drawn over each other, at most, and that stay read.
 _OVERLAID, _KEPT = 8, 24
 #: The time that names of runs begin with; it is left out below so many characters.
-_STAMP, _WIDE = re.compile(r"^\d{8}-\d{6}-"), 110
+_WIDE = 110
 #: Characters of a run's name in the charts' legends.
 _LABEL = 20
 #: Seconds that the cursor rests on a run until its curves are read.
@@ -104,6 +105,7 @@ class RunsScreen(RunActions):
         names = memory.runs.get("columns")
         self._names = [str(n) for n in names] if isinstance(names, list) and names else list(DEFAULT)
         self._opened: dict[Path, Opened] = {}
+        self._settling = Settling(self, _SETTLE)
         self._leaving = False
         self._scanned = False
         #: What is wrong with the filter, or why nothing can be read.
@@ -169,11 +171,7 @@ class RunsScreen(RunActions):
                     self._unreadable = True
                     self._complain(str(error))
                 await self._read_curves()
-            self._wake.clear()
-            try:
-                await asyncio.wait_for(self._wake.wait(), max(_PACE, 10 * (time.monotonic() - began)))
-            except TimeoutError:
-                continue
+            await self._wake.pause(max(_PACE, 10 * (time.monotonic() - began)))
 
     def _arrange(self) -> None:
         """Show the runs that the filter lets through, sorted, and what is below."""
@@ -239,7 +237,7 @@ class RunsScreen(RunActions):
     @on(Table.Moved, "#runs-list")
     def _moved(self, event: Table.Moved) -> None:
         self._say()
-        self.set_timer(_SETTLE, self._settled)
+        self._settling.begin(self._settled)
 
     def _settled(self) -> None:
         if self.is_attached:
@@ -392,7 +390,7 @@ class RunsScreen(RunActions):
 
 
 def _short_name(row: Row) -> str:
-    return printable(row.title or _STAMP.sub("", row.name))
+    return printable(row.title or without_time(row.name))
 
 
 def _difference(number: int, difference: Difference) -> str:
@@ -401,7 +399,7 @@ def _difference(number: int, difference: Difference) -> str:
 
 def labelled(rows: Sequence[Row], histories: Sequence[History]) -> list[ChartSource]:
     """Runs with labels that tell them apart: their titles, what differs between them (``cnn 0.003``), or their names."""
-    names = [row.title or _STAMP.sub("", row.name) for row in rows]
+    names = [row.title or without_time(row.name) for row in rows]
     if len(set(names)) < len(names):
         names = [row.title or words for row, words in zip(rows, _differing(rows), strict=True)]
     if len(set(names)) < len(names):

@@ -151,13 +151,9 @@ class SearchScreen(TrialActions):
                 except UserError as error:
                     self.wrong = str(error).splitlines()[0]
                     self._say()
-            self._wake.clear()
             busy = self.seen is not None and self.seen.working
             pace = _PACE if busy or self.starting else _IDLE_PACE
-            try:
-                await asyncio.wait_for(self._wake.wait(), max(pace, 10 * (time.monotonic() - began)))
-            except TimeoutError:
-                continue
+            await self._wake.pause(max(pace, 10 * (time.monotonic() - began)))
 
     def _list(self) -> None:
         snapshot = self.seen

@@ -16,6 +16,7 @@ from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import toml
 from torchdeck.tui.memory import Memory
 from torchdeck.tui.run_monitor import RunMonitor
+from torchdeck.tui.screens.consent import trusted
 from torchdeck.tui.screens.dialogs import Answer, Choice, Pick, Question, TextDialog, whole_number
 from torchdeck.tui.screens.split_screen import SplitScreen
 
@@ -213,15 +214,7 @@ class SearchActions(SplitScreen):
 
     async def _trusted(self, study: Study) -> bool:
         code = await asyncio.to_thread(study.unvouched)
-        if code is None:
-            return True
-        answer = await self.app.push_screen_wait(
-            Question(
-                f"{study.name} was not made here, and would run the code {code!r}. Do you trust it?",
-                [Answer("n", "no", "No, leave it"), Answer("y", "yes", "Yes, run it")],
-            )
-        )
-        return bool(answer == "yes")
+        return code is None or await trusted(self.app, study.name, code)
 
     def _start(self, study: Study, trials: int, workers: int) -> None:
         from torchdeck.core.search.start import start

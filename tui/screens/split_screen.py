@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -12,6 +11,7 @@ from textual.events import Resize
 from textual.screen import Screen
 from textual.widget import Widget
 
+from torchdeck.tui.pacing import Wake
 from torchdeck.tui.widgets.table import Table
 
 
@@ -57,11 +57,11 @@ class SplitScreen(Screen):
     def __init__(self) -> None:
         super().__init__()
         #: Set to look again at once.
-        self._wake = asyncio.Event()
+        self._wake = Wake()
 
     def on_screen_resume(self) -> None:
         """Look at once."""
-        self._wake.set()
+        self._wake.now()
 
     def on_resize(self, event: Resize) -> None:
         """Draw anew."""
@@ -69,7 +69,7 @@ class SplitScreen(Screen):
 
     def refresh_now(self) -> None:
         """Look again at once."""
-        self._wake.set()
+        self._wake.now()
 
     @property
     def listed(self) -> Table:

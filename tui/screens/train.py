@@ -13,7 +13,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.events import Resize
 from textual.message import Message
-from textual.timer import Timer
 from textual.widget import Widget
 
 from torchdeck.core.errors import UserError
@@ -24,6 +23,7 @@ from torchdeck.core.runs.history import History
 from torchdeck.core.usercode.files import changed_at
 from torchdeck.tui.drawing.chart import View
 from torchdeck.tui.memory import Memory
+from torchdeck.tui.pacing import Settling, Wake
 from torchdeck.tui.preview import Preview
 from torchdeck.tui.run_monitor import RunMonitor, Snapshot
 from torchdeck.tui.screens.dialogs import Choice, Pick
@@ -85,14 +85,14 @@ class TrainScreen(ExperimentKeys, RunKeys):
         self._raw = raw
         self.preview = Preview(self._previewed)
         self._meter = Meter(monitor.root)
-        self._settling: Timer | None = None
+        self._settling = Settling(self, _SETTLE)
         #: What is looked at, or was when something was wrong: experiment, data or model.
         self._stage = "experiment"
         #: The field that the error of the preview is about, which comes next.
         self._field: str | None = None
         #: The user's files that the experiment names or that its code imports, and when they were changed.
         self._files: dict[Path, float] = {}
-        self._wake = asyncio.Event()
+        self._wake = Wake()
         self._pace = _PACE
         self._drawn: tuple[History | None, int, str] = (None, -1, "")
         #: The run that is known to be over: its end is told once.
@@ -203,7 +203,7 @@ class TrainScreen(ExperimentKeys, RunKeys):
 
     def refresh_now(self) -> None:
         """Read what is new without waiting."""
-        self._wake.set()
+        self._wake.now()
 
     def attach(self, run: Path) -> None:
         """Follow another run."""
@@ -216,12 +216,7 @@ class TrainScreen(ExperimentKeys, RunKeys):
         while True:
             snapshot = await asyncio.to_thread(self.monitor.poll)
             self.post_message(self.RefreshWanted(snapshot))
-            self._wake.clear()
-            pace = self._pace if snapshot.active else _IDLE_PACE
-            try:
-                await asyncio.wait_for(self._wake.wait(), pace)
-            except TimeoutError:
-                continue
+            await self._wake.pause(self._pace if snapshot.active else _IDLE_PACE)
 
     def on_train_screen_refresh_wanted(self, event: RefreshWanted) -> None:
         """Draw what is new, and not more of the time than it may take."""
@@ -280,9 +275,7 @@ class TrainScreen(ExperimentKeys, RunKeys):
     def on_form_changed(self, event: Form.Changed) -> None:
         """Remember it, and look at its data and model once the typing rests."""
         self.memory.experiment = event.raw
-        if self._settling is not None:
-            self._settling.stop()
-        self._settling = self.set_timer(_SETTLE, self._settled)
+        self._settling.begin(self._settled)
 
     def _settled(self) -> None:
         self.memory.save()

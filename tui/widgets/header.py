@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import time
 
 from rich.text import Text
 
+from torchdeck.core.runs.directory import without_time
 from torchdeck.core.runs.history import History
 from torchdeck.core.text import duration, number
 from torchdeck.tui.drawing.axes import amount
@@ -119,7 +119,7 @@ def progress_lines(snapshot: Snapshot, width: int, theme: dict[str, str]) -> lis
 
 def run_name(name: str, width: int) -> str:
     """A run's name; where there is little room, without the time in front."""
-    return re.sub(r"^\d{8}-\d{6}-", "", name) if width < 110 else name
+    return without_time(name) if width < 110 else name
 
 
 def _last_time(history: History) -> float:
