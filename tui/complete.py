@@ -325,7 +325,9 @@ def _bash(line: str, breaks: str) -> list[str]:
     found = []
     for one in candidates(before[1:], word):
         text = one.text[kept:]
-        found.append(text if quote else _SPECIAL.sub(r"\\\1", text) + ("" if one.open else " "))
+        if not quote:
+            text = _SPECIAL.sub(r"\\\1", text) + ("" if one.open else " ")
+        found.append(text)
     return found
 
 

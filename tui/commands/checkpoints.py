@@ -251,9 +251,13 @@ def _fits(stored: Stored, options: argparse.Namespace) -> int:
         print_json({"fits": matches.fits, "summary": matches.sentence(), "tensors": [vars(m) for m in matches.all]})
         return 0
     refuse_dangerous(stored)
-    print(
-        f"{matches.sentence()}: {'it fits' if matches.fits else 'it fits in part (model.partial = true)' if matches.of('loads') else 'it does not fit'}"
-    )
+    if matches.fits:
+        verdict = "it fits"
+    elif matches.of("loads"):
+        verdict = "it fits in part (model.partial = true)"
+    else:
+        verdict = "it does not fit"
+    print(f"{matches.sentence()}: {verdict}")
     print_table(
         ["model", "shape", "verdict", "file", "shape"],
         [

@@ -46,7 +46,11 @@ def dashboard(options: argparse.Namespace) -> int:
             raise UserError(f"--port {options.port}: {error.strerror}; choose another one.") from None
     store(opened)  # makes the folder
     file = sqlite_file(opened.url)
-    place = with_driver(opened.url) if file is None else str(file) if opened.url.startswith("journal") else opened.url
+    place = opened.url
+    if file is None:
+        place = with_driver(place)
+    elif place.startswith("journal"):
+        place = str(file)
     server = "gunicorn" if util.find_spec("gunicorn") is not None else "auto"
     program = [
         sys.executable,

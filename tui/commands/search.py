@@ -47,7 +47,9 @@ def search(options: argparse.Namespace, root: Path) -> int:
     if options.trials is not None:
         with study.errors():
             study.set_limits(trials=options.trials)
-    how = "json" if options.json else "quiet" if options.quiet else "plain"
+    how = "json" if options.json else "plain"
+    if options.quiet and not options.json:
+        how = "quiet"
     return work(study, how, options.workers or 1)
 
 

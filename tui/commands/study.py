@@ -173,7 +173,9 @@ def _show(options: argparse.Namespace) -> int:
     keys = snapshot.keys
     rows = []
     for row in found:
-        mark = "*" if row.number in snapshot.best else "<" if row.former else " "
+        mark = "<" if row.former else " "
+        if row.number in snapshot.best:
+            mark = "*"
         values = [
             number(row.values[i], o.name) if i < len(row.values) else "-" for i, o in enumerate(snapshot.objectives)
         ]
@@ -203,7 +205,9 @@ def _best(options: argparse.Namespace) -> int:
     from torchdeck.core.text import number
 
     opened, snapshot = study_snapshot(options)
-    wanted = options.trial if options.trial is not None else (snapshot.best[0] if snapshot.best else None)
+    wanted = options.trial
+    if wanted is None and snapshot.best:
+        wanted = snapshot.best[0]
     if wanted is None:
         raise UserError(f"No trial of {snapshot.name!r} is complete yet.")
     row = snapshot.row(wanted)

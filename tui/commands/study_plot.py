@@ -13,6 +13,7 @@ from torchdeck.core.errors import UserError, did_you_mean
 from torchdeck.tui.commands.shared import study_snapshot
 
 if TYPE_CHECKING:
+    from torchdeck.core.search.snapshot import StudySnapshot
     from torchdeck.core.search.study import Study
 
 #: The pictures of a study; they are drawn by ``torchdeck.tui.drawing.study``.
@@ -34,31 +35,42 @@ _STYLES = {
 
 def plot_study(options: argparse.Namespace) -> int:
     """Draw a study in the terminal, or to a file."""
-    from torchdeck.tui.drawing.study import PICTURES
-
     kinds = options.kind or ["history", "slices"]
     for kind in kinds:
         if kind not in NAMES:
             raise UserError(f"There is no picture {kind!r} of a study; {did_you_mean(kind, NAMES)}")
     opened, snapshot = study_snapshot(options)
-    pair = tuple(options.params.split(",")) if options.params else None
-    if pair is not None:
-        from torchdeck.tui.drawing.study import parameters
-
-        for name in pair:
-            if name not in parameters(snapshot):
-                raise UserError(f"--params: there is no parameter {name!r}; {did_you_mean(name, parameters(snapshot))}")
-        if len(pair) != 2:
-            raise UserError("--params takes two parameters, with a comma between them.")
+    pair = _two_parameters(options.params, snapshot) if options.params else None
     if options.output is not None:
         if len(kinds) != 1:
             raise UserError("-o takes one picture; name the PICTURE.")
         _plot_to_file(opened, kinds[0], Path(options.output).expanduser(), pair)
         print(options.output)
         return 0
+    _print_plots(opened, snapshot, kinds, pair)
+    return 0
+
+
+def _two_parameters(text: str, snapshot: StudySnapshot) -> tuple[str, str]:
+    """The two parameters that were named.
+
+    Raises UserError when one of them is not searched, or there are not two.
+    """
+    from torchdeck.tui.drawing.study import parameters
+
+    names = text.split(",")
+    for name in names:
+        if name not in parameters(snapshot):
+            raise UserError(f"--params: there is no parameter {name!r}; {did_you_mean(name, parameters(snapshot))}")
+    if len(names) != 2:
+        raise UserError("--params takes two parameters, with a comma between them.")
+    return names[0], names[1]
+
+
+def _print_plots(opened: Study, snapshot: StudySnapshot, kinds: list[str], pair: tuple[str, str] | None) -> None:
     from rich.console import Console
 
-    from torchdeck.tui.drawing.study import contour, importance
+    from torchdeck.tui.drawing.study import PICTURES, contour, importance
 
     console = Console(highlight=False)
     width = shutil.get_terminal_size((100, 40)).columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else 100
@@ -73,7 +85,6 @@ def plot_study(options: argparse.Namespace) -> int:
             lines = PICTURES[kind][0](snapshot, None, width, 20, _STYLES)
         for line in lines:
             console.print(line, soft_wrap=True)
-    return 0
 
 
 def _plot_to_file(opened: Study, kind: str, path: Path, pair: Any) -> None:

@@ -125,8 +125,10 @@ def clock(seconds: float) -> str:
 
 def reading(value: float, unit: str) -> str:
     """One value, to be read."""
-    if not math.isfinite(value):
-        return "NaN" if math.isnan(value) else ("∞" if value > 0 else "-∞")
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
     if unit == "percent":
         return f"{value:.2%}"
     if unit == "count":

@@ -137,10 +137,12 @@ def _curve(history: History, name: str, label: str, view: View, number: int) -> 
     series = history.series(name)
     if series is None or not (len(series) or series.odd):
         return None
-    per = history.started.epoch_length if history.started else 1
-    x = series.times if view.x == "time" else series.steps / per if view.x == "epoch" else series.steps
-    at = 1 if view.x == "time" else 0
-    scale = per if view.x == "epoch" else 1
+    x, at, scale = series.steps, 0, 1
+    if view.x == "time":
+        x, at = series.times, 1
+    elif view.x == "epoch":
+        scale = history.started.epoch_length if history.started else 1
+        x = series.steps / scale
     odd = tuple((o[at] / scale, o[2]) for o in series.odd)
     dense = not name.startswith(("val/", "test/")) and name != "learning_rate"
     smooth = series.smoothed(view.smoothing) if dense else series.mean

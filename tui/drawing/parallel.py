@@ -99,7 +99,9 @@ def draw_parallel(
 def _kind(place: float) -> int:
     if not math.isfinite(place):
         return 1
-    return 3 if place >= 0.67 else 2 if place >= 0.33 else 1
+    if place >= 0.67:
+        return 3
+    return 2 if place >= 0.33 else 1
 
 
 def _labels(texts: Sequence[str], at: Any, columns: int, style: str) -> Text:

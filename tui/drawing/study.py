@@ -32,7 +32,9 @@ def _done(snapshot: StudySnapshot) -> list[TrialRow]:
 
 
 def _unit(name: str) -> str:
-    return "percent" if name in ("accuracy", "top5", "f1") else "count" if name == "parameters" else "number"
+    if name in ("accuracy", "top5", "f1"):
+        return "percent"
+    return "count" if name == "parameters" else "number"
 
 
 def _value_scale(snapshot: StudySnapshot, values: Sequence[float], place: int = 0) -> Scale:
@@ -98,15 +100,12 @@ def intermediate(snapshot: StudySnapshot, chosen: int | None, width: int, height
     order = sorted(rows, key=lambda r: (r.number == chosen, r.number in snapshot.best, r.state != "pruned"))
     layers = []
     for row in order:
-        style = (
-            "chosen"
-            if row.number == chosen
-            else "best"
-            if row.number in snapshot.best
-            else "pruned"
-            if row.state == "pruned"
-            else "point"
-        )
+        if row.number == chosen:
+            style = "chosen"
+        elif row.number in snapshot.best:
+            style = "best"
+        else:
+            style = "pruned" if row.state == "pruned" else "point"
         steps, values = (np.array(part, dtype=float) for part in zip(*row.curve, strict=True))
         layers.append(Layer(steps, _inside(y, values), style, line=len(steps) > 1))
     name = snapshot.objectives[0].name

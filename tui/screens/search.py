@@ -188,6 +188,16 @@ class SearchScreen(TrialActions):
             said = f"trial {row.number}: {settings(row)}{'  ' + row.reason if row.reason else ''}"
         line.update(self.wrong or printable(said))
 
+    def _state(self, snapshot: StudySnapshot, over: int) -> str:
+        """How the study stands, of which so many trials are over."""
+        if snapshot.working:
+            return f"{snapshot.working} running"
+        if self.starting:
+            return "starting"
+        if snapshot.stopped:
+            return "stopped"
+        return "over" if over >= snapshot.limits.trials else "at rest"
+
     def _head(self) -> Text:
         snapshot = self.seen
         if snapshot is None:
@@ -197,18 +207,7 @@ class SearchScreen(TrialActions):
 
         counts = snapshot.counts
         over = sum(n for state, n in counts.items() if state not in ("running", "waiting"))
-        state = (
-            "starting"
-            if self.starting and not snapshot.working
-            else f"{snapshot.working} running"
-            if snapshot.working
-            else "stopped"
-            if snapshot.stopped
-            else "over"
-            if over >= snapshot.limits.trials
-            else "at rest"
-        )
-        words = [state, f"{over}/{snapshot.limits.trials} trials"]
+        words = [self._state(snapshot, over), f"{over}/{snapshot.limits.trials} trials"]
         words += [f"{counts[name]} {name}" for name in ("pruned", "failed", "waiting") if counts.get(name)]
         best = snapshot.row(snapshot.best[0]) if snapshot.best else None
         if best is not None and len(snapshot.objectives) == 1:
@@ -345,7 +344,9 @@ def _columns(snapshot: StudySnapshot) -> list[TableColumn]:
     from torchdeck.tui.drawing.bars import sparkline
 
     def mark(row: TrialRow) -> str:
-        return f"{row.number}{'★' if row.number in snapshot.best else '‹' if row.former else ' '}"
+        if row.number in snapshot.best:
+            return f"{row.number}★"
+        return f"{row.number}‹" if row.former else f"{row.number} "
 
     def took(row: TrialRow) -> str:
         seconds = row.seconds()

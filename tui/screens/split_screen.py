@@ -99,12 +99,13 @@ class SplitScreen(Screen):
         view = self.view_of(name)
         for one in self.below.children:
             one.set_class(one is view, "-shown")
-        titles = self.size.width >= self.WIDE
-        self.below.border_title = "  ".join(
-            f"{n % 10}{f' [b]{title}[/b]' if one == name else f' {title}' if titles else ''}"
-            for n, (one, title) in enumerate(self.PANES.items(), 1)
-            if n > 1
-        )
+        titles = []
+        for number, (pane, title) in enumerate(self.PANES.items(), 1):
+            if pane == name:
+                titles.append(f"{number % 10} [b]{title}[/b]")
+            else:
+                titles.append(f"{number % 10} {title}" if self.size.width >= self.WIDE else f"{number % 10}")
+        self.below.border_title = "  ".join(titles[1:])  # the first is the list
         self.call_after_refresh(self.draw_below)
 
     def action_pane(self, name: str) -> None:
@@ -123,7 +124,10 @@ class SplitScreen(Screen):
 
     def action_alone(self) -> None:
         """The pane with the focus alone, or both."""
-        self._set_alone("" if self._alone else "list" if self.listed.has_focus else "below")
+        if self._alone:
+            self._set_alone("")
+        else:
+            self._set_alone("list" if self.listed.has_focus else "below")
 
     def _set_alone(self, which: str) -> None:
         self._alone = which

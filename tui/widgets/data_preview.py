@@ -98,7 +98,9 @@ def _draw_pictures(text: Text, pictures: dict[str, Any], labels: list[str], widt
         pixels = _halved(pixels, count, height, across)
         height, across = height // 2, across // 2
     side_by_side = max(1, min(count, (width + 1) // (across + 1)))
-    rows = 3 if height <= 14 else 1 if height > 20 else 2
+    rows = 3 if height <= 14 else 2
+    if height > 20:
+        rows = 1
     for first in range(0, min(count, rows * side_by_side), side_by_side):
         numbers = range(first, min(first + side_by_side, count))
         for y in range(0, height, 2):

@@ -100,7 +100,9 @@ class ModelTree(VimTree):
         share = f"{module['share']:.0%}" if module["parameters"] else ""
         adds = amount(module["multiply_adds"], 1000, _UNITS) if module["multiply_adds"] else ""
         kind = "" if module["dtype"] in ("float32", "") else f" {module['dtype']}"
-        sign = "❄" if frozen else "◐" if partly else " "
+        sign = "❄" if frozen else " "
+        if partly:
+            sign = "◐"
         right = f" {shape:>11}{sign}{count:>6}{share:>5}"
         if width > 58:
             right += f"{adds:>7}{kind}"

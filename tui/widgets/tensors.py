@@ -59,13 +59,9 @@ class Tensors(Table):
             def text(item: tuple[int, Branch]) -> str:
                 found = self._figures.get(item[1].path)
                 value = getattr(found, name) if isinstance(found, Figures) else None
-                return (
-                    ""
-                    if value is None or item[1].tensor is None
-                    else f"{value:.1%}"
-                    if name == "zero_share"
-                    else f"{value:.4g}"
-                )
+                if value is None or item[1].tensor is None:
+                    return ""
+                return f"{value:.1%}" if name == "zero_share" else f"{value:.4g}"
 
             return text
 
@@ -89,7 +85,9 @@ class Tensors(Table):
 
     def _label(self, item: tuple[int, Branch]) -> str:
         depth, branch = item
-        sign = "  " if not branch.children else "▸ " if branch.path in self._folded else "▾ "
+        sign = "  "
+        if branch.children:
+            sign = "▸ " if branch.path in self._folded else "▾ "
         return f"{'  ' * depth}{sign}{printable(branch.name)}"
 
     def _shape(self, item: tuple[int, Branch]) -> str:
