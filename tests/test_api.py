@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import re
@@ -292,6 +293,11 @@ def given(**more: Any) -> dict[str, Any]:
         (given(lr=0.1, overrides={"optimizer.lr": 0.1}), "lr= and 'optimizer.lr' in overrides are the same"),
         (given(overrides={"model.name": "mlp"}), "model= and 'model.name' in overrides are the same"),
         (given(overrides={"trainer.epoch": 3}), "There is no key 'trainer.epoch'.*did you mean 'epochs'"),
+        (given(overrides=["trainer.epochs=3"]), "overrides is a list; give a dict"),
+        (
+            given(model=functools.partial(Net), overrides={"model.args.width": 3}),
+            "model.args.width is not a parameter of partial",
+        ),
         (given(epochs=0), "trainer.epochs = 0 is out of range"),
         (given(model=3), "model= is a int"),
         (given(loss=torch.zeros(3)), "loss= is a Tensor"),
@@ -395,6 +401,27 @@ def test_a_block_that_raises_stops_the_training_and_one_that_ends_waits(tmp_path
     assert session.status == "done"
     with pytest.raises(torchdeck.UserCodeError), torchdeck.start(model=Broken, data=tensors(PARTS[0]), runs=tmp_path):
         pass
+
+
+def test_two_modules_of_one_class_are_trained_at_once(tmp_path: Path) -> None:
+    nets = Net(), Net()
+    arguments: dict[str, Any] = {"overrides": QUICK, "data": tensors(PARTS[0]), "epochs": 2, "runs": tmp_path}
+    with (
+        torchdeck.start(model=nets[0], **arguments) as first,
+        torchdeck.start(model=nets[1], lr=0.1, **arguments) as second,
+    ):
+        pass
+    for net, session in zip(nets, (first, second), strict=True):
+        best = session.wait().best.state_dict()
+        assert all(torch.equal(tensor, best[name]) for name, tensor in net.state_dict().items())
+    assert not torch.equal(nets[0].layers[1].weight, nets[1].layers[1].weight)
+
+
+def test_weights_go_into_a_compiled_model_and_not_into_another_one(objects: Objects) -> None:
+    compiled = objects.run.best.load(torch.compile(Net()))
+    assert torch.equal(compiled.layers[1].weight, objects.net.layers[1].weight)
+    with pytest.raises(torchdeck.UserError, match=r"best.pt' does not fit the Linear: Unexpected key"):
+        objects.run.best.load(nn.Linear(4, 2))
 
 
 def test_it_trains_beside_the_main_thread(tmp_path: Path) -> None:

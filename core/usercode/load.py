@@ -195,7 +195,7 @@ def call(function: Callable[..., Any], args: dict[str, Any], where: str, offered
         for name in args:
             if name not in parameters and not open_ended:
                 raise UserError(
-                    f"{where}.args.{name} is not a parameter of {function.__name__}; {did_you_mean(name, parameters)}",
+                    f"{where}.args.{name} is not a parameter of {_called(function)}; {did_you_mean(name, parameters)}",
                     field=f"{where}.args.{name}",
                 )
         missing = [
@@ -205,16 +205,14 @@ def call(function: Callable[..., Any], args: dict[str, Any], where: str, offered
         ]
         if missing:
             raise UserError(
-                f"{where}.args.{missing[0]} is missing: {function.__name__} requires it.",
+                f"{where}.args.{missing[0]} is missing: {_called(function)} requires it.",
                 field=f"{where}.args.{missing[0]}",
             )
     try:
         with user_errors(), own_arguments(getattr(inspect.getmodule(function), "__file__", None) or ""):
             return function(**args)
     except TypeError as error:  # an abstract class, or a signature that can't be looked at
-        raise UserError(
-            f"{where}.name: {getattr(function, '__name__', function)} can't be called: {error}.", field=f"{where}.name"
-        ) from None
+        raise UserError(f"{where}.name: {_called(function)} can't be called: {error}.", field=f"{where}.name") from None
     except (
         KeyError,
         ValueError,
@@ -222,10 +220,14 @@ def call(function: Callable[..., Any], args: dict[str, Any], where: str, offered
         RuntimeError,
     ) as error:  # raised by a library, not by a line of the user's
         given = ", ".join(f"{name}={value!r}" for name, value in args.items())
-        called = f"{getattr(function, '__name__', function)}({given})"
+        called = f"{_called(function)}({given})"
         raise UserError(
             f"{where}.name: {called} raised {type(error).__name__}: {error}.", field=f"{where}.name"
         ) from None
+
+
+def _called(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", None) or type(function).__name__
 
 
 def with_writer(function: Any) -> Any:

@@ -107,6 +107,10 @@ def _values(overrides: Mapping[str, Any] | None, options: Mapping[str, Any]) -> 
 
     Raises UserError for an option that there is not, and for a key that is given twice.
     """
+    if overrides is not None and not isinstance(overrides, Mapping):
+        raise UserError(
+            f"overrides is a {type(overrides).__name__}; give a dict of values by key: {{'trainer.epochs': 3}}."
+        )
     found = {str(key): _plain(value) for key, value in (overrides or {}).items()}
     for name, value in options.items():
         if name not in _KEYS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -76,6 +77,8 @@ def resident(data: Any) -> Any | None:
 def name_of(thing: Any) -> str:
     """What an object is called: its class, or its own name where it is a class or a function."""
     thing = thing[0] if isinstance(thing, tuple) else thing
+    while isinstance(thing, functools.partial):
+        thing = thing.func
     name = getattr(thing, "__name__", None) or type(thing).__name__
     return re.sub(r"\W+", "", name) or "object"
 

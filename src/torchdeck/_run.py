@@ -14,6 +14,7 @@ from torchdeck import _objects
 from torchdeck.core import usercode
 from torchdeck.core.checkpoints.find import find_checkpoints
 from torchdeck.core.checkpoints.names import choose_checkpoint
+from torchdeck.core.checkpoints.stored import PREFIXES
 from torchdeck.core.errors import UserError, did_you_mean
 from torchdeck.core.experiment import toml
 from torchdeck.core.experiment.schema import Data, Experiment
@@ -126,12 +127,14 @@ class Checkpoint:
         return load_weights(self.path, "the checkpoint")
 
     def load(self, net: Net) -> Net:
-        """Put the weights into a model, where it is, and give it back.
+        """Put the weights into a model, where it is (also one that is compiled or in parallel), and give it back.
 
         Raises UserError when they don't fit, name by name and shape by shape.
         """
+        names = list(net.state_dict())
+        prefix = next((p for p in PREFIXES if names and all(name.startswith(p) for name in names)), "")
         try:
-            net.load_state_dict(self.state_dict())
+            net.load_state_dict({f"{prefix}{name}": tensor for name, tensor in self.state_dict().items()})
         except RuntimeError as error:
             first = str(error).splitlines()[-1].strip()
             raise UserError(f"{str(self.path)!r} does not fit the {type(net).__name__}: {first}") from None
@@ -143,13 +146,13 @@ class Run:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Raises UserError when there is no run."""
-        self.path = Path(path).expanduser()
+        self.path = Path(path).expanduser().absolute()
         self._row()
 
     @classmethod
     def _known(cls, row: Row) -> Run:
         run = cls.__new__(cls)
-        run.path = row.path
+        run.path = row.path.absolute()
         return run
 
     def _row(self) -> Row:
@@ -159,10 +162,10 @@ class Run:
         return f"torchdeck.Run({str(self.path)!r})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Run) and self.path.absolute() == other.path.absolute()
+        return isinstance(other, Run) and self.path == other.path
 
     def __hash__(self) -> int:
-        return hash(self.path.absolute())
+        return hash(self.path)
 
     @property
     def name(self) -> str:

@@ -112,7 +112,7 @@ class Session:
 
     def _ended(self) -> Run:
         engine = self._engine
-        path = engine.run.path if engine.run is not None else None
+        path = engine.run.path.absolute() if engine.run is not None else None
         if engine.failure is not None:
             error = engine.error
             if not isinstance(error, Error):

@@ -62,7 +62,7 @@ class Study:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Raises UserError when there is no study."""
-        self.path = Path(path).expanduser()
+        self.path = Path(path).expanduser().absolute()
         _ = self._opened
 
     @cached_property

@@ -47,7 +47,8 @@ def train(
         experiment: A preset's name, a TOML file, a dict of tables, or an ``Experiment``; default: the defaults.
         overrides: Values on top, by key: ``{"optimizer.lr": 0.1, "model.args.widths": [64, 32]}``. None takes the default.
         model: An ``nn.Module``, its class, a function that makes one, or a name of the catalog. A module is trained itself:
-            its weights change, and at the end they are those of the best epoch (of the last one without validation). A
+            its weights change, and at the end they are those of the best epoch (of the last one without validation;
+            averaged ones, with ``trainer.ema``, are in ``run.best``). It is left on the device that it was trained on. A
             class or function gets what it asks for among ``num_classes``, ``in_channels``, ``in_features``,
             ``input_shape`` and the like.
         data: A ``Dataset`` of (input, target), its class, a pair (X, y) of arrays or tensors [N, ...] and [N] or [N, T];
@@ -88,7 +89,8 @@ def start(
     resume: Run | str | os.PathLike[str] | None = None,
     **options: Unpack[Options],
 ) -> Session:
-    """Train in the background: the same as ``train``, but it returns at once.
+    """Train in the background: the same as ``train``, but it returns at once. Wait for its end, by ``with`` or
+    ``session.wait()``: it does not outlive the script.
 
     >>> with torchdeck.start("digits", epochs=5) as session:
     ...     for event in session:
