@@ -5,6 +5,7 @@ Like the feed of resident data, it can start at any batch of any epoch and gives
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import pickle
@@ -334,6 +335,7 @@ def _start_worker(trainer: int, number: int) -> None:
     there. They end with it, also where it was killed."""
     children.leave_to_parent()
     children.end_with(trainer)
+    atexit.register(os._exit, 0)  # taking torch down in good order takes seconds, and there is nothing to put in order
     torch.set_num_threads(1)
 
 

@@ -74,7 +74,7 @@ def leave_to_parent() -> None:
 def usual_in_forks() -> None:
     """Processes that user code forks (a multiprocessing.Pool) begin with the usual handlers: a Pool ends its workers with
     SIGTERM and waits for ever for one that only makes a note of it. They end with the process that forked them: a worker
-    that waits for a lock of a sibling that was killed would else stay for ever, and the fork server with it."""
+    that waits for a lock of a sibling that was killed would else stay for ever."""
     global _registered
     if not _registered and hasattr(os, "register_at_fork"):
         _registered = True

@@ -25,6 +25,7 @@ from torchdeck.core.search.change import refuse_another
 from torchdeck.core.search.folders import FILE, folders
 from torchdeck.core.search.objectives import Objective, objectives
 from torchdeck.core.search.study import EXPERIMENT, ID, Study
+from torchdeck.core.usercode.imports import clash
 
 _LAYOUT = 1
 
@@ -48,6 +49,7 @@ def create(experiment: Experiment, root: Path, url: str | None = None, name: str
     space, wanted = Space(experiment), objectives(experiment)
     check_sampler(experiment, space, len(wanted) > 1)
     build_pruner(experiment)
+    _refuse_clashing_code(experiment)
     for values in experiment.search.enqueue:
         space.encode(values)
     check_root(root)
@@ -67,6 +69,14 @@ def create(experiment: Experiment, root: Path, url: str | None = None, name: str
             study = _create(experiment, folder, url, storage, name, wanted)
         _write(folder, study)
     return study
+
+
+def _refuse_clashing_code(experiment: Experiment) -> None:
+    """Trials of one process share its modules: of two code bases with equal names the first trial's would be used."""
+    for key, dimension in experiment.search.space.items():
+        sentence = clash(choice for choice in dimension.choices or () if isinstance(choice, str))
+        if sentence is not None:
+            raise UserError(f"search.space.{key}: {sentence}", field=f"search.space.{key}")
 
 
 def _create(

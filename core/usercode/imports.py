@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 #: Names by which code imports modules that its text does not tell.
@@ -23,6 +24,42 @@ def place_of(folder: Path, name: str) -> Path | None:
     """The file of a module or package below a folder; None where there is none."""
     path = folder.joinpath(*name.split("."))
     return next((p for p in (path / "__init__.py", path.parent / f"{path.name}.py") if p.is_file()), None)
+
+
+def module_of(path: Path) -> tuple[Path, str]:
+    """The folder from which a file is imported, and its dotted name there: that of its package, where it lies in one."""
+    root, parts = path.parent, [path.stem]
+    while (root / "__init__.py").is_file():
+        parts.insert(0, root.name)
+        root = root.parent
+    if path.stem == "__init__":
+        parts.pop()
+    return root, ".".join(parts)
+
+
+def clash(references: Iterable[str]) -> str | None:
+    """A sentence on two pieces of code, ``path/to/file.py:Name`` or ``pkg.module:Name``, that one process can't load beside
+    each other, since both may import a module of one name from folders of their own; None where there are none."""
+    found = {one: module for one in references if (module := _project_module(one)) is not None}
+    for (one, (root, name)), (other, (other_root, other_name)) in itertools.combinations(found.items(), 2):
+        a, b = imports_of(name, root), imports_of(other_name, other_root)
+        for module in sorted((a or b or set()) & (b or a or set())):
+            places = place_of(root, module), place_of(other_root, module)
+            if None not in places and places[0] != places[1]:
+                return (
+                    f"{one!r} and {other!r} can't be used in one process: each has a module {module!r} of its own "
+                    f"({str(places[0])!r}, {str(places[1])!r}); give one of them another name, or use them in studies of "
+                    "their own."
+                )
+    return None
+
+
+def _project_module(reference: str) -> tuple[Path, str] | None:
+    place = reference.rpartition(":")[0]
+    if place.endswith(".py"):
+        path = Path(place).expanduser().resolve()
+        return module_of(path) if path.is_file() else None
+    return (Path.cwd(), place) if place and place_of(Path.cwd(), place) is not None else None
 
 
 def imports_of(name: str, root: Path) -> set[str] | None:

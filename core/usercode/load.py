@@ -19,7 +19,7 @@ from typing import Any
 
 from torchdeck.core.errors import UserError, did_you_mean
 from torchdeck.core.usercode import objects, writer
-from torchdeck.core.usercode.imports import imports_of, place_of
+from torchdeck.core.usercode.imports import imports_of, module_of, place_of
 from torchdeck.core.usercode.tracebacks import is_installed, is_users, user_errors
 
 
@@ -62,15 +62,9 @@ def _load_file(place: str, told: str) -> ModuleType:
     path = Path(place).expanduser().resolve()
     if not path.is_file():
         raise UserError(f"{told}: there is no file {str(path)!r}.")
-    root, parts = path.parent, [path.stem]
-    while (root / "__init__.py").is_file():  # a file in a package: its relative imports must work
-        parts.insert(0, root.name)
-        root = root.parent
-    if path.stem == "__init__":
-        parts.pop()
-    if any("." in part for part in parts):
+    root, name = module_of(path)
+    if any("." in part for part in path.with_suffix("").relative_to(root).parts):
         raise UserError(f"{told}: Python can't import a file with a dot in its name; rename {path.name!r}.")
-    name = ".".join(parts)
     _join(root, name, told)
     _check_is_theirs(name, path, told)
     with user_errors(), own_arguments(str(path)):

@@ -118,10 +118,16 @@ def test_a_whole_model_of_ones_own_code_loads_without_torchdeck(train: Train, tm
     )
     path = run.path / "checkpoints" / "best.pt"
     assert main(["export", str(path), "--format", "model", "--trust-code", "-o", str(tmp_path / "m.pth")]) == 0
+    script_file, optimizer = tmp_path / "s.pt", tmp_path / "o.pth"
+    assert main(["export", str(path), "--format", "torchscript", "--trust-code", "-o", str(script_file)]) == 0
+    torch.save(run.session.built.trainer.optimizer, optimizer)
+    assert not any(b"torchdeck" in file.read_bytes() for file in (tmp_path / "m.pth", script_file, optimizer))
     assert type(trained_models.load_trained(path, True).net).__module__ == "net"
     script = (
-        "import sys, torch; m = torch.load('m.pth', weights_only=False); "
-        "assert not any(n.startswith('torchdeck') for n in sys.modules); print(m(torch.zeros(1, 10)).item())"
+        "import sys, torch; m = torch.load('m.pth', weights_only=False); x = torch.zeros(1, 10); "
+        "assert torch.allclose(torch.jit.load('s.pt')(x), m(x)); "
+        "assert isinstance(torch.load('o.pth', weights_only=False), torch.optim.Optimizer); "
+        "assert not any(n.startswith('torchdeck') for n in sys.modules); print(m(x).item())"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -16,6 +16,8 @@ from torchdeck.core import usercode
 from torchdeck.core.errors import UserCodeError, UserError
 from torchdeck.core.events import EpochEnded
 from torchdeck.core.experiment import toml
+from torchdeck.core.usercode.imports import clash
+from torchdeck.tui.__main__ import main
 
 #: A file of our own in a traceback.
 OURS = re.compile(f"{re.escape(str(ROOT))}/(src|core|tui)/")
@@ -148,6 +150,94 @@ def test_imports_from_the_current_folder_and_from_folders_without_init(
     )
     write(tmp_path / "rich.py", "raise RuntimeError('of another project')\n")
     assert usercode.load(f"{elsewhere}:B", "x") == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import importlib\nNAME = importlib.import_module('zoo.small_model').NAME",
+        "import sys\n__import__('zoo.small_model')\nNAME = sys.modules['zoo.small_model'].NAME",
+        "exec('from zoo.small_model import NAME', globals())",
+        "import pydoc\nNAME = pydoc.locate('zoo.small_model.NAME')",
+        "import os, sys\nsys.path.insert(0, os.path.join(os.path.dirname(__file__), 'lib'))\nfrom in_lib import NAME",
+        "import sys\nsys.path.append('..')\nfrom further_up import NAME",
+        "from spaces.deep.inner import NAME",
+    ],
+    ids=["import_module", "__import__", "exec", "pydoc", "a folder in front", "the folder above", "namespace packages"],
+)
+def test_what_code_does_to_find_its_modules_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    project = tmp_path / "project"
+    write(project / "zoo" / "__init__.py", "")
+    for path in ("zoo/small_model.py", "lib/in_lib.py", "../further_up.py", "spaces/deep/inner.py"):
+        write(project / path, "NAME = 'theirs'\n")
+    write(project / "own.py", body)
+    monkeypatch.chdir(project)
+    assert usercode.load("own.py:NAME", "x") == "theirs"
+    assert usercode.load("own:NAME", "x") == "theirs"
+
+
+def test_one_project_is_not_refused_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules of equal names are refused only where the second one's may be imported."""
+    write(tmp_path / "models" / "tools.py", "N = 'models'\n")
+    write(tmp_path / "models" / "net.py", "from tools import N\n")
+    write(tmp_path / "tools.py", "N = 'nobody uses it'\n")
+    write(tmp_path / "lib" / "extras.py", "N = 'lib'\n")
+    write(tmp_path / "extras.py", "N = 'nobody uses it'\n")
+    write(tmp_path / "data.py", "import sys\nsys.path.insert(0, 'lib')\nfrom extras import N\n")
+    write(tmp_path / "loss.py", "from extras import N\n")
+    write(tmp_path / "late.py", "def f():\n    from tools import N\n    return N\n")
+    write(tmp_path / "by_way.py", "import late\n")
+    write(tmp_path / "unclear.py", "import importlib\ndef f(name): return importlib.import_module(name)\n")
+    (tmp_path / "linked").symlink_to(tmp_path / "models")
+    monkeypatch.chdir(tmp_path)
+    assert usercode.load("models/net.py:N", "x") == "models"
+    assert usercode.load("linked/net.py:N", "x") == "models"
+    assert usercode.load("data.py:N", "x") == "lib"
+    assert usercode.load("loss.py:N", "x") == "lib"
+    with pytest.raises(usercode.NameTaken, match="another module 'tools' is loaded"):
+        usercode.load("models.net:N", "x")  # whose ``tools`` is the one in this folder
+    (tmp_path / "models" / "net.py").touch()
+    assert usercode.load("models/net.py:N", "x") == "models"
+    for file in ("late.py", "by_way.py", "unclear.py"):
+        with pytest.raises(usercode.NameTaken, match="another module 'tools' is loaded"):
+            usercode.load(f"{file}:f", "x")
+
+
+def test_folders_above_a_file_hide_nothing_of_pythons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "mailbox" not in sys.modules
+    write(tmp_path / "mailbox.py", "raise RuntimeError('a script of the project')\n")
+    write(tmp_path / "parts" / "net.py", "import mailbox, layers_above\nN = mailbox.Mailbox\n")
+    write(tmp_path / "layers_above.py", "")
+    monkeypatch.chdir(tmp_path)
+    assert usercode.load("parts/net.py:N", "x").__module__ == "mailbox"
+
+
+def test_a_module_that_is_missing_is_the_one_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "nets_of" / "__init__.py", "import nets\n")  # the beginning of its own name
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserCodeError, match="No module named 'nets'"):
+        usercode.load("nets_of.small:Net", "model.name")
+
+
+def test_a_search_of_two_code_bases_with_equal_names_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its trials share a process: the second code base would be given the modules of the first."""
+    for number in (1, 2):
+        write(tmp_path / str(number) / "shared.py", f"N = {number}\n")
+        write(tmp_path / str(number) / f"net{number}.py", "from shared import N\n")
+        write(tmp_path / str(number) / f"plain{number}.py", "N = 3\n")
+    monkeypatch.chdir(tmp_path)
+    space = "search.space={'model.name' = ['1/net1.py:N', '2/net2.py:N']}"
+    assert main(["--batch", "digits", "--trials", "2", "--set", space]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(
+        "torchdeck: search.space.model.name: '1/net1.py:N' and '2/net2.py:N' can't be used in one process"
+    )
+    assert "each has a module 'shared' of its own" in told and told.count("\n") == 1
+    assert not list(tmp_path.glob("runs/*"))
+    assert clash(["1/plain1.py:N", "2/net2.py:N", "1/net1.py:other", "mlp", "torch.nn:Linear"]) is not None
+    assert clash(["1/plain1.py:N", "2/net2.py:N", "2/plain2.py:N", "mlp", "torch.nn:Linear"]) is None
 
 
 def test_users_code_sees_a_command_line_of_its_own(
@@ -292,23 +382,23 @@ def test_example_experiments_are_valid(file: Path) -> None:
 
 
 def test_datasets_reach_workers_and_their_errors_come_back(train: Train, tmp_path: Path) -> None:
-    write(tmp_path / "names.py", "OFFSET = 1\n")
+    write(tmp_path / "names.py", "OFFSET = 1\n\nclass Flip:\n    def __call__(self, x):\n        return -x\n")
     file = write(
         tmp_path / "data.py",
         """\
         import torch
-        from names import OFFSET
+        from names import OFFSET, Flip
 
         class Numbers:
             def __init__(self, count=64, bad=-1):
-                self.count, self.bad = count, bad
+                self.count, self.bad, self.flip = count, bad, Flip()
                 self.targets = [i % 2 for i in range(count)]
             def __len__(self):
                 return self.count
             def __getitem__(self, i):
                 if i == self.bad:
                     raise RuntimeError("cannot read this one")
-                return torch.tensor([float(i % 2), OFFSET]), i % 2
+                return self.flip(torch.tensor([float(i % 2), OFFSET])), i % 2
         """,
     )
     options = (f"data.name={file}:Numbers", "data.workers=2", "trainer.epochs=2", "trainer.batch_size=8")
