@@ -40,15 +40,16 @@ def module_of(path: Path) -> tuple[Path, str]:
 def clash(references: Iterable[str]) -> str | None:
     """A sentence on two pieces of code, ``path/to/file.py:Name`` or ``pkg.module:Name``, that one process can't load beside
     each other, since both may import a module of one name from folders of their own; None where there are none."""
-    found = {one: module for one in references if (module := _project_module(one)) is not None}
-    for (one, (root, name)), (other, (other_root, other_name)) in itertools.combinations(found.items(), 2):
+    located = [(one, _project_module(one)) for one in references]
+    found = [(one, module) for one, module in located if module is not None]
+    for (one, (root, name)), (other, (other_root, other_name)) in itertools.combinations(found, 2):
         a, b = imports_of(name, root), imports_of(other_name, other_root)
         for module in sorted((a or b or set()) & (b or a or set())):
-            places = place_of(root, module), place_of(other_root, module)
-            if None not in places and places[0] != places[1]:
+            place, other_place = place_of(root, module), place_of(other_root, module)
+            if place is not None and other_place is not None and place != other_place:
                 return (
                     f"{one!r} and {other!r} can't be used in one process: each has a module {module!r} of its own "
-                    f"({str(places[0])!r}, {str(places[1])!r}); give one of them another name, or use them in studies of "
+                    f"({str(place)!r}, {str(other_place)!r}); give one of them another name, or use them in studies of "
                     "their own."
                 )
     return None
