@@ -28,6 +28,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import torchdeck
 from torchdeck.core.data.main_script import why_no_workers
+from torchdeck.core.search import serve
+from torchdeck.core.search.opening import open_folder
 from torchdeck.core.search.storage import SQLITE
 
 DIGITS = load_digits()
@@ -487,7 +489,10 @@ def test_a_search_gives_the_best_that_optuna_has(tmp_path: Path) -> None:
     assert best.params["optimizer.lr"] == theirs.best_params["optimizer.lr"]
     assert best.run is not None and best.values == {"accuracy": best.run.best.metrics["accuracy"]}
     assert accuracy(best.run.best.load(Net()), PARTS[1]) == pytest.approx(best.value, abs=1e-9)
+    with pytest.raises(torchdeck.UserError, match=r"trains 'object:Net', an object of the Python process that made it"):
+        serve.work(open_folder(study.path), "quiet")  # as the command does
     again = torchdeck.Study(study.path)
+    assert len(again.trials) == 4
     assert again.best == best and [t.values for t in again.front] == [best.values]
 
 

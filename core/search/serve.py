@@ -6,11 +6,13 @@ import argparse
 from pathlib import Path
 
 from torchdeck.core.errors import UserError
+from torchdeck.core.experiment.references import references
 from torchdeck.core.machine import launch
 from torchdeck.core.search.opening import open_folder
 from torchdeck.core.search.report import TrialReporter
 from torchdeck.core.search.study import Study
 from torchdeck.core.session.batch import Signals
+from torchdeck.core.usercode.objects import is_object, known_objects
 
 
 def work(study: Study, how: str, workers: int = 1, began: float | None = None) -> int:
@@ -33,7 +35,18 @@ def work(study: Study, how: str, workers: int = 1, began: float | None = None) -
 def search(
     study: Study, reporter: TrialReporter, signals: Signals | None, workers: int = 1, began: float | None = None
 ) -> tuple[int, str | None]:
-    """Search until the study is over; gives the exit code, and why it ended before its time (None: it did not)."""
+    """Search until the study is over; gives the exit code, and why it ended before its time (None: it did not).
+
+    Raises UserError where it trains objects that this process does not have: its trials would all fail.
+    """
+    missing = next(
+        (name for name in references(study.experiment) if is_object(name) and name not in known_objects()), None
+    )
+    if missing is not None:
+        raise UserError(
+            f"The study {study.name!r} trains {missing!r}, an object of the Python process that made it, and no file can bring it "
+            "back; search on in Python: torchdeck.search(...) with the objects given again."
+        )
     if workers > 1:
         from torchdeck.core.search.workers import Workers
 

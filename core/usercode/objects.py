@@ -53,5 +53,6 @@ def find_object(reference: str, where: str) -> Any:
         kind = where.partition(".")[0]
         raise UserError(
             f"{where} = {reference!r} was an object in the Python process that made this, and no file can bring it back; "
-            f"give it again in Python, with {kind}=."
+            f"give it again in Python, with {kind}=.",
+            field=where,
         ) from None
