@@ -11,7 +11,6 @@ import contextlib
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,17 +28,17 @@ class Candidate(NamedTuple):
     open: bool = False
 
 
-@dataclass
 class _Given:
     """What the words before the one that is typed say."""
 
-    parser: argparse.ArgumentParser
-    #: Values by the name of their argument.
-    values: dict[str, list[str]] = field(default_factory=dict)
-    #: The argument that the next word belongs to; None: only options may follow.
-    takes: argparse.Action | None = None
-    #: Whether it is an option's value that comes next, and nothing else.
-    owed: bool = False
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self.parser = parser
+        #: Values by the name of their argument.
+        self.values: dict[str, list[str]] = {}
+        #: The argument that the next word belongs to; None: only options may follow.
+        self.takes: argparse.Action | None = None
+        #: Whether it is an option's value that comes next, and nothing else.
+        self.owed = False
 
     def last(self, name: str) -> str | None:
         """The value that was given last."""

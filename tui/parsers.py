@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from torchdeck import __version__
 from torchdeck.tui.commands import search
@@ -34,8 +34,7 @@ EXAMPLES = (
 )
 
 
-@dataclass(frozen=True)
-class Verb:
+class Verb(NamedTuple):  # a dataclass would cost as much time as all the rest of --help
     """A verb: ``NAME_arguments(parser)`` and ``NAME(options) -> exit code`` in a module of ``torchdeck.tui.commands``."""
 
     module: str
