@@ -53,7 +53,8 @@ def candidates(before: Sequence[str], word: str) -> list[Candidate]:
     """What ``word`` may become after the words of ``before`` (without ``torchdeck`` itself)."""
     verb, rest = parsers.divided(before)
     given = _read(parsers.main_parser() if verb is None else parsers.verb_parser(verb), rest)
-    found = [one for one in _possible(given, word) if one.text.startswith(word)]
+    # What could not be typed (a line feed in a file's name) can't be told to a shell, either.
+    found = [one for one in _possible(given, word) if one.text.startswith(word) and one.text.isprintable()]
     if not before and not word.startswith("-"):
         verbs = [Candidate(name, v.summary) for name, v in parsers.VERBS.items() if name.startswith(word)]
         found = verbs + [one for one in found if one.text.removesuffix("/") not in parsers.VERBS]
@@ -309,7 +310,7 @@ def _split(line: str) -> tuple[list[str], str, str]:
     return before, last.removesuffix(_END), '"'
 
 
-def _bash(line: str, breaks: str) -> list[str]:
+def in_bash(line: str, breaks: str) -> list[str]:
     """What bash puts in the place of the last word of ``line``.
 
     Bash takes a word for ended at ``breaks`` (its COMP_WORDBREAKS, which has = and :) and inside quotes at the quote,
@@ -320,14 +321,21 @@ def _bash(line: str, breaks: str) -> list[str]:
         before.pop(0)  # X=1 torchdeck ...
     pattern = re.escape(quote) if quote else rf"(?<!\\)[{re.escape(breaks)}\s]"
     typed = re.split(pattern, line)[-1]
-    kept = len(word) - len(re.sub(r"\\(.)", r"\1", typed))
+    kept = len(word) - len(re.sub(r"\\(.?)", r"\1", typed))
     found = []
     for one in candidates(before[1:], word):
-        text = one.text[kept:]
-        if not quote:
-            text = _SPECIAL.sub(r"\\\1", text) + ("" if one.open else " ")
-        found.append(text)
+        space = "" if one.open or quote else " "
+        found.append(_quoted(one.text[kept:], quote) + space)
     return found
+
+
+def _quoted(text: str, quote: str) -> str:
+    """A text as bash takes it for itself in an open quote, or in none: a name from elsewhere must run nothing."""
+    if quote == "'":
+        return text.replace("'", r"'\''")
+    if quote == '"':
+        return re.sub(r'([$`"\\])', r"\\\1", text).replace("!", "\"'!'\"")
+    return _SPECIAL.sub(r"\\\1", text)
 
 
 def answer(words: Sequence[str]) -> int:
@@ -337,9 +345,11 @@ def answer(words: Sequence[str]) -> int:
     one as far as it is typed (in fish with the quote that is open). A tab stands before a description; zsh is told by a
     first letter whether a space follows.
     """
-    shell, *rest = words
+    shell, *rest = words or [""]
+    if shell not in ("bash", "fish", "zsh") or not rest or (shell == "bash" and len(rest) != 2):
+        raise UserError(f"{parsers.COMPLETE} is for the scripts of torchdeck completion; print one anew.")
     if shell == "bash":
-        lines = _bash(*rest)
+        lines = in_bash(*rest)
     else:
         word = _split(rest[-1])[1] if shell == "fish" else rest[-1]
         found = candidates(rest[:-1], word)

@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT
 from terminals import COMMAND
 
-from torchdeck.tui.complete import candidates
+from torchdeck.tui.complete import candidates, in_bash
 from torchdeck.tui.parsers import VERBS
 
 
@@ -93,16 +93,33 @@ def test_bash(project: Path) -> None:
         "torchdeck --set 'optimizer.name=Adaf": ["optimizer.name=Adafactor"],  # it closes the quote itself
         "torchdeck show a": [r"a\ b "],
         r"torchdeck show a\ ": [r"a\ b "],
-        "torchdeck ~/mi": [],
+        "torchdeck ~/mi": ["~/mine.toml "],
     }
     script = 'eval "$(torchdeck completion bash)"\n'
     for line in asked:
         script += f'COMP_LINE={json.dumps(line)} COMP_POINT={len(line)}; _torchdeck torchdeck; printf "%s\\n" "${{COMPREPLY[@]}}" --\n'
     done = subprocess.run(["bash", "--norc", "-c", script], capture_output=True, text=True, check=True)
     answers = [block.split("\n")[:-1] for block in done.stdout.split("--\n")]
-    asked["torchdeck ~/mi"] = ["~/mine.toml "]
     assert dict(zip(asked, answers, strict=False)) == asked
     assert done.stderr == ""
+
+
+def test_names_from_elsewhere_run_nothing_in_bash(project: Path) -> None:
+    names = {"$(touch hacked)", "it's", 'a"b', "`touch hacked`", "back\\slash", "semi;touch hacked", "a b", "star*!"}
+    shutil.rmtree("runs")
+    for name in names:
+        (project / "runs" / name).mkdir(parents=True)
+        (project / "runs" / name / "run.json").write_text("{}")
+    for quote in ("", "'", '"'):
+        line = f"torchdeck delete {quote}"
+        words = [word + quote for word in in_bash(line, " \t\n\"'><=;|&(:")]
+        script = "\n".join(f"printf '%s\\n' {quote}{word}" for word in words)
+        done = subprocess.run(["bash", "--norc", "-c", script], capture_output=True, text=True, check=True)
+        assert set(done.stdout.splitlines()) == names
+    assert not (project / "hacked").exists()
+    (project / "line\nfeed.toml").touch()
+    assert not [text for text in texts("li") if text.startswith("line")]
+    assert in_bash("torchdeck show \\", " =:")  # what is typed ends within an escape
 
 
 def typed(shell: list[str], setup: str, line: str, wanted: str) -> str:
