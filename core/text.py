@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 
 def printable(text: str) -> str:
@@ -19,6 +19,15 @@ def quoted(names: Iterable[str], limit: int = 8) -> str:
     """Names in quotes, and how many there are beyond the first few."""
     shown = [repr(name) for name in names]
     return ", ".join(shown[:limit]) + (f" and {len(shown) - limit} more" if len(shown) > limit else "")
+
+
+def numbers_in_words(values: Sequence[float], limit: int = 8) -> str:
+    """``0.5``, or ``[0.5, 1, ...]`` for several, the first few of them."""
+    told = [f"{v:.9g}" for v in values[:limit]]
+    if len(values) == 1:
+        return told[0]
+    more = ["..."] if len(values) > limit else []
+    return f"[{', '.join([*told, *more])}]"
 
 
 def duration(seconds: float | None) -> str:

@@ -98,9 +98,9 @@ def decoded(values: NDArray[Any], dtype: str) -> NDArray[Any]:
         return _FLOAT8[dtype][values]
     if values.dtype.kind in "?iu":
         return values.astype(np.float64)
-    return (
-        values if values.dtype.kind == "c" else values.astype(np.float32 if values.dtype.itemsize < 8 else np.float64)
-    )
+    if values.dtype.kind == "c":
+        return values
+    return values.astype(np.float32 if values.dtype.itemsize < 8 else np.float64)
 
 
 def _float8(exponent_bits: int, bias: int, finite: bool, unsigned_zero: bool) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -236,6 +237,13 @@ def _assembled(call: Call, name: str, path: Path, place: Any) -> StoredTensor | 
     return StoredTensor(name, shape, f"{parts[-1].dtype} {word(layout).removeprefix('torch.')}")
 
 
+def _kind_of(where: Sequence[Any]) -> str:
+    """What a module keeps at that place; empty where that does not tell."""
+    if "_buffers" in where:
+        return "buffer"
+    return "parameter" if "_parameters" in where else ""
+
+
 def _stored(path: Path, format: str, size: int, pickled: Pickle, place: Any, script: bool = False) -> Stored:
     tensors: list[StoredTensor] = []
     for where, value in walk_values(pickled.value):
@@ -243,8 +251,7 @@ def _stored(path: Path, format: str, size: int, pickled: Pickle, place: Any, scr
             names = [word(part) for part in where if part not in ("_modules", "_parameters", "_buffers")]
             tensor = _tensor(value, ".".join(names), path, place)
             if tensor is not None:
-                kind = "buffer" if "_buffers" in where else "parameter" if "_parameters" in where else tensor.kind
-                tensors.append(replace(tensor, kind=kind))
+                tensors.append(replace(tensor, kind=_kind_of(where) or tensor.kind))
     value = pickled.value
     top = value if isinstance(value, dict) else {}
     foreign = [] if script else pickled.foreign()

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, fx, nn
 
+from torchdeck.core.text import numbers_in_words
+
 #: Beyond that many standard deviations of offset float32, which rounds to 6e-8 of a number, costs more than 1e-5 of one.
 _FLOAT32_REACHES = 150.0
 
@@ -39,9 +41,4 @@ def in_own_unit(net: nn.Module, mean: Sequence[float], std: Sequence[float], sam
 
 def unit_in_words(mean: Sequence[float], std: Sequence[float]) -> str:
     """How to get from the outputs to the targets' own unit."""
-
-    def listed(values: Sequence[float]) -> str:
-        told = ", ".join(f"{v:.9g}" for v in values[:8])
-        return told if len(values) == 1 else f"[{told}{', ...' if len(values) > 8 else ''}]"
-
-    return f"outputs are standardised; prediction = output * {listed(std)} + {listed(mean)}"
+    return f"outputs are standardised; prediction = output * {numbers_in_words(std)} + {numbers_in_words(mean)}"

@@ -98,8 +98,10 @@ def evaluation_feed(
     if same and data.test_share != own.test_share:
         warn(f"The parts are those of the training (data.test_share = {own.test_share:g}).")
     parts = split_parts(source, own if same else data, experiment.trainer)
-    if split_name is None:
-        split_name = ("test" if len(parts["test"][1]) else "val") if same else "all"
+    if split_name is None and same:
+        split_name = "test" if len(parts["test"][1]) else "val"
+    elif split_name is None:
+        split_name = "all"
     chosen = [parts[split_name]] if split_name != "all" else [(p, torch.arange(len(p))) for p in source.parts.values()]
     count = sum(len(at) for _, at in chosen)
     if not count:

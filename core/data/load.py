@@ -25,6 +25,7 @@ from torchdeck.core.data.statistics import measure, moments, tell_collapsed
 from torchdeck.core.errors import UserError, count
 from torchdeck.core.experiment.schema import Data, Experiment, Transform
 from torchdeck.core.machine.distributed import world
+from torchdeck.core.text import numbers_in_words
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,9 @@ def _draws(step: Callable[[Any], Any], x: Any) -> bool:
 
 def _copied(x: Any) -> Any:
     """A sample that may be changed in place."""
-    return x.clone() if isinstance(x, Tensor) else x.copy() if hasattr(x, "copy") else x
+    if isinstance(x, Tensor):
+        return x.clone()
+    return x.copy() if hasattr(x, "copy") else x
 
 
 def _refuse_other_forms(source: Source, train_at: Tensor, chosen: tuple[Transform, ...]) -> None:
@@ -323,7 +326,8 @@ def _target_scale(
     own_loss = experiment.loss.name is not None and experiment.loss.entry() is None
     if bool(constant.all()) and not own_loss and len(y) > 1:
         raise UserError(
-            f"data.name = {name!r}: every target is {_listed(y[0])}; there is nothing to learn.", field="data.name"
+            f"data.name = {name!r}: every target is {numbers_in_words(y[0].tolist(), 4)}; there is nothing to learn.",
+            field="data.name",
         )
     zeros_and_ones = bool(((y == 0) | (y == 1)).all())
     if asked is False or (asked is None and (own_loss or zeros_and_ones)):
@@ -341,8 +345,3 @@ def _target_scale(
         "data.scale_target = false leaves them as they are."
     )
     return mean, std
-
-
-def _listed(values: Tensor) -> str:
-    told = [f"{v:.9g}" for v in values[:4].tolist()]
-    return told[0] if len(values) == 1 else f"[{', '.join(told)}{', ...' if len(values) > 4 else ''}]"

@@ -118,8 +118,7 @@ def _statistics(
             x = transforms.as_tensor(apply(samples.sample_at(part, index, source.place)[0]))
         x = transforms.to_unit(x) if unit else x
         try:
-            # Of images the channels, of a row of numbers each, of a series [time, features] each feature.
-            found.add(x.flatten(1) if x.ndim >= 3 else x.T if x.ndim == 2 else x.reshape(-1, 1))
+            found.add(_by_feature(x))
         except RuntimeError:
             raise UserError(
                 f"Sample {index} of {source.place!r} has the shape {list(x.shape)}, which others have not; Normalize needs "
@@ -156,3 +155,11 @@ def tell_collapsed(source: Source, tell: Callable[[str], None]) -> None:
             f"Without Normalize the model gets column {name!r}{others} as float32, in which some of its values that "
             "differ are the same; put Normalize into data.transforms."
         )
+
+
+def _by_feature(x: Tensor) -> Tensor:
+    """A sample as [features, values]: of images the channels, of a row of numbers each, of a series [time, features] each
+    feature."""
+    if x.ndim >= 3:
+        return x.flatten(1)
+    return x.T if x.ndim == 2 else x.reshape(-1, 1)

@@ -72,9 +72,9 @@ def load_idx(name: str, root: str | None, download: bool, split: str = "") -> So
 
 
 def _idx_file(folder: Path, which: str, what: str, split: str) -> Path:
-    stem = (
-        f"emnist-{split}-{'train' if which == 'train' else 'test'}-{what}-ubyte" if split else f"{which}-{what}-ubyte"
-    )
+    stem = f"{which}-{what}-ubyte"
+    if split:
+        stem = f"emnist-{split}-{'train' if which == 'train' else 'test'}-{what}-ubyte"
     plain = folder / stem
     return plain if plain.is_file() else plain.with_name(f"{stem}.gz")
 

@@ -90,25 +90,28 @@ def read_dimension(key: str, raw: Any) -> Dimension:
         raise UserError(f"{where}.when = {when!r} is not a table, such as {{ 'optimizer.name' = 'SGD' }}.", field=where)
     values["when"] = {k: tuple(v) if isinstance(v, list | tuple) else (v,) for k, v in leaves(when)}
     values["length"] = _length(where, values.get("length"))
-    choices = values.get("choices")
-    if choices is not None:
-        if not isinstance(choices, list | tuple):
-            raise UserError(f"{where}.choices = {choices!r} is not a list.", field=where)
-        if not choices:
-            raise UserError(f"{where}.choices is empty; name at least one value.", field=where)
-        values["choices"] = tuple(_frozen(choice) for choice in choices)
-        labels = [choice_label(choice) for choice in values["choices"]]
-        twice = next((one for one in labels if labels.count(one) > 1), None)
-        if twice is not None:
-            raise UserError(f"{where}.choices holds {twice!r} twice.", field=where)
-        given = [name for name in ("low", "high", "step") if values.get(name) is not None]
-        if given or values.get("log"):
-            raise UserError(
-                f"{where} has both choices and {(given or ['log'])[0]}; give a range or choices.", field=where
-            )
+    if values.get("choices") is not None:
+        values["choices"] = _choices(where, values)
     else:
         _check_range(where, values)
     return Dimension(**values)
+
+
+def _choices(where: str, values: dict[str, Any]) -> tuple[Any, ...]:
+    choices = values["choices"]
+    if not isinstance(choices, list | tuple):
+        raise UserError(f"{where}.choices = {choices!r} is not a list.", field=where)
+    if not choices:
+        raise UserError(f"{where}.choices is empty; name at least one value.", field=where)
+    frozen = tuple(_frozen(choice) for choice in choices)
+    labels = [choice_label(choice) for choice in frozen]
+    twice = next((one for one in labels if labels.count(one) > 1), None)
+    if twice is not None:
+        raise UserError(f"{where}.choices holds {twice!r} twice.", field=where)
+    given = [name for name in ("low", "high", "step") if values.get(name) is not None]
+    if given or values.get("log"):
+        raise UserError(f"{where} has both choices and {(given or ['log'])[0]}; give a range or choices.", field=where)
+    return frozen
 
 
 def _check_range(where: str, values: dict[str, Any]) -> None:

@@ -127,6 +127,12 @@ def searched(key: str, given: Any = None) -> Field:
     )
 
 
+def _range_around(low: float, high: float) -> str:
+    if isinstance(low, int):
+        return f"{max(1, low // 4)} .. {max(high * 2, 4)} log"
+    return f"{low / 10:.3g} .. {high * 10:.3g} log" if 0 < low < 0.1 else "0 .. 0.5"
+
+
 def suggestion(item: Field) -> str:
     """A range for a field to begin with: around the value that holds."""
     value = item.value
@@ -139,12 +145,7 @@ def suggestion(item: Field) -> str:
         )
     numbers = value if isinstance(value, list | tuple) else [value]
     if numbers and all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers):
-        low, high = min(numbers), max(numbers)
-        words = (
-            f"{max(1, low // 4)} .. {max(high * 2, 4)} log"
-            if isinstance(low, int)
-            else (f"{low / 10:.3g} .. {high * 10:.3g} log" if 0 < low < 0.1 else "0 .. 0.5")
-        )
+        words = _range_around(min(numbers), max(numbers))
         return words + (f" length 1 .. {len(numbers) + 1}" if isinstance(value, list | tuple) else "")
     return f"{field_text(value)} | " if value is not None else ""
 

@@ -160,7 +160,9 @@ def _read(text: str) -> list[list[_Term]]:
             continue
         if word is not None and re.search(r"[<>=]", word):
             raise UserError(f"The filter {text!r} can't be understood at {word!r}; write it like val_acc > 0.9.")
-        looked_for = found["value"] if found["name"] else (word if word is not None else found["quoted"])
+        looked_for = found["quoted"] if word is None else word
+        if found["name"]:
+            looked_for = found["value"]
         alternatives[-1].append(
             _Term(bool(found["not"]), found["name"] or "", found["op"] or "", looked_for.strip('"'))
         )

@@ -128,17 +128,7 @@ def _run_folders(root: Path, visited: set[tuple[int, int]], broken: list[str]) -
             if (stat.st_dev, stat.st_ino) in visited:
                 continue
             visited.add((stat.st_dev, stat.st_ino))
-            inner, run, events = [], False, False
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    name = entry.name
-                    if name == "run.json":
-                        run = True
-                        break
-                    if ".tfevents." in name:
-                        events = True
-                    elif name[0] != "." and entry.is_dir():
-                        inner.append(name)
+            inner, run, events = _inside(folder)
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -156,6 +146,22 @@ def _run_folders(root: Path, visited: set[tuple[int, int]], broken: list[str]) -
             inner = [name for name in inner if name not in parts]
         if depth < _DEPTH:
             waiting += [(f"{folder}/{name}", depth + 1) for name in sorted(inner, reverse=True)]
+
+
+def _inside(folder: str) -> tuple[list[str], bool, bool]:
+    """The folders in it that are not hidden, whether it is a run of ours (whose folders don't matter then), and whether
+    event files lie in it."""
+    inner, events = [], False
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            if name == "run.json":
+                return [], True, events
+            if ".tfevents." in name:
+                events = True
+            elif name[0] != "." and entry.is_dir():
+                inner.append(name)
+    return inner, False, events
 
 
 def _has_events(folder: str) -> bool:

@@ -60,7 +60,9 @@ def check_sampler(experiment: Experiment, space: Space, several: bool) -> None:
 def pruner_name(experiment: Experiment) -> str:
     """What auto stands for: Optuna prunes by one objective only (optuna#3450)."""
     name = experiment.pruner.name
-    return name if name != "auto" else "none" if len(experiment.search.objectives) > 1 else "median"
+    if name != "auto":
+        return name
+    return "none" if len(experiment.search.objectives) > 1 else "median"
 
 
 def build_pruner(experiment: Experiment) -> BasePruner:

@@ -109,15 +109,16 @@ def open_storage(url: str, create: bool = False) -> BaseStorage:
             return JournalStorage(JournalFileBackend(str(file), lock_obj=lock))
         from optuna.storages import RDBStorage
 
+        engine: dict[str, Any] = {"pool_pre_ping": True}
+        address = with_driver(url)
         if file is not None:
             if create:
                 with contextlib.closing(sqlite3.connect(file, timeout=_BUSY)) as connection:
                     connection.execute("PRAGMA journal_mode=WAL")
-            engine: dict[str, Any] = {"connect_args": {"timeout": _BUSY}}
-        else:
-            engine = {"pool_pre_ping": True}
+            engine = {"connect_args": {"timeout": _BUSY}}
+            address = _to_read(file) if _read_only(file) else url
         return RDBStorage(
-            with_driver(url) if file is None else _to_read(file) if _read_only(file) else url,
+            address,
             engine_kwargs=engine,
             skip_table_creation=file is not None and not create,
         )

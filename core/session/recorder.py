@@ -119,7 +119,7 @@ def event_json(record: dict[str, Any]) -> bytes:
 
 def _texts_for_nan(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(value)]
     if isinstance(value, dict):
         return {k: _texts_for_nan(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -27,24 +27,9 @@ def build_optimizer(
         raise UserError("The model has no parameter to train.")
     lr, decay = options.learning_rate(), options.decay()
     args = options.resolved()
+    _check_options(options, entry.name, args, bool(own))
     if entry.name == "Muon":
-        if own:
-            raise UserError(
-                "optimizer.name = 'Muon' does not train the parameters of a loss; choose another, such as AdamW.",
-                field="optimizer.name",
-            )
-        if options.backbone_lr_factor != 1.0:
-            raise UserError(
-                "optimizer.backbone_lr_factor does not go with Muon, which has learning rates of its own.",
-                field="optimizer.backbone_lr_factor",
-            )
         return _muon(net, lr, decay, args, options.decay_norms_and_biases)
-    if entry.name == "SGD" and not args["momentum"] and args["nesterov"]:
-        raise UserError(
-            "optimizer.args.nesterov needs optimizer.args.momentum above 0.", field="optimizer.args.nesterov"
-        )
-    if entry.name == "SGD" and args["nesterov"] and args["dampening"]:
-        raise UserError("optimizer.args.nesterov needs optimizer.args.dampening = 0.", field="optimizer.args.nesterov")
     groups = _groups(net, decay, options.decay_norms_and_biases, lr, options.backbone_lr_factor)
     if own:
         groups.append({"params": list(own), "weight_decay": 0.0})
@@ -63,6 +48,27 @@ def build_optimizer(
     if entry.fact("fused") and device.type in (("cpu",) if entry.name == "Adagrad" else ("cpu", "cuda", "mps")):
         args["fused"] = True
     return factory(groups, lr=lr, **args)
+
+
+def _check_options(options: Optimizer, name: str, args: dict[str, Any], own: bool) -> None:
+    """Raises UserError for options that don't go together. ``own``: whether a loss has parameters to train."""
+    if name == "Muon" and own:
+        raise UserError(
+            "optimizer.name = 'Muon' does not train the parameters of a loss; choose another, such as AdamW.",
+            field="optimizer.name",
+        )
+    if name == "Muon" and options.backbone_lr_factor != 1.0:
+        raise UserError(
+            "optimizer.backbone_lr_factor does not go with Muon, which has learning rates of its own.",
+            field="optimizer.backbone_lr_factor",
+        )
+    nesterov = name == "SGD" and args["nesterov"]
+    if nesterov and not args["momentum"]:
+        raise UserError(
+            "optimizer.args.nesterov needs optimizer.args.momentum above 0.", field="optimizer.args.nesterov"
+        )
+    if nesterov and args["dampening"]:
+        raise UserError("optimizer.args.nesterov needs optimizer.args.dampening = 0.", field="optimizer.args.nesterov")
 
 
 def _groups(

@@ -92,8 +92,9 @@ def _parents(name: str) -> Iterator[str]:
 
 
 def _is_dynamic(node: ast.AST) -> bool:
-    called = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
-    return called in _DYNAMIC
+    if isinstance(node, ast.Name):
+        return node.id in _DYNAMIC
+    return isinstance(node, ast.Attribute) and node.attr in _DYNAMIC
 
 
 def _named(tree: ast.AST, package: str) -> Iterator[str]:
