@@ -15,7 +15,7 @@ from torchdeck.core.data.batches import Batch, Feed
 from torchdeck.core.data.classes import check, class_names, order_of_classes
 from torchdeck.core.data.feeds import FeedMaker, Preparation
 from torchdeck.core.data.fingerprint import fingerprint
-from torchdeck.core.data.load import load_source
+from torchdeck.core.data.load_source import load_source
 from torchdeck.core.data.source import DataInfo, Part, Source
 from torchdeck.core.data.split import split_parts
 from torchdeck.core.data.statistics import measure

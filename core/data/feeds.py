@@ -13,8 +13,9 @@ from torch import Tensor
 from torchdeck.core import usercode
 from torchdeck.core.data import samples, transforms
 from torchdeck.core.data.batches import Batch, Feed, FeedOptions, ResidentFeed, evaluation_batch_size, resident_device
-from torchdeck.core.data.loader import LoaderFeed, Reader, default_workers
+from torchdeck.core.data.loader import LoaderFeed, default_workers
 from torchdeck.core.data.main_script import why_no_workers
+from torchdeck.core.data.reader import Reader
 from torchdeck.core.data.source import Arrays, Part
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment, Transform

@@ -11,146 +11,19 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from torchdeck.core import usercode
 from torchdeck.core.data.batches import Batch, Feed, FeedOptions, moved
-from torchdeck.core.data.classes import wrong_label
-from torchdeck.core.data.probe import seeded
-from torchdeck.core.data.samples import pair
+from torchdeck.core.data.reader import Failure, Reader, collate
 from torchdeck.core.data.seeds import derive
-from torchdeck.core.data.source import Samples
-from torchdeck.core.data.transforms import as_tensor, to_unit
 from torchdeck.core.errors import TrainingError, UserCodeError, UserError
 from torchdeck.core.machine import children
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What went wrong while a sample was read, carried out of a worker as plain text."""
-
-    message: str
-    user_code: bool
-
-
-#: A sample: input, target, and its index in the data.
-Item = tuple[Tensor, Tensor, int]
-
-_NONE: Mapping[int, str] = {}
-
-
-class Reader(Dataset):
-    """Reads one sample as a pair of tensors and its index, for (epoch, index); random transforms draw by (seed, epoch, index)."""
-
-    def __init__(
-        self,
-        part: Samples,
-        transform: Callable[[Any], Any],
-        target_transform: Callable[[Any], Any],
-        seed: int,
-        classes: int,
-        name: str,
-        unit: bool = True,
-        unknown: Mapping[int, str] = _NONE,
-    ) -> None:
-        """``unit``: whether a transform brings pixels of any depth to 0 to 1; ``unknown``: classes that are refused."""
-        self._part = part
-        self._unit = unit
-        self._transform = transform
-        self._target_transform = target_transform
-        self._seed = seed
-        self._classes = classes
-        self._unknown = unknown
-        self.name = name
-
-    def __len__(self) -> int:
-        return len(self._part)
-
-    def __getitem__(self, key: tuple[int, int]) -> Item | Failure:
-        epoch, index = key
-        try:
-            with usercode.user_errors(), seeded(derive(self._seed, "sample", epoch, index)):
-                x, y = pair(self._part.dataset[index], self.name)
-                self._check_depth(x, index)
-                x = self._tensor(self._transform(x), index)
-                y = self._target(y, index)
-            self._check(x, y, index)
-            return x, y, index
-        except UserCodeError as error:
-            return Failure(f"Sample {index} of {self.name!r}: {error}", True)
-        except UserError as error:
-            return Failure(str(error), False)
-        except Exception as error:
-            return Failure(f"Sample {index} of {self.name!r} can't be read: {type(error).__name__}: {error}.", False)
-
-    def _tensor(self, x: Any, index: int) -> Tensor:
-        try:
-            return as_tensor(x)
-        except UserError:
-            kind = "None" if x is None else f"a {type(x).__name__}"
-            raise UserError(
-                f"The input of sample {index} of {self.name!r} is {kind}; a tensor, an array, numbers or an image is needed."
-            ) from None
-
-    def _check_depth(self, x: Any, index: int) -> None:
-        """Image files of 16 bits come as 0 to 1, others as 0 to 255: one range needs ToTensor."""
-        if not self._unit and getattr(self._part.dataset, "decodes", False) and isinstance(x, Tensor):
-            raise UserError(
-                f"Sample {index} of {self.name!r} is an image of 16 bits; add ToTensor to data.transforms, which brings "
-                "images of 8 and of 16 bits to the same range."
-            )
-
-    def _target(self, y: Any, index: int) -> Tensor:
-        y = self._target_transform(y)
-        try:
-            return torch.as_tensor(y)
-        except (TypeError, ValueError, RuntimeError):
-            raise UserError(
-                f"The target of sample {index} of {self.name!r} is {type(y).__name__}; a class number or numbers are needed."
-            ) from None
-
-    def _check(self, x: Tensor, y: Tensor, index: int) -> None:
-        if x.is_floating_point() and not torch.isfinite(x).all():
-            raise UserError(f"Sample {index} of {self.name!r} holds NaN or infinite values.")
-        if x.is_complex() or y.is_complex():
-            raise UserError(f"Sample {index} of {self.name!r} holds complex numbers; plain ones are needed.")
-        if y.is_floating_point() and not torch.isfinite(y).all():
-            raise UserError(f"The target of sample {index} of {self.name!r} holds NaN or infinite values.")
-        if self._classes and y.ndim == 0 and not 0 <= int(y) < self._classes:
-            raise wrong_label(f"Sample {index} of {self.name!r}", int(y), self._classes)
-        if self._unknown and y.ndim == 0 and int(y) in self._unknown:
-            raise UserError(
-                f"Sample {index} of {self.name!r} is of the class {self._unknown[int(y)]!r}, which the model was not "
-                "trained on."
-            )
-
-
-def collate(items: list[Item | Failure], name: str) -> Batch | Failure:
-    """Samples of the data called ``name`` stacked to a batch, or the first failure."""
-    failure = next((i for i in items if isinstance(i, Failure)), None)
-    if failure:
-        return failure
-    read: list[Item] = items  # type: ignore[assignment]
-    inputs, targets = [x for x, _, _ in read], [y for _, y, _ in read]
-    for what, values in (("inputs", inputs), ("targets", targets)):
-        shapes = {tuple(value.shape): index for value, (_, _, index) in zip(values, read, strict=True)}
-        if len(shapes) > 1:
-            (a, at_a), (b, at_b) = sorted(shapes.items())[:2]
-            more = "; add a Resize to data.transforms" if values is inputs and len(a) == 3 else ""
-            return Failure(
-                f"The data have {what} of several sizes, such as {list(a)} and {list(b)} (samples {at_a} and "
-                f"{at_b} of {name!r}){more}.",
-                False,
-            )
-    if len({x.dtype for x in inputs}) > 1:  # images of 8 bits among others of 16, which are floats from 0 to 1
-        inputs = [to_unit(x) for x in inputs]
-    return torch.stack(inputs), torch.stack(targets)
 
 
 class _Keys:

@@ -75,7 +75,7 @@ def fitted_to(path: Path, experiment: Experiment) -> Experiment:
     """
     from torchdeck.core.checkpoints.read import load_checkpoint
     from torchdeck.core.data import samples, transforms
-    from torchdeck.core.data.load import load_source
+    from torchdeck.core.data.load_source import load_source
 
     if not inspect_file(path).experiment:
         return experiment

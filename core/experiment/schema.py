@@ -6,108 +6,20 @@ has a default. The text under each field is its help.
 
 from __future__ import annotations
 
-import contextlib
-import types
-import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from torchdeck.core import catalog
 from torchdeck.core.errors import UserError, did_you_mean
-from torchdeck.core.experiment.dimension import Dimension, space_of
 from torchdeck.core.experiment.metric_names import MEASURED, TAKEN, metric, short_name, watched
+from torchdeck.core.experiment.search_schema import Pruner, Sampler, Search
+from torchdeck.core.experiment.section import Picked, Section, Seed, collected, not_own
 
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-
-
-class Collected(ValueError):
-    """Carries a UserError through pydantic, which gathers ValueErrors and tells of all that is wrong at once."""
-
-    def __init__(self, error: UserError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-@contextlib.contextmanager
-def _collected() -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        raise Collected(error) from None
-
-
-class Section(BaseModel):
-    """A table of the experiment: frozen, closed to unknown keys."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True, protected_namespaces=()
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _none_is_a_value(cls, raw: Any) -> Any:
-        """TOML has no null: the text "none" clears a field that may be empty."""
-        if not isinstance(raw, dict):
-            return raw
-        empty = {n for n, f in cls.model_fields.items() if types.NoneType in typing.get_args(f.annotation)}
-        return {k: None if k in empty and v in ("none", "None", "") else v for k, v in raw.items()}
-
-
-class Picked(Section):
-    """A table that picks something from the catalog by name, with arguments for it."""
-
-    def entry(self) -> catalog.Entry | None:
-        """The catalog's entry, or None when the name points to the user's own code."""
-        name: str | None = self.name  # type: ignore[attr-defined]
-        return None if name is None or catalog.is_user_code(name) else catalog.find(self.kind(), name)
-
-    @classmethod
-    def kind(cls) -> str:
-        """The kind of catalog entry that is picked here."""
-        return cls.__name__.lower()
-
-    def resolved(self) -> dict[str, Any]:
-        """The arguments, with the catalog's defaults filled in."""
-        entry = self.entry()
-        args: dict[str, Any] = self.args  # type: ignore[attr-defined]
-        return entry.resolve(args) if entry else dict(args)
-
-    @model_validator(mode="before")
-    @classmethod
-    @_collected()
-    def _check_against_catalog(cls, raw: Any) -> Any:
-        if not isinstance(raw, dict):
-            return raw
-        name = raw.get("name", cls.model_fields["name"].default)
-        args = raw.get("args", {})
-        if name is None and args:
-            raise UserError(
-                f"{cls.kind()}.args is given without {cls.kind()}.name; say what the arguments are for.",
-                field=f"{cls.kind()}.args",
-                also=(f"{cls.kind()}.name",),
-            )
-        if not isinstance(name, str) or catalog.is_user_code(name) or not isinstance(args, dict):
-            return raw
-        entry = catalog.find(cls.kind(), name, where=f"{cls.kind()}.name")
-        return raw | {"name": entry.name, "args": entry.check(args, f"{cls.kind()}.args")}
-
-
-P = TypeVar("P", bound=Picked)
-
-
-@_collected()
-def _not_own(picked: P) -> P:
-    name: str | None = picked.name  # type: ignore[attr-defined]
-    if name is not None and catalog.is_user_code(name):
-        kind = picked.kind()
-        article = "an" if kind[0] in "aeiou" else "a"
-        raise UserError(f"{kind}.name = {name!r}: {article} {kind} of your own is not supported.", field=f"{kind}.name")
-    return picked
 
 
 class Transform(Section):
@@ -132,7 +44,7 @@ class Transform(Section):
         }
 
 
-@_collected()
+@collected()
 def _check_transforms(kind: str, raw: Any, where: str) -> Any:
     if not isinstance(raw, list | tuple):
         return raw
@@ -230,7 +142,7 @@ class Optimizer(Picked):
 
     @model_validator(mode="after")
     def _known(self) -> Optimizer:
-        return _not_own(self)
+        return not_own(self)
 
     def learning_rate(self) -> float:
         """The learning rate: given, or the catalog's."""
@@ -252,7 +164,7 @@ class Schedule(Picked):
 
     @model_validator(mode="after")
     def _known(self) -> Schedule:
-        return _not_own(self)
+        return not_own(self)
 
 
 class Loss(Picked):
@@ -327,7 +239,7 @@ class TrainerOptions(Section):
 
     @field_validator("device")
     @classmethod
-    @_collected()
+    @collected()
     def _device(cls, value: str) -> str:
         name, _, number = value.partition(":")
         if name not in ("auto", "cuda", "mps", "cpu") or (number and not (name == "cuda" and number.isdigit())):
@@ -338,7 +250,7 @@ class TrainerOptions(Section):
         return value
 
     @model_validator(mode="after")
-    @_collected()
+    @collected()
     def _sizes_in_order(self) -> TrainerOptions:
         untils = [s.until for s in self.image_sizes]
         if untils != sorted(set(untils)):
@@ -377,83 +289,6 @@ class Tracking(Section):
         return [short_name(reference) for reference in self.metrics]
 
 
-class Search(Section):
-    """What is searched, and for how long: `torchdeck --batch EXPERIMENT --trials N`."""
-
-    name: str | None = None
-    """Name of the study; default: made from the data set and the model."""
-    space: dict[str, Dimension] = {}
-    """The fields that are searched: '1e-4 .. 0.1 log', '32 .. 512 step 32', 'SGD | AdamW', with 'when KEY = VALUE'."""
-    objectives: tuple[str, ...] = ("auto",)
-    """What is sought, best epoch's validation: accuracy, loss, maximize my_metric, ..., parameters, latency (ms),
-    seconds; several: a Pareto front; auto: accuracy, or loss."""
-    function: str | None = None
-    """An objective of your own: path/to/file.py:objective, called with an Optuna trial and, where it takes it, train."""
-    trials: Annotated[int, Field(ge=1, le=10**6)] = 50
-    """Trials in all, also over several workers and starts."""
-    minutes: Annotated[float, Field(gt=0, le=1e6)] | None = None
-    """End after that many minutes; what then runs goes on the next time."""
-    patience: Annotated[int, Field(ge=0)] = 0
-    """End when the last so many trials were no better; 0: never."""
-    failures: Annotated[int, Field(ge=1)] = 5
-    """End when so many trials in a row have failed."""
-    keep: Annotated[int, Field(ge=0)] = 20
-    """Trials whose checkpoints stay on the disk, the best ones; 0: all."""
-    enqueue: tuple[dict[str, Any], ...] = ()
-    """Settings that are tried first, as tables of the searched fields."""
-    warm_start: tuple[str, ...] = ()
-    """Former runs and studies (directories) that the sampler learns from; they don't count as trials."""
-    storage: str = "auto"
-    """sqlite, journal (for network disks), or a URL such as postgresql://user@host/db; auto: sqlite, on network disks
-    journal."""
-    seed: Seed = 0
-    """Seed of the sampler."""
-
-    @field_validator("space", mode="before")
-    @classmethod
-    @_collected()
-    def _space(cls, raw: Any) -> Any:
-        return space_of(raw)
-
-    @field_validator("storage")
-    @classmethod
-    @_collected()
-    def _storage(cls, value: str) -> str:
-        if value not in ("auto", "sqlite", "journal") and "://" not in value:
-            raise UserError(
-                f"search.storage = {value!r} is not known; choose from auto, sqlite, journal, or give a URL such as "
-                "postgresql://user@host/db.",
-                field="search.storage",
-            )
-        return value
-
-
-class Sampler(Picked):
-    """How a search chooses the next trial."""
-
-    name: str = "TPE"
-    """Sampler of Optuna."""
-    args: dict[str, Any] = {}
-    """Parameters of the sampler."""
-
-    @model_validator(mode="after")
-    def _known(self) -> Sampler:
-        return _not_own(self)
-
-
-class Pruner(Picked):
-    """How a search gives up trials early."""
-
-    name: str = "auto"
-    """Pruner of Optuna; auto: median after a fifth of the epochs, none with several objectives."""
-    args: dict[str, Any] = {}
-    """Parameters of the pruner."""
-
-    @model_validator(mode="after")
-    def _known(self) -> Pruner:
-        return _not_own(self)
-
-
 class Experiment(Section):
     """The complete description of one training, and of a search over its fields."""
 
@@ -469,7 +304,7 @@ class Experiment(Section):
     pruner: Pruner = Pruner()
 
     @model_validator(mode="after")
-    @_collected()
+    @collected()
     def _fits_together(self) -> Experiment:
         entry = self.data.entry()
         task = entry.fact("task") if entry else None

@@ -201,9 +201,11 @@ class Space:
             kinds = {p.kind for e in self._entries(section, model) for p in e.params if p.name == rest[0]}
         else:
             found = set(_flattened(model.model_fields[field].annotation))
-            kinds = set(
-                [kind.__name__ for kind in (int, float) if kind in found][:1]
-            )  # whole numbers, if it takes them
+            kinds = set()
+            if int in found:
+                kinds = {"int"}
+            elif float in found:
+                kinds = {"float"}
         whole = all(isinstance(n, int) for n in (dimension.low, dimension.high, dimension.step or 1))
         if kinds & {"int", "ints", "size"} and not kinds & {"float", "floats", "any"}:
             odd = [n for n in (dimension.low, dimension.high, dimension.step) if n is not None and n != int(n)]

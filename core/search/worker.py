@@ -66,7 +66,7 @@ class Worker:
                 # Before a trial is asked for, which a death in these seconds would else be counted against.
                 import torchdeck.core.session.tensorboard
                 import torchdeck.core.training.build  # noqa: F401
-                from torchdeck.core.data.load import keeping_source
+                from torchdeck.core.data.load_source import keeping_source
 
                 stack.enter_context(keeping_source())
             # What is there now lasts: to look through all of torch's objects after each trial takes half a second.

@@ -23,11 +23,10 @@ from torchdeck.core.training.metrics import (
     LossMetric,
     Metric,
     Regression,
-    UserMetric,
     named,
-    user_metrics,
 )
 from torchdeck.core.training.random import unchanged_random_states
+from torchdeck.core.training.user_metrics import UserMetric, user_metrics
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from ignite.metrics import Metric as IgniteMetric
-from torch import Tensor, nn
+from torch import Tensor
 
-from torchdeck.core import usercode
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.data.statistics import Moments
-from torchdeck.core.errors import UserError, count
-from torchdeck.core.experiment.metric_names import short_name
+from torchdeck.core.errors import UserError
 from torchdeck.core.machine import devices
-from torchdeck.core.machine.distributed import world
 from torchdeck.core.training.losses import TrainingLoss, classes_of, predicted
 
 #: Numbers of a metric that gives several.
@@ -222,25 +218,6 @@ class Whole(Metric):
         return figures_of(self._name, self._function(*self._gathered.tensors(self._device)), self._what, self._classes)
 
 
-class Added(Metric):
-    """A torchmetrics or Ignite metric: updated batch by batch, and computed at the end."""
-
-    def __init__(self, name: str, metric: Any, what: str, classes: tuple[str, ...]) -> None:
-        self._name, self._metric, self._what, self._classes = name, metric, what, classes
-        metric.reset()
-
-    def update(self, out: Tensor, y: Tensor) -> None:
-        """Hand a batch on."""
-        if isinstance(self._metric, IgniteMetric):
-            self._metric.update(self._metric._output_transform((out, y)))
-        else:
-            self._metric.update(out, y)
-
-    def compute(self) -> dict[str, float]:
-        """What the metric gives."""
-        return figures_of(self._name, self._metric.compute(), self._what, self._classes)
-
-
 def figures_of(name: str, value: Any, what: str, classes: tuple[str, ...] = ()) -> dict[str, float]:
     """A metric's value as figures by name: of a vector one for each class (or number), of a dict those of each key.
 
@@ -276,59 +253,3 @@ def named(figures: Iterable[tuple[str, float]], what: str) -> dict[str, float]:
             raise UserError(f"{what}: two figures are named {name!r}; call one of them something else.")
         found[name] = value
     return found
-
-
-class UserMetric:
-    """A metric of the user's own: a function of (outputs, targets), or an object of torchmetrics or Ignite."""
-
-    def __init__(self, reference: str, device: torch.device) -> None:
-        self.name = short_name(reference)
-        self.what = f"tracking.metrics: {reference!r}"
-        target = usercode.load(reference, "tracking.metrics")
-        if isinstance(target, type):
-            target = usercode.call(target, {}, "tracking.metrics")
-        target = usercode.with_writer(target)
-        if isinstance(target, nn.Module):
-            target = target.to(device)
-        self._target: Any = target
-        #: Whether Ignite computes it, which adds up over processes.
-        self.is_ignites = isinstance(target, IgniteMetric)
-        self._adds = isinstance(target, IgniteMetric) or _is_torchmetrics(target)
-        if not (self._adds or callable(target)):
-            raise UserError(f"{self.what} is not a metric: it can't be called.")
-
-    @property
-    def higher_is_better(self) -> bool | None:
-        """Whether more of it is better, where it tells."""
-        told = getattr(self._target, "higher_is_better", None)
-        return told if isinstance(told, bool) else None
-
-    @property
-    def gathers(self) -> bool:
-        """Whether it is computed on all outputs at once."""
-        return not self._adds
-
-    def begin(self, gathered: Gathered, classes: tuple[str, ...]) -> Metric:
-        """The metric for one evaluation, whose outputs are in ``gathered`` at the end where it needs them all."""
-        if self._adds:
-            return Added(self.name, self._target, self.what, classes)
-        return Whole(self.name, self._target, gathered, self.what, classes)
-
-
-def _is_torchmetrics(target: Any) -> bool:
-    return isinstance(target, nn.Module) and all(hasattr(target, name) for name in ("update", "compute", "reset"))
-
-
-def user_metrics(references: tuple[str, ...], device: torch.device) -> list[UserMetric]:
-    """The metrics that tracking.metrics names.
-
-    Raises UserError for what is none, and in several processes for Ignite's, which add up over them.
-    """
-    made = [UserMetric(reference, device) for reference in references]
-    if world().size > 1 and any(one.is_ignites for one in made):
-        raise UserError(
-            f"tracking.metrics: Ignite's metrics would be added up over {count(world().size, 'process')} that each see every "
-            "sample; give a function or a torchmetrics metric.",
-            field="tracking.metrics",
-        )
-    return made

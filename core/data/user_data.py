@@ -1,0 +1,197 @@
+"""The user's own data: Datasets, classes and functions that give them, and what their labels say of the task."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
+
+from torchdeck.core import usercode
+from torchdeck.core.data.probe import equal, seeded
+from torchdeck.core.data.samples import first_sample, pair
+from torchdeck.core.data.source import Arrays, Part, Samples, Source, targets_of
+from torchdeck.core.data.tables import narrowed
+from torchdeck.core.data.user_labels import classes_and_task
+from torchdeck.core.errors import UserCodeError, UserError
+from torchdeck.core.machine import children
+
+#: Attributes under which data sets are used to keep the targets of all samples.
+_TARGETS = ("targets", "labels", "y")
+
+
+#: What a tuple of data sets holds, in this order.
+_PARTS = ("train", "val", "test")
+
+
+def load_user(reference: str, args: dict[str, Any], num_classes: int | None) -> Source:
+    """The user's own Dataset, its class, or a function that returns one, or (train, val) or (train, val, test) of them.
+
+    A class with a parameter ``train`` (bool) gives training and test set, as torchvision's do; one with ``split`` (text)
+    is asked for train, val (valid, validation) and test.
+
+    Raises UserError when it gives no map-style data set of (input, target) pairs.
+    """
+    children.start_tracker()  # user code may start a Pool
+    target = usercode.load(reference, "data.name")
+    notes: list[str] = []
+    if isinstance(target, tuple | list) and 2 <= len(target) <= 3:
+        made = dict(zip(_PARTS, target, strict=False))
+    elif isinstance(target, Dataset):
+        made = {"train": target}
+    elif callable(target):
+        made, notes = _make(target, args, reference)
+    elif hasattr(target, "__len__") and hasattr(target, "__getitem__"):
+        made = {"train": target}
+    else:
+        raise UserError(
+            f"data.name = {reference!r} is a {type(target).__name__}, not a Dataset class.", field="data.name"
+        )
+    parts = {name: _part(dataset, reference) for name, dataset in made.items()}
+    sample, label = first_sample(parts["train"], reference)
+    task, classes, parts = classes_and_task(made["train"], parts, label, num_classes, reference, notes)
+    shape = np.shape(sample)
+    known = torch.Tensor | np.ndarray | list | tuple | float | int | str | bytes | dict | None
+    image = len(shape) >= 2 or not isinstance(sample, known)
+    if task == "regression" and parts["train"].targets is not None and _only_0_and_1(parts["train"].targets):
+        notes.append(
+            f"The targets of {reference!r} are floats 0 and 1, taken as numbers; give whole numbers for classes."
+        )
+    return Source(
+        parts["train"],
+        parts.get("test"),
+        task,
+        image,
+        classes,
+        place=reference,
+        val=parts.get("val"),
+        notes=tuple(notes),
+    )
+
+
+def _only_0_and_1(targets: torch.Tensor) -> bool:
+    return bool(((targets == 0) | (targets == 1)).all())
+
+
+def _make(target: Any, args: dict[str, Any], reference: str) -> tuple[dict[str, Any], list[str]]:
+    """The parts that the user's class or function gives, and what to say of them."""
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        parameters = {}  # type: ignore[assignment]
+    if "train" in parameters and "train" not in args:
+        return {
+            name: usercode.call(target, {**args, "train": name == "train"}, "data") for name in ("train", "test")
+        }, []
+    if "split" in parameters and "split" not in args:
+        return _splits(target, args, reference)
+    made = usercode.call(target, args, "data")
+    if isinstance(made, tuple | list) and 2 <= len(made) <= 3:
+        return dict(zip(_PARTS, made, strict=False)), []
+    return {"train": made}, []
+
+
+def _splits(target: Any, args: dict[str, Any], reference: str) -> tuple[dict[str, Any], list[str]]:
+    made = {"train": usercode.call(target, {**args, "split": "train"}, "data")}
+    notes = []
+    for part, names in (("test", ("test",)), ("val", ("val", "valid", "validation"))):
+        reasons: list[str] = []
+        for name in names:
+            try:
+                made[part] = usercode.call(target, {**args, "split": name}, "data")
+                break
+            except UserCodeError as error:
+                if not _no_such_split(error.__cause__, name):
+                    raise
+                reasons.append(f"{type(error.__cause__).__name__}: {error.__cause__}")
+        if part not in made:
+            notes.append(f"{reference!r} gives no split {names[0]!r} ({reasons[0]}).")
+    for other in ("test", "train"):
+        # A class that knows two splits may give one of them for any other name.
+        if "val" in made and other in made and _alike(made["val"], made[other]):
+            del made["val"]
+            notes.append(
+                f"{reference!r}: split='val' gives the same samples as {other!r}; validation is cut from the "
+                "training set instead."
+            )
+    return made, notes
+
+
+def _no_such_split(error: BaseException | None, name: str) -> bool:
+    """Whether a data set raised this because it has no split of that name, rather than while it read one.
+
+    Each library words it in its own way, with a plain ValueError most often.
+    """
+    if isinstance(error, KeyError):
+        return error.args == (name,)
+    if isinstance(error, ValueError):
+        return name in str(error) or "split" in str(error).lower()
+    return isinstance(error, AssertionError | NotImplementedError)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two data sets give the same samples, also where they change them at random."""
+    with usercode.user_errors():
+        if len(one) != len(other) or not len(one):
+            return False
+        return all(equal(_drawn(one, i), _drawn(other, i)) for i in {0, len(one) // 2, len(one) - 1})
+
+
+def _drawn(dataset: Any, index: int) -> Any:
+    with seeded(0):
+        return dataset[index]
+
+
+def _part(dataset: Any, reference: str) -> Part:
+    if isinstance(dataset, IterableDataset):
+        raise UserError(
+            f"data.name = {reference!r} is an IterableDataset; exact resume needs a data set with __len__ and "
+            "__getitem__.",
+            field="data.name",
+        )
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise UserError(
+            f"data.name = {reference!r} gave a {type(dataset).__name__}; a Dataset with __len__ and __getitem__ is "
+            "needed.",
+            field="data.name",
+        )
+    with usercode.user_errors():
+        length = len(dataset)
+    if not length:
+        raise UserError(f"data.name = {reference!r} is empty: its length is 0.", field="data.name")
+    if type(dataset) is TensorDataset and len(dataset.tensors) == 2:
+        x, y = dataset.tensors
+        return Arrays(narrowed(x) if x.dtype == torch.float64 else x, targets_of(y, reference)[1])
+    return Samples(dataset, _known_targets(dataset, reference))
+
+
+def _known_targets(dataset: Any, reference: str) -> torch.Tensor | None:
+    """The targets of all samples, where the data set keeps them under a usual name and they are those it gives."""
+    for name in _TARGETS:
+        values = getattr(dataset, name, None)
+        if values is None or callable(values):
+            continue
+        try:
+            tensor = torch.as_tensor(np.asarray(values) if isinstance(values, list | tuple) else values)
+        except (TypeError, ValueError, RuntimeError):
+            continue
+        if tensor.ndim and len(tensor) == len(dataset) and _are_given(dataset, tensor, reference):
+            return tensor
+    return None
+
+
+def _are_given(dataset: Any, targets: torch.Tensor, reference: str) -> bool:
+    for index in {0, len(targets) // 2, len(targets) - 1}:
+        with usercode.user_errors():
+            _, label = pair(dataset[index], reference)
+        try:
+            given = torch.as_tensor(label)
+        except (TypeError, ValueError, RuntimeError):
+            return False
+        if given.numel() != targets[index].numel() or not torch.allclose(
+            given.double().reshape(-1), targets[index].double().reshape(-1)
+        ):
+            return False
+    return True
