@@ -259,7 +259,7 @@ def _take_lock(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[bool]:
+def locked_run(path: Path) -> Iterator[bool]:
     """Hold the run's lock, so that nobody trains it meanwhile; gives False when somebody does."""
     file = path / "lock"
     if not os.access(file, os.R_OK | os.W_OK):

@@ -12,7 +12,7 @@ from typing import Any
 
 from torchdeck.core.checkpoints.names import BEST, LAST, generations, step_of
 from torchdeck.core.errors import UserError
-from torchdeck.core.runs.directory import locked, read_info, read_metrics
+from torchdeck.core.runs.directory import locked_run, read_info, read_metrics
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def carry_out(plans: Iterable[Plan]) -> int:
     for one in plans:
         if not one.deleted:
             continue
-        with locked(one.run) as mine:
+        with locked_run(one.run) as mine:
             if not mine:
                 continue
             for path in one.deleted:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torchdeck.core.errors import UserError
-from torchdeck.core.runs.directory import locked, read_info
+from torchdeck.core.runs.directory import locked_run, read_info
 from torchdeck.core.runs.rows import size_of
 
 FOLDER = ".trash"
@@ -61,7 +61,7 @@ def root_of(run: Path, roots: Sequence[Path]) -> Path:
 
 def _refuse_running(run: Path) -> None:
     """A run that is trained holds its lock; on another machine its heartbeat tells."""
-    with locked(run) as mine:
+    with locked_run(run) as mine:
         if not mine or ((run / "run.json").exists() and _status(run) == "running"):
             raise UserError(f"The run {str(run)!r} goes on; stop it before it is deleted.")
 

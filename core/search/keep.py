@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from torchdeck.core import files
 from torchdeck.core.checkpoints.names import BEST
 from torchdeck.core.errors import UserError
-from torchdeck.core.runs.directory import locked
+from torchdeck.core.runs.directory import locked_run
 
 if TYPE_CHECKING:
     from torchdeck.core.search.study import Study
@@ -50,7 +50,7 @@ def resumable(run: Path) -> Path | None:
         return None
     if any((run / "checkpoints").glob("*.pt")) and (run / "run.json").exists():
         return run
-    with locked(run) as mine:
+    with locked_run(run) as mine:
         if not mine:
             raise UserError(f"The run {str(run)!r} is being trained by another process.")
         shutil.rmtree(run)
@@ -116,7 +116,7 @@ def _drop(study: Study, best: Sequence[FrozenTrial]) -> None:
         names = list((run / "checkpoints").glob("*.pt"))
         if not names:
             continue
-        with locked(run) as mine:
+        with locked_run(run) as mine:
             if not mine:
                 continue
             inodes = {(s.st_dev, s.st_ino) for s in (p.stat() for p in names)}

@@ -60,7 +60,7 @@ def create(experiment: Experiment, root: Path, url: str | None = None, name: str
         raise UserError(f"The study {str(folder)!r} can't be written: {error.strerror}.") from None
     if (folder / "run.json").exists():
         raise UserError(f"{str(folder)!r} is a run; choose another name for the study: --set search.name=...")
-    with storages.locked(folder):
+    with storages.locked_study(folder):
         there = _read(folder) if (folder / FILE).exists() else None
         url = url or (there["storage"] if there else storages.url_of(experiment.search.storage, folder))
         # Two that create Optuna's tables at the same moment both fail.

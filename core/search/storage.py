@@ -110,8 +110,9 @@ def open_storage(url: str, create: bool = False) -> BaseStorage:
         from optuna.storages import RDBStorage
 
         engine: dict[str, Any] = {"pool_pre_ping": True}
-        address = with_driver(url)
-        if file is not None:
+        if file is None:
+            address = with_driver(url)
+        else:
             if create:
                 with contextlib.closing(sqlite3.connect(file, timeout=_BUSY)) as connection:
                     connection.execute("PRAGMA journal_mode=WAL")
@@ -152,7 +153,7 @@ def with_driver(url: str) -> str:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked_study(folder: Path) -> Iterator[None]:
     """Hold the study's lock among this machine's processes; the system lets go of it however a process ends."""
     try:
         descriptor = files.take_lock(folder / "lock", wait=True)

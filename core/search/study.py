@@ -124,7 +124,7 @@ class Study:
     def locked(self) -> Iterator[None]:
         """Hold the study's lock among all its workers."""
         engine = getattr(self._raw_storage, "engine", None)
-        with storages.locked(self.folder), storages.locked_in_database(self.url, self.name, engine):
+        with storages.locked_study(self.folder), storages.locked_in_database(self.url, self.name, engine):
             yield
 
     # --- limits ------------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ and a reason. It tells all in events and obeys Control.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 import traceback
@@ -24,18 +23,17 @@ from torchdeck.core.events import (
     Finished,
     LogLine,
     Publisher,
-    Started,
     Subscription,
     kept_status,
 )
 from torchdeck.core.experiment import toml
-from torchdeck.core.experiment.hyperparameters import flat
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.machine import children, distributed
-from torchdeck.core.runs.directory import RunDirectory, check_root, git_state, read_metrics
+from torchdeck.core.runs.directory import RunDirectory, check_root, read_metrics
 from torchdeck.core.runs.folder import folder_of, located
 from torchdeck.core.runs.live import Mark
 from torchdeck.core.session.control_server import ControlServer
+from torchdeck.core.session.facts import name_of_run, run_facts, started_event
 from torchdeck.core.session.recorder import Listener, Recorder, drop_after, finite
 from torchdeck.core.usercode import objects, writer
 
@@ -185,7 +183,7 @@ class Session:
             self._header = checkpoint_header(
                 self.experiment, str(folder), built.data, trainer.loss, trainer.channels_last
             )
-        self._publisher.publish(self._started(built))
+        self._publisher.publish(started_event(self.experiment, built))
         self._tell_notes()
         began = time.monotonic()
         try:
@@ -220,35 +218,12 @@ class Session:
     def _open_run(self, built: Built, folder: Path) -> None:
         step = built.trainer.step
         text = toml.dumps(self.experiment)
-        info = built.data.info
-        facts = {
-            "data": info.name,
-            "model": self.experiment.model.name,
-            "task": info.task,
-            "seed": self.experiment.trainer.seed,
-            "tags": list(self.experiment.tracking.tags),
-            "note": self.experiment.tracking.note,
-            "device": str(built.device),
-            "precision": built.trainer.precision.name,
-            "threads": built.threads,
-            "parameters": built.parameters,
-            "epochs": built.trainer.total_epochs,
-            "steps": built.trainer.total_steps,
-            "hyperparameters": flat(self.experiment),
-            "higher_is_better": built.trainer.monitor.higher_is_better,
-            "best_metric": built.trainer.monitor.name,
-            "validated_on": self.experiment.trainer.validate_on,
-            "slurm_job": os.environ.get("SLURM_JOB_ID"),
-            "folder": str(folder),
-            **git_state(folder),
-        }
-        if self.run is None:
-            name = self.experiment.tracking.name or f"{_short(info.name)}-{_short(self.experiment.model.name)}"
-            if self.trial is not None:
-                facts |= {"study": self.trial.study, "trial": self.trial.number}
-                self.run = RunDirectory.create(self._root, self.trial.name, text, facts, exact=True)
-            else:
-                self.run = RunDirectory.create(self._root, name, text, facts)
+        facts = run_facts(self.experiment, built, folder)
+        if self.run is None and self.trial is not None:
+            facts |= {"study": self.trial.study, "trial": self.trial.number}
+            self.run = RunDirectory.create(self._root, self.trial.name, text, facts, exact=True)
+        elif self.run is None:
+            self.run = RunDirectory.create(self._root, name_of_run(self.experiment, built), text, facts)
         else:
             try:
                 self.run.begin(text, step, **facts)
@@ -300,33 +275,15 @@ class Session:
             writer, self._writer = self._writer, None
             writer.close()
 
-    def _started(self, built: Built) -> Started:
-        trainer, samples = built.trainer, built.data.info.samples
-        return Started(
-            epoch=trainer.step // trainer.epoch_length,
-            step=trainer.step,
-            epochs=trainer.total_epochs,
-            steps=trainer.total_steps,
-            epoch_length=trainer.epoch_length,
-            device=str(built.device),
-            precision=trainer.precision.name,
-            parameters=built.parameters,
-            train_samples=samples["train"],
-            val_samples=built.data.val.samples if built.data.val is not None else 0,
-            test_samples=samples["test"],
-            validated_on=self.experiment.trainer.validate_on,
-        )
-
     def _finish(self, built: Built, status: str) -> None:
         """The test set is read once, at the end, with the weights of the best epoch."""
         trainer = built.trainer
         val: Report | None = None
         test: Report | None = None
         if status == "done" and self.trial is None:
-            self._load_best(built)
-            val = trainer.evaluate()
-            if built.data.test is not None:
-                test = trainer.evaluator.evaluate(trainer.trained_net, built.data.test)
+            from torchdeck.core.session.final_evaluation import evaluate_best
+
+            val, test = evaluate_best(built, self.run.checkpoints if self.run is not None else None)
         shown = test or val
         self.finished = Finished(
             epoch=trainer.epoch,
@@ -344,20 +301,6 @@ class Session:
         """Seconds of training, those before a resume as well."""
         before: float = self.run.get("seconds", 0.0) if self.run is not None else 0.0
         return before + self._train_seconds
-
-    def _load_best(self, built: Built) -> None:
-        from torchdeck.core.checkpoints.names import BEST
-        from torchdeck.core.checkpoints.read import load_checkpoint
-
-        state = None
-        if self.run is not None and built.data.val is not None and (self.run.checkpoints / BEST).exists():
-            state = load_checkpoint(self.run.checkpoints / BEST, "the best checkpoint")
-        state = distributed.share(state)
-        if state is None:
-            return  # without validation there is no telling which epoch was best: the last one it is
-        built.trainer.net.load_state_dict(state["model"])
-        if built.trainer.ema is not None and state["ema"] is not None:
-            built.trainer.ema.module.load_state_dict(state["ema"]["model"])
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -439,8 +382,3 @@ class Session:
         notes, self._notes = self._notes or [], None
         for text in dict.fromkeys(notes):
             self._warn(text)
-
-
-def _short(name: str) -> str:
-    """A catalog name as it is; of the user's own only the class."""
-    return name.rpartition(":")[2]

@@ -25,6 +25,7 @@ from torchdeck.core.errors import Diverged, TrainingError, UserError
 from torchdeck.core.events import EpochEnded, Evaluated, Event, LogLine, StateChanged, StepSummary
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.machine import devices, distributed
+from torchdeck.core.training.checkpointing import CheckpointClock, finite_weights
 from torchdeck.core.training.epoch_state import EpochState
 from torchdeck.core.training.evaluation import Evaluator, Report
 from torchdeck.core.training.feeding import Feeding
@@ -38,10 +39,6 @@ from torchdeck.core.training.window import AccumulationWindow
 
 # Ignite logs what it raises; we tell it ourselves, once.
 logging.getLogger("ignite").setLevel(logging.CRITICAL)
-
-#: Seconds between checkpoints at the end of epochs that are neither the best nor the last: epochs of a few
-#: milliseconds would else spend more time on the disk than on training.
-_EPOCH_CHECKPOINT = 10.0
 
 #: Called with (state_dict, whether it is the best so far) when a checkpoint is due.
 Save = Callable[[dict[str, Any], bool], None]
@@ -116,8 +113,7 @@ class Trainer:
         #: Whether a search has given this trial up.
         self.pruned = False
         self._failure: str | None = None
-        self._last_saved_step = -1
-        self._wrote_at = time.monotonic()
+        self._clock = CheckpointClock(options)
         self._epoch_state = EpochState()
         self._window = AccumulationWindow()
         self._summary_due = False
@@ -159,7 +155,8 @@ class Trainer:
         self.net.train()
         if self.loss.module is not None:
             self.loss.module.train()
-        self._wrote_at = self._epoch_state.began = time.monotonic()
+        self._clock.restart()
+        self._epoch_state.began = time.monotonic()
         self._window.restart()
         profiled = profile_folder if self.experiment.trainer.profile else None
         with usercode.user_errors(), profiling(profiled) as traced, contextlib.suppress(_EndedWhileWaiting):
@@ -186,7 +183,7 @@ class Trainer:
     def stop(self, pruned: bool = False) -> None:
         """End after this step, with a checkpoint; ``pruned``: as a trial that was given up."""
         self.stopping, self.pruned = True, pruned
-        if self._last_saved_step != self.step:
+        if self._clock.last_step != self.step:
             self.write_checkpoint()
 
     def skip_time(self, seconds: float) -> None:
@@ -255,7 +252,7 @@ class Trainer:
         else:
             if self._evaluation_due():
                 self._evaluate_between()
-            if self._checkpoint_due():
+            if self._clock.due(self.step):
                 self.write_checkpoint()
         self._obey(self)
         if self.stopping or self.pruned or self.step == self.total_steps:
@@ -286,12 +283,6 @@ class Trainer:
             )
         )
         window.restart()
-
-    def _checkpoint_due(self) -> bool:
-        options = self.experiment.trainer
-        if options.checkpoint_steps and self.step % options.checkpoint_steps == 0:
-            return True
-        return time.monotonic() - self._wrote_at >= options.checkpoint_minutes * 60
 
     def _evaluation_due(self) -> bool:
         every = self.experiment.trainer.eval_steps
@@ -331,7 +322,7 @@ class Trainer:
             self.total_steps = self.step
         self.pruned = self.pruned or distributed.share(self._judge(self.epoch, self.step, val, best))
         last = self.step == self.total_steps
-        if best or last or self._checkpoint_due() or time.monotonic() - self._wrote_at >= _EPOCH_CHECKPOINT:
+        if best or last or self._clock.due_after_epoch(self.step):
             self.write_checkpoint(best)
 
     def evaluate(self) -> Report | None:
@@ -351,15 +342,14 @@ class Trainer:
 
         Raises Diverged when they are.
         """
-        if not _finite(self.net):
+        if not finite_weights(self.net):
             raise Diverged(
                 f"The weights became NaN or infinite by step {self.step}; the last checkpoint before is kept. Try a "
                 "smaller optimizer.lr or set trainer.clip_norm."
             )
         if self.world.first:
             self._save(self.state_dict(), best)
-        self._last_saved_step = self.step
-        self._wrote_at = time.monotonic()
+        self._clock.wrote(self.step)
 
     def state_dict(self) -> dict[str, Any]:
         """What the training needs to go on exactly here, as plain containers and tensors, loadable with
@@ -399,11 +389,3 @@ class Trainer:
         if self.step % self.epoch_length:
             self._epoch_state.load_state_dict(state)
         set_states(state["random"], self.device)
-
-
-def _finite(net: nn.Module) -> bool:
-    """Whether every weight is a finite number; one look at the device."""
-    norms = [p.detach() for p in net.parameters() if p.is_floating_point()]
-    if not norms:
-        return True
-    return bool(torch.isfinite(torch.stack(torch._foreach_norm(norms, float("inf")))).all())

@@ -15,7 +15,7 @@ PATIENCE = 1.0
 
 
 @dataclass(frozen=True)
-class Read:
+class WindowContents:
     """What a window held: the loss of each step, what it counts for, and the right answers of all."""
 
     losses: list[float]
@@ -46,14 +46,14 @@ class AccumulationWindow:
         self.weights.append(weight)
         self.samples += samples
 
-    def read(self) -> Read:
+    def read(self) -> WindowContents:
         """What it holds, on the CPU; this waits for the device."""
         losses = torch.stack(self.losses).tolist() if self.losses else []
         right = 0.0
         if self.outputs:
             logits, targets = (torch.cat(part) for part in zip(*self.outputs, strict=True))
             right = float((predicted(logits) == classes_of(targets)).sum())
-        return Read(losses, self._read_weights(), right)
+        return WindowContents(losses, self._read_weights(), right)
 
     def _read_weights(self) -> list[float]:
         if self.weights and isinstance(self.weights[0], Tensor):
