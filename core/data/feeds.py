@@ -112,7 +112,8 @@ class FeedMaker:
 
         Raises UserError where they were asked for and can't be started.
         """
-        reason = why_no_workers(part if isinstance(part, Arrays) else part.dataset) if workers else ""
+        read = part if isinstance(part, Arrays) else part.dataset
+        reason = why_no_workers(read) if workers else ""
         if not reason:
             return workers
         if self._experiment.data.workers:
