@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from torchdeck._run import Checkpoint, Curve, Figures, Metrics, Run, runs
-    from torchdeck._session import Interrupted, Session
+    from torchdeck._session import Session
     from torchdeck._study import Study, Trial, search
     from torchdeck._train import start, train
     from torchdeck.core.errors import Error, TrainingError, UserCodeError, UserError
@@ -43,7 +43,6 @@ __all__ = [
     "Failed",
     "Figures",
     "Finished",
-    "Interrupted",
     "LogLine",
     "Metrics",
     "Run",
@@ -66,7 +65,7 @@ __all__ = [
 #: Where each name is, by module.
 _NAMES = {
     "_run": ("Checkpoint", "Curve", "Figures", "Metrics", "Run", "runs"),
-    "_session": ("Interrupted", "Session"),
+    "_session": ("Session",),
     "_study": ("Study", "Trial", "search"),
     "_train": ("start", "train"),
     "core.errors": ("Error", "TrainingError", "UserCodeError", "UserError"),

@@ -16,13 +16,15 @@ from torchdeck.core.session.reporters import Reporter
 from torchdeck.core.session.session import Session as Engine
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C has stopped a training or a search, after a checkpoint where there was one to write."""
+def interrupted(message: str, run: Path | None) -> KeyboardInterrupt:
+    """What Ctrl-C raises in the end, with the run's directory, or the study's, as ``run``.
 
-    def __init__(self, message: str, run: Path | None) -> None:
-        super().__init__(message)
-        #: The directory of the run, or of the study; None where none was begun.
-        self.run = run
+    It is KeyboardInterrupt itself: of a subclass Python would not let the process end by the signal, by which a shell's loop
+    knows that it is to end, too.
+    """
+    error = KeyboardInterrupt(message)
+    error.run = run  # type: ignore[attr-defined]
+    return error
 
 
 class Session:
@@ -127,7 +129,7 @@ class Session:
         """Tell ``reporter`` of everything to the end, as the command does; Ctrl-C stops after a checkpoint, a second one
         at once.
 
-        Raises as ``wait``, and Interrupted after Ctrl-C.
+        Raises as ``wait``, and KeyboardInterrupt after Ctrl-C.
         """
         engine, signals, heard = self._engine, Signals(stays=True), 0
         with batch.handling(signals):
@@ -156,13 +158,13 @@ class Session:
         else:
             self.abort()
 
-    def _interrupted(self) -> Interrupted:
+    def _interrupted(self) -> KeyboardInterrupt:
         run = self._engine.run
         if run is None or not any(run.checkpoints.glob("*.pt")):
-            return Interrupted(
+            return interrupted(
                 "The training was ended by Ctrl-C before its first checkpoint.", run.path if run is not None else None
             )
-        return Interrupted(
+        return interrupted(
             f"The training was stopped by Ctrl-C at step {self.step:,}; it goes on with "
             f"torchdeck.train(resume={str(run.path)!r}).",
             run.path,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from torchdeck._experiment import Described, Options, describe
 from torchdeck._run import Run, import_pandas
-from torchdeck._session import Interrupted
+from torchdeck._session import interrupted
 from torchdeck._train import refuse_nested
 from torchdeck.core import usercode
 from torchdeck.core.errors import TrainingError, UserError
@@ -179,7 +179,7 @@ def search(
     Raises:
         UserError: What was given is wrong.
         TrainingError: All trials have failed; ``error.run`` is the study's directory.
-        Interrupted: Ctrl-C (a KeyboardInterrupt).
+        KeyboardInterrupt: Ctrl-C; ``error.run`` is the study's directory.
     """
     from torchdeck.core.search import opening, serve
     from torchdeck.core.search.objectives import with_directions
@@ -205,7 +205,7 @@ def search(
         with study.errors():
             reporter.end(None)
     if signals.interrupts:
-        raise Interrupted(
+        raise interrupted(
             f"The search was stopped by Ctrl-C; called again, it goes on in {str(study.folder)!r}.", study.folder
         )
     if failure is not None:

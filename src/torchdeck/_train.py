@@ -72,7 +72,7 @@ def train(
         UserCodeError: The model, the data or the loss raised; ``__cause__`` is what they raised.
         TrainingError: The training failed: a loss that diverged, memory or the disk that ran out. All three are
             ``torchdeck.Error``, and ``error.run`` is the run's directory, where it had begun.
-        Interrupted: Ctrl-C (a KeyboardInterrupt); ``error.run`` is the run's directory.
+        KeyboardInterrupt: Ctrl-C; ``error.run`` is the run's directory.
     """
     session = _begin(experiment, overrides, model, data, loss, runs, resume, options)
     return session.follow(reporter_of(progress))
