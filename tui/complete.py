@@ -235,7 +235,7 @@ def _devices(given: _Given, word: str) -> Iterator[Candidate]:
 def _settings(given: _Given, word: str) -> Iterator[Candidate]:
     """Keys of the experiment that the words before name, each with ``=``; behind that its values."""
     from torchdeck.core.experiment.fields import fields
-    from torchdeck.core.experiment.space import FIXED
+    from torchdeck.core.experiment.space_check import FIXED
 
     known = list(fields(_tables(given)))
     key, sign, text = word.partition("=")

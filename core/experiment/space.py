@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import typing
 from collections.abc import Iterator, Mapping
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from torchdeck.core import catalog
@@ -13,13 +11,11 @@ from torchdeck.core.errors import UserError, did_you_mean
 from torchdeck.core.experiment import toml
 from torchdeck.core.experiment.dimension import Dimension, choice_label
 from torchdeck.core.experiment.schema import Experiment
+from torchdeck.core.experiment.space_check import check_dimension, check_key, in_order, thaw
 
 if TYPE_CHECKING:
     from optuna import Trial
     from optuna.distributions import BaseDistribution
-
-#: Sections whose fields say nothing about the trained model.
-FIXED = (*toml.SEARCHING, "tracking")
 
 
 class Space:
@@ -34,11 +30,12 @@ class Space:
         self.base: dict[str, Any] = experiment.model_dump(mode="json", exclude_unset=True, exclude=set(toml.SEARCHING))
         given = experiment.search.space
         for key in given:
-            _check_key(key)
-        self.dimensions = _in_order(given)
-        self._types = {key: self._number_type(key, d) for key, d in self.dimensions.items() if d.choices is None}
-        for key, dimension in self.dimensions.items():
-            self._check(key, dimension)
+            check_key(key)
+        self.dimensions = in_order(given)
+        #: int or float, for each range.
+        self.number_types = {key: self._number_type(key, d) for key, d in self.dimensions.items() if d.choices is None}
+        for key in self.dimensions:
+            check_dimension(self, key)
 
     # --- values of a trial -------------------------------------------------------------------------------------------
 
@@ -109,7 +106,7 @@ class Space:
                 raise UserError(f"{name} = {value!r} is not one of {', '.join(map(str, labels))}.", field=key)
             params[name] = choice_label(value)
             return
-        kind = self._types[key]
+        kind = self.number_types[key]
         assert dimension.low is not None and dimension.high is not None
         # The limits first: what is beyond them (0 on a log range, NaN, 1e400) may have no logarithm and no integer.
         good = isinstance(value, int | float) and not isinstance(value, bool)
@@ -150,7 +147,7 @@ class Space:
             return CategoricalDistribution([choice_label(choice) for choice in dimension.choices])
         assert dimension.low is not None
         assert dimension.high is not None
-        if self._types[key] is int:
+        if self.number_types[key] is int:
             return IntDistribution(int(dimension.low), int(dimension.high), dimension.log, int(dimension.step or 1))
         return FloatDistribution(float(dimension.low), float(dimension.high), dimension.log, dimension.step)
 
@@ -182,14 +179,14 @@ class Space:
         """
         if dimension.choices is not None:
             return [choice_label(choice) for choice in dimension.choices]
-        step = dimension.step or (1 if self._types[key] is int and not dimension.log else None)
+        step = dimension.step or (1 if self.number_types[key] is int and not dimension.log else None)
         if step is None or dimension.low is None or dimension.high is None:
             raise UserError(
                 f"search.space.{key} = {dimension.text!r} has no end of values; give it a step, or choices.",
                 field=f"search.space.{key}",
             )
         count = int((dimension.high - dimension.low) / step + 1e-9) + 1
-        return [self._types[key](dimension.low + i * step) for i in range(count)]
+        return [self.number_types[key](dimension.low + i * step) for i in range(count)]
 
     # --- checks ------------------------------------------------------------------------------------------------------
 
@@ -224,59 +221,14 @@ class Space:
             if isinstance(name, str) and not catalog.is_user_code(name):
                 yield catalog.find(model.kind(), name, f"search.space.{section}.name")
 
-    def _check(self, key: str, dimension: Dimension) -> None:
-        for other, allowed in dimension.when.items():
-            if other not in self.dimensions:
-                raise UserError(
-                    f"search.space.{key} depends on {other!r}, which is not searched; "
-                    f"{did_you_mean(other, [k for k in self.dimensions if k != key])}",
-                    field=f"search.space.{key}",
-                )
-            for value in allowed:
-                if not self._possible(other, value):
-                    raise UserError(
-                        f"search.space.{key} depends on {other} = {value!r}, which is never so: "
-                        f"{self.dimensions[other].text}.",
-                        field=f"search.space.{key}",
-                    )
-        # Only the ends can be out of bounds; what does not fit together is told by the trial that meets it.
-        for values in self._ends(key):
-            try:
-                self.apply(values)
-            except UserError as error:
-                first = next((one for one in error.each if one.about(key)), error.each[0])
-                where = "" if first.about(key) else f" = {values[key]!r}"
-                raise UserError(f"search.space.{key}{where}: {first}", field=f"search.space.{key}") from None
-
-    def _possible(self, key: str, value: Any) -> bool:
+    def takes(self, key: str, value: Any) -> bool:
+        """Whether a searched field may take that value."""
         dimension = self.dimensions[key]
         try:
             self._encode({}, key, key, dimension, value)
         except UserError:
             return False
         return True
-
-    def _ends(self, key: str) -> Iterator[dict[str, Any]]:
-        """The outermost values of a field, each with values under which it is searched."""
-        dimension = self.dimensions[key]
-        ends = list(dimension.choices) if dimension.choices is not None else [dimension.low, dimension.high]
-        if key in self._types:
-            ends = [self._types[key](end) for end in ends]
-        if dimension.length is not None:
-            ends = [[end] * length for end, length in zip((ends[0], ends[-1]), dimension.length, strict=True)]
-        for end, given in product(ends, self._met(dimension)):
-            yield {**given, key: _thaw(end)}
-
-    def _met(self, dimension: Dimension) -> Iterator[dict[str, Any]]:
-        """For each value of the first condition: values under which all conditions hold."""
-        if not dimension.when:
-            yield {}
-            return
-        for choice in product(*dimension.when.values()):
-            values: dict[str, Any] = {}
-            for key, value in zip(dimension.when, choice, strict=True):
-                values |= next(iter(self._met(self.dimensions[key]))) | {key: _thaw(value)}
-            yield values
 
 
 class _Unknown:
@@ -302,47 +254,7 @@ def _choice(dimension: Dimension | None, value: Any) -> Any:
     """The choice that Optuna keeps as a plain value."""
     if dimension is None or dimension.choices is None:
         return value
-    return next((_thaw(choice) for choice in dimension.choices if choice_label(choice) == value), value)
-
-
-def _thaw(value: Any) -> Any:
-    return json.loads(json.dumps(value)) if isinstance(value, list | tuple | dict) else value
-
-
-def _check_key(key: str) -> None:
-    path = toml.path_of(key)
-    if path[0] in FIXED:
-        raise UserError(
-            f"search.space: {key!r} can't be searched; it says nothing about the model.", field=f"search.space.{key}"
-        )
-    try:
-        toml.check_path(path)
-    except UserError as error:
-        raise UserError(f"search.space: {error}", field=f"search.space.{key}") from None
-    if len(path) > 3:
-        raise UserError(
-            f"search.space: {key!r} goes too deep; search {'.'.join(path[:3])!r} by choices.",
-            field=f"search.space.{key}",
-        )
-
-
-def _in_order(given: Mapping[str, Dimension]) -> dict[str, Dimension]:
-    """Those that others depend on come first.
-
-    Raises UserError when they depend on each other.
-    """
-    found: dict[str, Dimension] = {}
-    waiting = dict(given)
-    while waiting:
-        ready = [key for key, d in waiting.items() if not any(other in waiting for other in d.when)]
-        if not ready:
-            raise UserError(
-                f"search.space: {', '.join(waiting)} depend on each other.",
-                field=f"search.space.{next(iter(waiting))}",
-                also=[f"search.space.{key}" for key in waiting],
-            )
-        found |= {key: waiting.pop(key) for key in ready}
-    return found
+    return next((thaw(choice) for choice in dimension.choices if choice_label(choice) == value), value)
 
 
 def _flattened(annotation: Any) -> Iterator[Any]:
