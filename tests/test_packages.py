@@ -55,7 +55,7 @@ class Own:
 def run(*words: str | Path, cwd: Path, **environment: str) -> str:
     """Run a command that knows nothing of this environment; returns what it printed."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=120, env={**kept, **environment})
+    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=240, env={**kept, **environment})
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -105,6 +105,7 @@ def trains_beside_a_project_of_the_users(wheel: Path, folder: Path, workers: int
 
 
 @pytest.mark.alone
+@pytest.mark.timeout(600)
 def test_a_wheel_and_a_source_distribution_hold_all_and_train(tmp_path: Path) -> None:
     wheel = wheel_of(ROOT, tmp_path / "wheel")
     names = zipfile.ZipFile(wheel).namelist()
