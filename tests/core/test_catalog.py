@@ -101,6 +101,15 @@ def test_entries_are_found_and_defaults_are_valid(kind: str) -> None:
         assert entry.check(given, "test") == given
 
 
+@pytest.mark.parametrize("kind", ["data", "model", "optimizer"])
+def test_what_makes_an_entry_takes_its_parameters(kind: str) -> None:
+    for entry in catalog.entries(kind):
+        if entry.fact("family") == "torchvision" or entry.name == "Muon":  # whose parameters are taken apart first
+            continue
+        takes = inspect.signature(entry.load_factory()).parameters
+        assert {p.name for p in entry.params} <= set(takes), entry.name
+
+
 def test_unknown_names_tell_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'resnet18'"):
         catalog.find("model", "resnet-18b")
