@@ -102,7 +102,7 @@ def test_signals_stop_after_a_checkpoint_and_the_run_goes_on(tmp_path: Path, num
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
-    assert f"go on with: torchdeck --batch --resume runs/{run.name}" in out + err
+    assert f"resume with: torchdeck --batch --resume runs/{run.name}" in out + err
     info = read_info(run)
     assert info.status == "stopped"
     last = load_checkpoint(run / "checkpoints" / "last.pt", "test")

@@ -60,7 +60,7 @@ def test_ctrl_c_stops_after_a_checkpoint_and_the_same_command_goes_on(tmp_path: 
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130, said
     assert "stopping after a checkpoint" in said
-    assert "go on with: torchdeck --batch --study" in said
+    assert "continue with: torchdeck --batch --study" in said
     study = studies.open_folder(tmp_path / "runs" / "study")
     assert [t.state for t in study.trials()] == [TrialState.WAITING]
     done = command(*words, "--json", cwd=tmp_path)
@@ -198,7 +198,7 @@ def test_workers_of_several_folders_share_a_database(
     _, said = first.communicate(timeout=120)
     assert first.returncode == 0, said
     # The trial of the killed worker went on, or began again, in the other one.
-    assert "was left by a process that is gone; it goes on" in said
+    assert "was left by a process that has ended; it continues" in said
     found = snapshot.trials()
     assert [t.number for t in found] == list(range(6))
     assert {t.state for t in found} == {TrialState.COMPLETE}

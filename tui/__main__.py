@@ -58,7 +58,7 @@ def _train(words: list[str]) -> int:
     from torchdeck.core.session.session import Session
 
     if experiment.search.space and resume is None and not options.quiet:
-        print("note: [search.space] is left alone; search it with --trials N", file=sys.stderr)
+        print("note: [search.space] is not searched here; search it with --trials N", file=sys.stderr)
 
     reporter = reporters.choose_reporter(options.json, options.quiet, options.plain)
     return batch.run_batch(Session(experiment, root, resume, base=base), reporter)

@@ -60,7 +60,7 @@ class Workbench(App[int]):
     #opening-state { background: $surface; height: 2; }
     """
     BINDINGS = [
-        Binding("question_mark", "help", "Keys", key_display="?", id="app.help", tooltip="The keys of where you are"),
+        Binding("question_mark", "help", "Keys", key_display="?", id="app.help", tooltip="The keys that work here"),
         Binding("ctrl+p", "command_palette", "Palette", show=False, id="app.palette", tooltip="Every action by name"),
         *(
             Binding(
@@ -73,16 +73,16 @@ class Workbench(App[int]):
             )
             for name, entry in SCREENS.items()
         ),
-        Binding("q", "quit", "Quit", id="app.quit", tooltip="Leave the workbench; a run may go on without it"),
+        Binding("q", "quit", "Quit", id="app.quit", tooltip="Quit; a run can continue without the workbench"),
         Binding(
             "ctrl+z",
             "suspend_process",
             "Suspend",
             show=False,
             id="app.suspend",
-            tooltip="Back to the shell; fg returns. A run goes on",
+            tooltip="Suspend to the shell; fg returns. A run continues",
         ),
-        Binding("ctrl+q,ctrl+c", "quit", "Quit", show=False, id="app.quit-always", tooltip="Leave the workbench"),
+        Binding("ctrl+q,ctrl+c", "quit", "Quit", show=False, id="app.quit-always", tooltip="Quit the workbench"),
     ]
 
     def __init__(
@@ -153,17 +153,17 @@ class Workbench(App[int]):
             return
         snapshot = await asyncio.to_thread(self.monitor.poll)
         if snapshot.active and snapshot.run is not None:
-            self.notify(f"{snapshot.run.name} goes on; this is it.", title="attached again", timeout=8)
+            self.notify(f"{snapshot.run.name} is still training; you are back in it.", title="reattached", timeout=8)
             self.train.choose("charts")
             return
         others = await asyncio.to_thread(self.monitor.others)
         if others:
             run = others[-1]
             self.train.attach(run.path)
-            more = f"; A shows {len(others) - 1} more" if len(others) > 1 else ""
-            self.notify(f"{run.name} goes on; this is it{more}.", title="attached again", timeout=8)
+            more = f"; A lists {len(others) - 1} more" if len(others) > 1 else ""
+            self.notify(f"{run.name} is still training; you are back in it{more}.", title="reattached", timeout=8)
         elif snapshot.waiting:
-            self.notify(f"{len(snapshot.waiting)} wait in the queue; W starts them.", timeout=8)
+            self.notify(f"Waiting in the queue: {len(snapshot.waiting)}. W starts the queue.", timeout=8)
 
     def _tidy_at_quiet_moments(self) -> None:
         """Collect garbage when nobody types: a collection over all widgets takes 90 ms, and would come at any key."""
@@ -334,10 +334,10 @@ class Workbench(App[int]):
         if self._asking is not None:
             return
         self._asking = Question(
-            "A run goes on. What shall become of it?",
+            "A run is still training. Leave it running, stop it after a checkpoint, or stay?",
             [
-                Answer("s", "stay", "Stay here"),
-                Answer("d", "detach", "Detach: it goes on without the workbench; torchdeck attaches to it again"),
+                Answer("s", "stay", "Stay"),
+                Answer("d", "detach", "Detach and leave it running; torchdeck attaches to it again"),
                 Answer("x", "stop", "Stop it after a checkpoint, then quit"),
             ],
         )
@@ -346,9 +346,11 @@ class Workbench(App[int]):
         if answer == "over":
             self.leave(0)
         elif answer == "detach":
-            self.farewell = "the run goes on; look at it again with: torchdeck"
+            self.farewell = "the run is still training; to return to it: torchdeck"
             if snapshot.run is not None:
-                self.farewell = f"{snapshot.run.name} goes on; look at it again with: torchdeck attach {snapshot.run}"
+                self.farewell = (
+                    f"{snapshot.run.name} is still training; to return to it: torchdeck attach {snapshot.run}"
+                )
             self.leave(0)
         elif answer == "stop":
             if snapshot.state == "starting" and snapshot.run is None:
@@ -361,11 +363,11 @@ class Workbench(App[int]):
                 self.notify(str(error), severity="error")
                 return
             self._quit_when_over = True
-            self.notify("stopping after a checkpoint, then leaving")
+            self.notify("stopping after a checkpoint, then quitting")
 
     def _say_how_to_go_on(self) -> None:
         if self.monitor.run is not None:
-            self.farewell = f"stopped; go on with: torchdeck --batch --resume {self.monitor.run}"
+            self.farewell = f"stopped; resume it with: torchdeck --batch --resume {self.monitor.run}"
 
     def leave(self, code: int) -> None:
         """End the workbench; the run, if there is one, is another process and goes on."""
@@ -439,7 +441,7 @@ def run_app(roots: list[Path], raw: dict[str, Any] | None, attach: Path | None, 
     try:
         code = app.run(mouse=mouse)
     except OSError as error:  # the terminal went away in the middle of a write
-        app.failure = app.failure or f"The terminal can't be written: {error.strerror}."
+        app.failure = app.failure or f"The terminal can't be written to: {error.strerror}."
         os._exit(HUNG_UP)
     if app.failure is not None:
         print(f"torchdeck: {app.failure}", file=sys.stderr)
@@ -465,7 +467,7 @@ def _keep(monitor: RunMonitor) -> None:
     with contextlib.suppress(UserError):
         monitor.control.checkpoint()
         print(
-            f"{monitor.run.name} goes on and writes a checkpoint; look at it with: torchdeck attach {monitor.run}",
+            f"{monitor.run.name} continues, and writes a checkpoint; to return to it: torchdeck attach {monitor.run}",
             file=sys.stderr,
         )
 
@@ -476,6 +478,6 @@ def check_terminal() -> None:
         return  # served to a browser
     instead = "train without the workbench: torchdeck --batch [EXPERIMENT]"
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UserError(f"The workbench needs a terminal, and this is none; {instead}.")
+        raise UserError(f"The workbench needs a terminal, and this is not one; {instead}.")
     if os.environ.get("TERM", "dumb") in ("dumb", "unknown", ""):
         raise UserError(f"The terminal (TERM={os.environ.get('TERM', '')}) can't show the workbench; {instead}.")

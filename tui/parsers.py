@@ -18,7 +18,7 @@ EXIT_CODES = """exit codes:
 
 signals (--batch):
   SIGINT   checkpoint, stop; twice: at once      SIGTERM  checkpoint, stop
-  SIGUSR1  checkpoint, go on                     SIGHUP   go on without the terminal"""
+  SIGUSR1  checkpoint, continue                  SIGHUP   continue without the terminal"""
 
 #: The hidden verb that the completion scripts ask.
 COMPLETE = "__complete"
@@ -48,7 +48,7 @@ GROUPS: dict[str, dict[str, Verb]] = {
     "runs": {
         "attach": Verb(
             "runs",
-            "open the workbench on a run that goes on, or is over",
+            "open the workbench on a run, training or ended",
             ("torchdeck attach", "torchdeck attach 20261124-1052"),
         ),
         "runs": Verb(
@@ -94,7 +94,7 @@ GROUPS: dict[str, dict[str, Verb]] = {
         ),
         "trash": Verb(
             "runs",
-            "show the trash, take a run back, or empty it",
+            "show the trash, restore a run, or empty it",
             ("torchdeck trash", "torchdeck trash --restore 20261124-1052"),
         ),
     },
@@ -111,7 +111,7 @@ GROUPS: dict[str, dict[str, Verb]] = {
         ),
         "finetune": Verb(
             "trained",
-            "train a model further on other data",
+            "fine-tune a model on other data",
             (
                 "torchdeck finetune 20261124-1052 --data photos/ --freeze 'stages.0.*'",
                 "torchdeck finetune best.pt --data photos/ -o finetune.toml",
@@ -132,12 +132,12 @@ GROUPS: dict[str, dict[str, Verb]] = {
         ),
         "average": Verb(
             "checkpoints",
-            "the mean of several checkpoints",
+            "average the weights of several checkpoints",
             ("torchdeck average first.pt second.pt -o mean.safetensors",),
         ),
         "prune": Verb(
             "checkpoints",
-            "which checkpoints could go, and what that would free",
+            "show which checkpoints can be deleted and how much that frees, or delete them",
             ("torchdeck prune", "torchdeck prune --keep-best 1 --yes"),
         ),
     },
@@ -193,13 +193,15 @@ def main_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", action="store_true", help="train without the workbench")
     add_overrides(parser, "override one value of the experiment; may be given often")
     add_runs(parser)
-    parser.add_argument("--resume", metavar="RUN", help="go on with a run: its name, or its directory")
+    parser.add_argument("--resume", metavar="RUN", help="resume a run: its name, or its directory")
     parser.add_argument("--dry-run", action="store_true", help="show what would be trained, and train nothing")
     search.add_arguments(parser)
-    parser.add_argument("--queue", action="store_true", help="train what waits in the queue below --runs, in turn")
+    parser.add_argument(
+        "--queue", action="store_true", help="train the experiments in the queue below --runs, one after the other"
+    )
     parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal (the workbench)")
     parser.add_argument("--json", action="store_true", help="one JSON object per event on stdout")
-    parser.add_argument("--quiet", action="store_true", help="tell nothing but errors")
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
     parser.add_argument("--plain", action="store_true", help="plain lines, also on a terminal")
     parser.add_argument("--version", action="version", version=f"torchdeck {__version__}")
     groups = "\n\n".join(

@@ -90,16 +90,16 @@ class Preview:
                 self._tell(
                     number,
                     "error",
-                    f"A look at the data took longer than {_LONGEST:.0f} s."
+                    f"Reading the data for the preview took longer than {_LONGEST:.0f} s."
                     if isinstance(error, TimeoutError)
-                    else "The process that looks at the data has ended.",
+                    else "The preview's process has ended.",
                 )
                 return
             self._process = None
             if number != self._number:
                 return
             if code != STALE:
-                self._tell(number, "error", f"The process that looks at data and model ended (exit code {code}).")
+                self._tell(number, "error", f"The preview's process ended (exit code {code}).")
                 return
 
     async def _read(self, process: asyncio.subprocess.Process, number: int) -> bool:

@@ -65,8 +65,8 @@ def going_on(run: Path) -> str:
     """What resuming the run means, in words."""
     folder = run / "checkpoints"
     if generations(folder) or (folder / LAST).exists():
-        return f"{run.name} goes on, or waits in the queue"
-    return f"{run.name} has no checkpoint: it begins anew in its directory"
+        return f"{run.name} is resumed now, or when its turn comes in the queue"
+    return f"{run.name} has no checkpoint: it starts over in its directory"
 
 
 def _status(item: Item) -> str | None:
@@ -272,7 +272,7 @@ class RunMonitor:
         if info.status == "running":
             return "starting" if state == "starting" else state
         if info.status == "failed":  # on a full disk run.json may be the only file that could still tell
-            self.history.fail(str(info.get("message") or "The run failed without a word."))
+            self.history.fail(str(info.get("message") or "The run failed without an error message."))
         return info.status
 
     def someone_trains(self) -> bool:

@@ -23,19 +23,19 @@ SCREENS: dict[str, ScreenEntry] = {
     "runs": ScreenEntry(
         "R",
         "Runs",
-        "The Runs screen: every run, found, compared, labelled",
+        "The Runs screen: find, compare and label runs",
         "torchdeck.tui.screens.runs:RunsScreen",
     ),
     "search": ScreenEntry(
         "S",
         "Search",
-        "The Search screen: studies, from one key to many workers",
+        "The Search screen: hyperparameter searches",
         "torchdeck.tui.screens.search:SearchScreen",
     ),
     "checkpoints": ScreenEntry(
         "C",
         "Checkpoints",
-        "The Checkpoints screen: files of weights, looked into and taken further",
+        "The Checkpoints screen: inspect, evaluate, export and fine-tune weights",
         "torchdeck.tui.screens.checkpoints:CheckpointsScreen",
     ),
 }

@@ -42,7 +42,7 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]], right: Seq
         sys.stdout.write("".join(f"{_line(row, widths, aligned)}\n" for row in body[at : at + _CHUNK]))
     sys.stdout.flush()
     if left_out := head[len(widths) :]:
-        print(f"left out for want of room: {', '.join(left_out)}", file=sys.stderr)
+        print(f"left out for lack of room: {', '.join(left_out)}", file=sys.stderr)
 
 
 def _room() -> float:

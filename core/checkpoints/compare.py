@@ -99,7 +99,7 @@ class Matches:
             if counts[verdict]:
                 words.append(f"{counts[verdict]} {text}")
         if self.removed:
-            words.append(f"the prefix {self.removed!r} is taken off")
+            words.append(f"the prefix {self.removed!r} is removed")
         if self.added:
             words.append(f"the prefix {self.added!r} is put before")
         return ", ".join(words)

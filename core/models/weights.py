@@ -74,7 +74,7 @@ def load_into(net: nn.Module, weights: str, partial: bool, tell: Callable[[str],
     _refuse_untied(loaded, where, weights)
     net.load_state_dict(loaded, strict=False)
     taken_off = inspect_file(path).wrapped
-    words = [f"the prefix {taken_off!r} is taken off every name"] if taken_off else []
+    words = [f"the prefix {taken_off!r} is removed from every name"] if taken_off else []
     if len(matches.of("loads")) < len(matches.all) or matches.removed or matches.added:
         words.append(matches.sentence())
     if words:

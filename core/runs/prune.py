@@ -38,7 +38,7 @@ def plan(run: Path, keep_best: int) -> Plan:
     folder = run / "checkpoints"
     found = generations(folder)
     if info.status == "running":
-        return Plan(run, tuple(found), (), 0, "it goes on")
+        return Plan(run, tuple(found), (), 0, "it is still training")
     values = _values(run, str(info.get("best_metric", "")))
     sign = -1 if info.get("higher_is_better") else 1
     ranked = sorted(found, key=lambda p: (sign * values.get(step_of(p), math.inf * sign), -step_of(p)))

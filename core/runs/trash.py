@@ -63,7 +63,7 @@ def _refuse_running(run: Path) -> None:
     """A run that is trained holds its lock; on another machine its heartbeat tells."""
     with locked_run(run) as mine:
         if not mine or ((run / "run.json").exists() and _status(run) == "running"):
-            raise UserError(f"The run {str(run)!r} goes on; stop it before it is deleted.")
+            raise UserError(f"The run {str(run)!r} is still training; stop it before it is deleted.")
 
 
 def _status(run: Path) -> str:

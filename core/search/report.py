@@ -74,7 +74,7 @@ class TrialReporter:
             waiting = sum(t.state.name in ("WAITING", "RUNNING") for t in self._study.trials())
             if waiting:
                 self.note(
-                    f"{waiting} trials wait or run elsewhere; go on with: torchdeck --batch --study {self._study.folder}"
+                    f"{waiting} trials wait or run elsewhere; continue with: torchdeck --batch --study {self._study.folder}"
                 )
         if failure is not None:
             say_on_stderr(f"torchdeck: {failure}")

@@ -74,7 +74,7 @@ def _main() -> int:
     parser.add_argument("folder", help="the directory of the study")
     parser.add_argument("--workers", type=int, default=1, help="so many processes")
     parser.add_argument("--worker", type=float, metavar="BEGAN", help="this is one of them, and the search began then")
-    parser.add_argument("--trust-code", action="store_true", help="run code that a study of somebody else names")
+    parser.add_argument("--trust-code", action="store_true", help="run the code that a study made elsewhere names")
     options = parser.parse_args()
     study = open_folder(Path(options.folder))
     vouch(study, study.unvouched(), options.trust_code)

@@ -139,7 +139,7 @@ class Worker:
                 set_attribute(self.study, trial_id(trial), DEATHS, (deaths, comes_to))
                 set_attribute(self.study, trial_id(trial), BEGUN, True)
                 self.study.storage.set_trial_state_values(trial_id(trial), TrialState.WAITING)
-                self._note(f"trial {trial.number} was left by a process that is gone; it goes on")
+                self._note(f"trial {trial.number} was left by a process that has ended; it continues")
 
     # --- training ----------------------------------------------------------------------------------------------------
 

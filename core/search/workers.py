@@ -66,7 +66,9 @@ class Workers:
                     del self._processes[place]
                     if ended < 0 and not signals.ending:
                         deaths += 1
-                        self._note(f"a worker was ended by {signal.Signals(-ended).name}; its trial goes on in another")
+                        self._note(
+                            f"a worker was ended by {signal.Signals(-ended).name}; its trial continues in another"
+                        )
                         if deaths < _DEATHS:
                             self._start(place)
                             continue

@@ -140,7 +140,7 @@ def _end_at_once(session: Session) -> None:
     while time.monotonic() < end and not session.join(0.05):
         pass
     if session.run is not None:
-        print(f"aborted; go on with: {resume_command(session)}", file=sys.stderr, flush=True)
+        print(f"aborted; resume with: {resume_command(session)}", file=sys.stderr, flush=True)
     _exit(INTERRUPTED)
 
 

@@ -53,7 +53,7 @@ class Reporter:
 
     def resumable(self, command: str) -> None:
         """Tell how an unfinished run can be resumed."""
-        self.note(f"go on with: {command}")
+        self.note(f"resume with: {command}")
 
     def close(self) -> None:
         """The run is over."""

@@ -125,7 +125,7 @@ def test_a_client_that_is_killed_in_mid_run_loses_nothing(sshd: Server, tmp_path
 
     again = Pty(sshd.client(remote(tmp_path), "-tt"), tmp_path, 120, 35, environment())
     try:
-        again.until(b"attached again")
+        again.until(b"reattached")
         again.until("●".encode())
         again.type(b"p")  # control works again
         again.until(b"paused")

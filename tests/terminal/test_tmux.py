@@ -143,7 +143,7 @@ def test_a_terminal_that_is_lost_leaves_the_run_going_and_the_next_attaches(
     step = info.get("step", 0)
     until(lambda: read_info(info.path).get("step", 0) > step)
     again = tmux()
-    again.until("attached again", "running", "ETA", "loss")
+    again.until("reattached", "running", "ETA", "loss")
     again.keys("p")
     again.until("paused")
     again.keys("p")
@@ -175,7 +175,7 @@ def test_a_batch_run_is_attached_to(tmux: Start, tmp_path: Path) -> None:
     ("words", "env", "told"),
     [
         ((), {"TERM": "dumb"}, ("TERM=dumb", "--batch")),
-        (("attach",), {}, ("No run is going on",)),
+        (("attach",), {}, ("No run is training",)),
         (("attach", "gone"), {}, ("no run 'gone'",)),
         (("nopreset",), {}, ("no preset or file",)),
         (("--set", "trainer.epochs=0"), {}, ("at least 1",)),

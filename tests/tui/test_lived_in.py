@@ -167,7 +167,7 @@ async def test_an_error_stands_in_its_pane_and_a_mended_file_is_looked_at(workbe
 
         broken("data.py", "no disk")
         await until(pilot, lambda: "no disk" in words())
-        assert "train" not in words() and str(model.root.label) == "the model needs the data"
+        assert "train" not in words() and str(model.root.label) == "the model can't be built without the data"
         broken("own_parts.py", "no layer")
         (tmp_path / "data.py").write_text(DATA)
         await until(pilot, lambda: "no layer" in str(model.root.label))
@@ -194,7 +194,7 @@ async def test_a_run_without_checkpoint_begins_anew(workbench: Open, train: Trai
         await until(pilot, lambda: len(listed.listed.items) == 1)
         table.rename(tmp_path / "gone.csv")
         await pilot.press("r")
-        await until(pilot, lambda: "it begins anew in its directory" in notices(pilot))
+        await until(pilot, lambda: "it starts over in its directory" in notices(pilot))
         await until(pilot, lambda: "t.csv" in notices(pilot))  # what it was trained on is gone: told, and kept
         (tmp_path / "gone.csv").rename(table)
         pilot.app.clear_notifications()
@@ -202,7 +202,7 @@ async def test_a_run_without_checkpoint_begins_anew(workbench: Open, train: Trai
         screen.attach(run)
         await until(pilot, lambda: screen.snapshot and screen.snapshot.run == run and screen.snapshot.state == "failed")
         await pilot.press("r")
-        await until(pilot, lambda: "it begins anew in its directory" in notices(pilot))
+        await until(pilot, lambda: "it starts over in its directory" in notices(pilot))
         await until(pilot, lambda: read_info(run).status == "done")
         assert [info.path for info in list_runs(run.parent)[0]] == [run]
         await until(pilot, lambda: "begins anew" in "\n".join(line.text for line in screen.snapshot.history.log))  # type: ignore[union-attr]

@@ -148,7 +148,7 @@ async def test_live_deleted_and_broken_runs(workbench: Open, train: Train, tmp_p
         charts = screen.query_one("#runs-charts", Charts)
         await until(pilot, lambda: [s.name for s in charts.available()] == ["loss"])
         await pilot.press("enter")
-        assert "Another tool's run" in notices(pilot)
+        assert "A run of another tool" in notices(pilot)
         for path in sorted((tmp_path / "runs" / "other").iterdir(), reverse=True):
             path.unlink()
         (tmp_path / "runs" / "other").rmdir()

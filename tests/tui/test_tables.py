@@ -66,7 +66,7 @@ def test_in_a_narrow_place_texts_are_cut_and_numbers_never(data: st.DataObject, 
     titles = ["run", "best", "data", "size"]
     lines, err = printed(pytest.MonkeyPatch(), room, titles, [list(r) for r in rows], [False, True, False, True])
     assert all(cell_len(line) <= room for line in lines)
-    left_out = err.removeprefix("left out for want of room: ").strip().split(", ") if err else []
+    left_out = err.removeprefix("left out for lack of room: ").strip().split(", ") if err else []
     kept = titles[: len(titles) - len(left_out)]
     assert kept + left_out == titles
     for number in (1, 3):

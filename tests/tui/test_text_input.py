@@ -26,7 +26,7 @@ async def test_keys_in_one_packet_act_in_their_order(keys: str, left: str) -> No
     app: App[None] = App()
     async with app.run_test() as pilot:
         given: list[str | None] = []
-        await app.push_screen(TextDialog("Trials in all, and workers", value="14 1"), given.append)
+        await app.push_screen(TextDialog("Total trials, and workers", value="14 1"), given.append)
         await pilot.pause()
         assert app.screen.query_one(TextInput).cursor_blink is False
         for key in [*keys.split(), "enter"]:

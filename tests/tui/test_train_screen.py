@@ -104,7 +104,7 @@ async def test_control_by_keys(workbench: Open) -> None:
         await until(pilot, lambda: screen.snapshot and screen.snapshot.state in ("aborted", "stopped"))
         for key in ("p", "w", "e", "t", "x"):
             await pilot.press(key)
-            await until(pilot, lambda: "No run is going on" in notices(pilot))
+            await until(pilot, lambda: "No run is training" in notices(pilot))
             pilot.app.clear_notifications()
 
 
@@ -465,7 +465,7 @@ async def test_quitting_asks_what_becomes_of_the_run(workbench: Open) -> None:
     assert read_info(run).status == "running"
     async with workbench(None) as pilot:  # the next visit attaches to it
         screen = train_of(pilot)
-        await until(pilot, lambda: "attached again" in notices(pilot))
+        await until(pilot, lambda: "reattached" in notices(pilot))
         assert screen.snapshot is not None
         assert screen.snapshot.run == run
         await until(pilot, lambda: screen.query_one(Charts).charts)
@@ -515,7 +515,7 @@ async def test_a_run_whose_process_was_killed_is_told_and_resumed(workbench: Ope
         assert screen.snapshot.pid is not None
         os.kill(screen.snapshot.pid, signal.SIGKILL)
         await until(pilot, lambda: screen.snapshot and screen.snapshot.state == "dead")
-        assert "r goes on from its last checkpoint" in screen.query_one(ProgressLines).plain[1]
+        assert "r resumes from its last checkpoint" in screen.query_one(ProgressLines).plain[1]
         await pilot.press("r")
         await until(pilot, lambda: screen.snapshot and screen.snapshot.state == "running")
         assert screen.snapshot.run == run

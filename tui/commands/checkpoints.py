@@ -305,7 +305,7 @@ def tell_wrapped(*stored: Stored) -> None:
     """Say on stderr where a wrapper's prefix was taken off the names of weights."""
     for one in stored:
         if one.wrapped:
-            print(f"{printable(str(one.path))}: the prefix {one.wrapped!r} is taken off every name", file=sys.stderr)
+            print(f"{printable(str(one.path))}: the prefix {one.wrapped!r} is removed from every name", file=sys.stderr)
 
 
 # --- average, prune --------------------------------------------------------------------------------------------------
@@ -381,7 +381,7 @@ def prune(options: argparse.Namespace) -> int:
     if not options.yes:
         if not options.json:
             print(
-                f"{count(sum(len(p.deleted) for p in doomed), 'file')} could go, which would free {size(total)}"
+                f"{count(sum(len(p.deleted) for p in doomed), 'file')} can be deleted, which frees {size(total)}"
                 + ("; --yes deletes them" if doomed else "")
             )
         return 0

@@ -20,7 +20,7 @@ from torchdeck.tui.tables import print_table
 def attach_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``torchdeck attach``."""
     parser.add_argument(
-        "run", nargs="?", metavar="RUN", help="a run's name or directory (default: the one that goes on)"
+        "run", nargs="?", metavar="RUN", help="a run's name or directory (default: the one that is training)"
     )
     add_runs(parser)
     parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
@@ -37,7 +37,7 @@ def attach(options: argparse.Namespace) -> int:
     else:
         live = live_runs()
         if not live:
-            raise UserError("No run is going on on this machine; name one: torchdeck attach RUN.")
+            raise UserError("No run is training on this machine; name one: torchdeck attach RUN.")
         path = live[-1].path
     return run_app([path.parent, *runs_roots(options)], None, path, not options.no_mouse)
 
@@ -177,7 +177,7 @@ def show(options: argparse.Namespace) -> int:
     if info.get("validated_on") == "test":
         val = "val (test)"
         print_line(
-            "  validated   on the test set, which has chosen the best epoch: its figures are not those of unseen data"
+            "  validated   on the test set, which chose the best epoch: its metrics are not those of unseen data"
         )
     for record in epochs[-10:]:
         named = {"train": "train", "val": val}
@@ -317,13 +317,13 @@ def label_arguments(parser: argparse.ArgumentParser) -> None:
     add_runs(parser)
     parser.add_argument("--title", help="what the run is called in lists; empty: its directory's name")
     parser.add_argument("--tag", action="append", default=[], metavar="TAG", help="add a tag; may be given often")
-    parser.add_argument("--untag", action="append", default=[], metavar="TAG", help="take a tag away")
+    parser.add_argument("--untag", action="append", default=[], metavar="TAG", help="remove a tag")
     parser.add_argument("--note", help="anything worth remembering; empty: none")
     parser.add_argument(
         "--archive",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="put it away: lists show it only with archived:yes",
+        help="archive it: lists show it only with archived:yes",
     )
 
 
@@ -376,8 +376,8 @@ def trash_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``torchdeck trash``."""
     add_runs(parser)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--restore", metavar="TRASHED RUN", help="put a run back where it was")
-    what.add_argument("--empty", action="store_true", help="delete what is in the trash for good")
+    what.add_argument("--restore", metavar="TRASHED RUN", help="restore a run to where it was")
+    what.add_argument("--empty", action="store_true", help="delete what is in the trash permanently")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
 
 
@@ -392,10 +392,10 @@ def trash(options: argparse.Namespace) -> int:
         if not matching:
             raise UserError(f"There is no run {options.restore!r} in the trash.")
         bin_.take_from_trash(matching[-1])
-        print_line(f"{matching[-1].origin} is back")
+        print_line(f"{matching[-1].origin} was restored")
         return 0
     if options.empty:
-        if not confirmed(f"Delete {count(len(found), 'run')} for good?", options.yes):
+        if not confirmed(f"Delete {count(len(found), 'run')}permanently?", options.yes):
             raise UserError("Nothing was deleted; say --yes to delete without being asked.")
         print(f"{size(sum(bin_.empty(root) for root in runs_roots(options)))} freed")
         return 0

@@ -17,12 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of a search."""
     parser.add_argument("--trials", type=int, metavar="N", help="search [search.space] with N trials in all")
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="so many processes, each with its GPU or share of the cores"
+        "--workers", type=int, metavar="N", help="number of processes, each with its own GPU or share of the cores"
     )
     parser.add_argument(
-        "--study", metavar="STUDY", help="the study to make or go on with: its name, directory, or URL#NAME"
+        "--study", metavar="STUDY", help="the study to create or continue: its name, directory, or URL#NAME"
     )
-    parser.add_argument("--trust-code", action="store_true", help="run code that a study of somebody else names")
+    parser.add_argument("--trust-code", action="store_true", help="run the code that a study made elsewhere names")
 
 
 def wanted(options: argparse.Namespace) -> bool:

@@ -29,9 +29,9 @@ _VERBS: dict[str, str] = {
     "export": "all trials as CSV or JSON",
     "plot": ", ".join(NAMES),
     "stop": "stop all workers after a checkpoint, or one trial",
-    "prune": "give up a running trial",
+    "prune": "prune a running trial",
     "enqueue": "try these settings next",
-    "edit": "change the space, and go on with the trials that are there",
+    "edit": "change the search space and keep the trials",
 }
 
 
@@ -332,7 +332,7 @@ def _stop(options: argparse.Namespace) -> int:
             return 0
         opened.stop()
     print(
-        f"the workers of {opened.name} are asked to stop after a checkpoint; go on with: torchdeck --batch --study {opened.folder}"
+        f"the workers of {opened.name} are asked to stop after a checkpoint; continue with: torchdeck --batch --study {opened.folder}"
     )
     return 0
 
@@ -343,7 +343,7 @@ def _prune(options: argparse.Namespace) -> int:
     opened = opened_study(options)
     with opened.errors():
         ask_of(opened, options.trial, "prune")
-    print(f"trial {options.trial} is asked to give up")
+    print(f"trial {options.trial} is asked to stop as pruned")
     return 0
 
 

@@ -366,14 +366,14 @@ def finetune_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PATTERN",
-        help="parameters to keep as they are, such as 'features.*'; may be given often",
+        help="parameters to freeze, such as 'features.*'; may be given often",
     )
     parser.add_argument(
         "--backbone-lr-factor",
         "--body-lr",  # its former name
         type=float,
         metavar="FACTOR",
-        help="learning rate of all but the last layer, as a factor on lr (default: 0.1)",
+        help="learning rate of all but the last layer, as a factor of lr (default: 0.1)",
     )
     parser.add_argument(
         "--trust-code", action="store_true", help="let a checkpoint that was not made here run the code that it names"

@@ -94,7 +94,7 @@ def intermediate(snapshot: StudySnapshot, chosen: int | None, width: int, height
     """The value of each trial at each epoch; pruned ones are dim."""
     rows = [row for row in snapshot.rows if row.curve]
     if not rows:
-        return _too_few("no trial has told a value yet", styles)
+        return _too_few("no trial has reported a value yet", styles)
     y = _value_scale(snapshot, [v for row in rows for _, v in row.curve])
     x = Scale("epoch", 0, max(row.curve[-1][0] for row in rows), unit="count")
     order = sorted(rows, key=lambda r: (r.number == chosen, r.number in snapshot.best, r.state != "pruned"))
@@ -117,7 +117,7 @@ def distribution(snapshot: StudySnapshot, chosen: int | None, width: int, height
     """The share of trials that are no better than a value: the empirical distribution function."""
     values = sorted(row.value for row in _done(snapshot) if not row.former)
     if len(values) < 2:
-        return _too_few("two complete trials or more are needed", styles)
+        return _too_few("at least two complete trials are needed", styles)
     name = snapshot.objectives[0].name
     x = Scale(name, values[0], values[-1], unit=_unit(name))
     at = np.repeat(np.array(values), 2)
@@ -266,10 +266,10 @@ def contour(
     if pair is None or pair[0] not in names or pair[1] not in names:
         pair = (names[0], names[1]) if len(names) > 1 else None
     if pair is None:
-        return _too_few("two searched parameters or more are needed", styles)
+        return _too_few("at least two searched parameters are needed", styles)
     rows = [row for row in _done(snapshot) if all(name in row.params for name in pair)]
     if len(rows) < 3:
-        return _too_few("three complete trials or more are needed", styles)
+        return _too_few("at least three complete trials are needed", styles)
     x, y = (_param_scale(snapshot, name, rows) for name in pair)
     _, columns, lines = plane_size(y, width, height)
     at = np.stack(
@@ -279,7 +279,7 @@ def contour(
     good = [bool(np.isfinite(place).all()) for place in at]
     at, values, rows = at[good], values[good], [row for row, there in zip(rows, good, strict=True) if there]
     if len(rows) < 3 or columns < 6 or lines < 2:
-        return _too_few("three complete trials or more are needed", styles)
+        return _too_few("at least three complete trials are needed", styles)
     spans = np.array([x.ends[1] - x.ends[0], y.ends[1] - y.ends[0]])
     grid = np.stack(
         np.meshgrid(
@@ -318,7 +318,7 @@ def parallel_coordinates(
     """An axis for each parameter, the value on the right (the best on top), a line for each trial."""
     rows = _done(snapshot)
     if len(rows) < 2:
-        return _too_few("two complete trials or more are needed", styles)
+        return _too_few("at least two complete trials are needed", styles)
     axes = []
     for name in parameters(snapshot)[: max(1, width // 14 - 1)]:
         scale = _param_scale(snapshot, name, rows)

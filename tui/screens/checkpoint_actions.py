@@ -41,14 +41,14 @@ class CheckpointActions(Screen):
             "Diff",
             key_display="=",
             id="weights.diff",
-            tooltip="What differs between two marked files (or the file marked and the one under the cursor)",
+            tooltip="Compare the two marked files (or the marked one with the one under the cursor)",
         ),
         Binding(
             "f",
             "fits",
             "Fits",
             id="weights.fits",
-            tooltip="Would it load into the model of the form's experiment, of a preset or another run?",
+            tooltip="Check whether it loads into the model of the form, of a preset or of another run",
         ),
         Binding("e", "evaluate", "Evaluate", id="weights.evaluate", tooltip="Evaluate on any data set"),
         Binding("p", "predict", "Predict", id="weights.predict", tooltip="Predict for an image, a folder, a table"),
@@ -64,7 +64,7 @@ class CheckpointActions(Screen):
             "finetune",
             "Fine-tune",
             id="weights.finetune",
-            tooltip="Train it further on other data: makes an experiment for the Train screen",
+            tooltip="Fine-tune it on other data: makes an experiment for the Train screen",
         ),
         Binding(
             "r",
@@ -72,10 +72,15 @@ class CheckpointActions(Screen):
             "Resume",
             show=False,
             id="weights.resume",
-            tooltip="Go on with the file's run from its newest checkpoint",
+            tooltip="Resume the file's run from its newest checkpoint",
         ),
         Binding(
-            "a", "average", "Average", show=False, id="weights.average", tooltip="The mean of the marked files' weights"
+            "a",
+            "average",
+            "Average",
+            show=False,
+            id="weights.average",
+            tooltip="Average the weights of the marked files",
         ),
         Binding(
             "P",
@@ -83,7 +88,7 @@ class CheckpointActions(Screen):
             "Prune",
             show=False,
             id="weights.prune",
-            tooltip="Which checkpoints could go, and what that frees; then delete them",
+            tooltip="Show which checkpoints can be deleted and how much that frees, then delete them",
         ),
         Binding(
             "W",
@@ -91,7 +96,7 @@ class CheckpointActions(Screen):
             "Open whole",
             show=False,
             id="weights.whole",
-            tooltip="Open a whole pickled model for real, which runs what is in the file",
+            tooltip="Unpickle a whole model, which runs what is in the file",
         ),
         Binding("Y", "copy", "Copy", show=False, id="weights.copy", tooltip="Copy the file's path (OSC 52)"),
     ]
@@ -133,7 +138,7 @@ class CheckpointActions(Screen):
     @work
     async def action_open(self) -> None:
         """Open any file."""
-        path = await self.app.push_screen_wait(FilePick("A file of weights", SUFFIXES))
+        path = await self.app.push_screen_wait(FilePick("Open a file of weights", SUFFIXES))
         if path is not None:
             self.open_file(Path(path).expanduser())
 
@@ -145,7 +150,7 @@ class CheckpointActions(Screen):
         if len(chosen) == 1 and current is not None and current.path != chosen[0].path:
             chosen.append(current)
         if len(chosen) != 2:
-            self.notify("space marks the two files to compare.", severity="warning", timeout=4)
+            self.notify("Mark the two files to compare with space.", severity="warning", timeout=4)
             return
         await self._run("diff", str(chosen[0].path), str(chosen[1].path))
 
@@ -187,8 +192,8 @@ class CheckpointActions(Screen):
             stored = await asyncio.to_thread(inspect_file, current.path)
             if not stored.experiment:
                 raise UserError(
-                    f"{current.path.name} is no checkpoint of torchdeck: it tells neither model nor data. F makes an "
-                    "experiment of it."
+                    f"{current.path.name} is not a checkpoint of torchdeck: it names neither a model nor data. F makes an "
+                    "experiment from it."
                 )
             return await self._vouched(stored)
         except UserError as error:
@@ -208,9 +213,7 @@ class CheckpointActions(Screen):
         if trained is None:
             return
         text = await self.app.push_screen_wait(
-            TextDialog(
-                "Evaluate on", "A data set, a folder of images by class, a table; empty: the test set of its own data."
-            )
+            TextDialog("Evaluate on", "A data set, a folder of images by class, or a table; empty: its own test set.")
         )
         if text is not None:
             await self._run(
@@ -225,7 +228,7 @@ class CheckpointActions(Screen):
             return
         path = await self.app.push_screen_wait(
             FilePick(
-                "Predict for an image, a table, an array",
+                "Predict for an image, a table or an array",
                 (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".csv", ".tsv", ".parquet", ".npy", ".npz"),
             )
         )
@@ -240,12 +243,12 @@ class CheckpointActions(Screen):
             return
         formats = {
             "state_dict": "weights alone, for torch.load",
-            "safetensors": "weights alone, safe for everybody",
-            "torch_export": "a program, .pt2",
+            "safetensors": "weights alone, safe to load",
+            "torch_export": "an exported program, .pt2",
             "onnx": "for other runtimes",
             "torchscript": "for C++ (deprecated by torch)",
             "int8": "linear layers in 8 bits, accuracy before and after",
-            "model": "the whole module, pickled: whoever loads it runs it",
+            "model": "the whole module, pickled: loading it runs code",
         }
         picked = await self.app.push_screen_wait(
             Pick("Export as", [Choice(k, k, words) for k, words in formats.items()])
@@ -287,18 +290,18 @@ class CheckpointActions(Screen):
         if vouched is None:
             return
         data = await self.app.push_screen_wait(
-            TextDialog("Fine-tune on", "A data set, a folder of images by class, a table; empty: its own data.")
+            TextDialog("Fine-tune on", "A data set, a folder of images by class, or a table; empty: its own data.")
         )
         if data is None:
             return
         freeze = await self.app.push_screen_wait(
-            TextDialog("Freeze", "Patterns of parameters to keep as they are, such as stages.0.* ; empty: none.")
+            TextDialog("Freeze", "Patterns of the parameters to freeze, such as stages.0.*; empty: none.")
         )
         if freeze is None:
             return
         rate = await self.app.push_screen_wait(
             TextDialog(
-                "Learning rate of the body", "As a factor on that of the last layer.", "0.1", check_backbone_factor
+                "Learning rate of the backbone", "As a factor of the last layer's.", "0.1", check_backbone_factor
             )
         )
         if rate is None:
@@ -332,7 +335,7 @@ class CheckpointActions(Screen):
             return
         if current.run is None:
             self.notify(
-                "The file is of no run; F makes an experiment that begins with its weights.",
+                "The file belongs to no run; F makes an experiment that starts from its weights.",
                 severity="warning",
                 timeout=5,
             )
@@ -348,10 +351,10 @@ class CheckpointActions(Screen):
         """The mean of the marked files."""
         chosen: list[FoundCheckpoint] = list(self.files.marked)
         if len(chosen) < 2:
-            self.notify("space marks the files to average.", severity="warning", timeout=4)
+            self.notify("Mark the files to average with space.", severity="warning", timeout=4)
             return
         output = await self.app.push_screen_wait(
-            TextDialog("Write the mean to", "A .pth or .safetensors file", str(Path.cwd() / "average.safetensors"))
+            TextDialog("Write the average to", "A .pth or .safetensors file", str(Path.cwd() / "average.safetensors"))
         )
         if output:
             await self._run("average", *(str(f.path) for f in chosen), "-o", output)
@@ -361,7 +364,7 @@ class CheckpointActions(Screen):
         """Show what could go, then ask."""
         keep = await self.app.push_screen_wait(
             TextDialog(
-                "Keep the best of each run", "Generations, beside the newest and best.pt.", "3", check_generations
+                "How many checkpoints of each run to keep", "Besides the newest and best.pt.", "3", check_generations
             )
         )
         if keep is None:
@@ -371,7 +374,7 @@ class CheckpointActions(Screen):
             return
         answer = await self.app.push_screen_wait(
             Question(
-                "Delete them for good?",
+                "Delete them permanently?",
                 [
                     Answer("n", "no", "No"),
                     Answer("y", "yes", "Yes, delete what was listed"),
@@ -391,7 +394,7 @@ class CheckpointActions(Screen):
         answer = await self.app.push_screen_wait(
             Question(
                 f"Opening {current.path.name} RUNS what its author put into it{': ' + calls if calls else ''}. "
-                "It can do everything that you can. Open it?",
+                "It can do anything that you can. Open it?",
                 [
                     Answer("n", "no", "No, leave it closed"),
                     Answer("y", "yes", "Yes, run it: I know where it comes from"),
@@ -406,7 +409,7 @@ class CheckpointActions(Screen):
         current = self._current()
         if current is not None:
             self.app.copy_to_clipboard(str(current.path.absolute()))
-            self.notify(f"{current.path.name}: its path is copied", timeout=3)
+            self.notify(f"{current.path.name}: path copied", timeout=3)
 
 
 def check_backbone_factor(text: str) -> None:

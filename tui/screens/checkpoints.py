@@ -60,15 +60,20 @@ class CheckpointsScreen(CheckpointActions):
             "Facts",
             show=False,
             id="weights.facts",
-            tooltip="Go to what is known of the file or tensor",
+            tooltip="Go to the details of the file or tensor",
         ),
         Binding("tab", "next_pane(1)", "Next pane", show=False, id="weights.next", tooltip="To the next pane"),
         Binding(
-            "shift+tab", "next_pane(-1)", "Pane before", show=False, id="weights.before", tooltip="To the pane before"
+            "shift+tab",
+            "next_pane(-1)",
+            "Previous pane",
+            show=False,
+            id="weights.before",
+            tooltip="To the previous pane",
         ),
         Binding("z", "fold_all", "Fold", show=False, id="weights.fold-all", tooltip="Fold all, or unfold all"),
         Binding(
-            "escape", "back", "Back", show=False, id="weights.back", tooltip="Back to the files; then all files again"
+            "escape", "back", "Back", show=False, id="weights.back", tooltip="Back: to the files, then to all files"
         ),
         Binding(
             "i",

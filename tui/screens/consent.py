@@ -29,10 +29,10 @@ async def trusted(app: App[Any], name: str, code: str) -> bool:
     """Whether the user trusts the code that a run, a checkpoint or a study of others names."""
     answer = await app.push_screen_wait(
         Question(
-            f"{name} was not made here, and would run the code {code!r}. Do you trust it?",
-            [Answer("n", "no", "No, leave it"), Answer("y", "yes", "Yes, run it")],
+            f"{name} was not made here and would run the code {code!r}. Do you trust it?",
+            [Answer("n", "no", "No, don't run it"), Answer("y", "yes", "Yes, run it")],
         )
     )
     if answer != "yes":
-        app.notify(f"{name} is left as it is: its code does not run.", timeout=4)
+        app.notify(f"{name} is left alone: its code was not run.", timeout=4)
     return bool(answer == "yes")

@@ -30,9 +30,7 @@ class Console(Dialog):
         Binding("j,down", "scroll(1)", "Down", show=False, id="console.down", tooltip="Scroll down"),
         Binding("k,up", "scroll(-1)", "Up", show=False, id="console.up", tooltip="Scroll up"),
         Binding("Y", "copy", "Copy", show=False, id="console.copy", tooltip="Copy the command (OSC 52)"),
-        Binding(
-            "enter,q", "leave", "Back", show=False, id="console.leave", tooltip="Back; a command that goes on is ended"
-        ),
+        Binding("enter,q", "leave", "Back", show=False, id="console.leave", tooltip="Back; a running command is ended"),
     ]
     DEFAULT_CSS = """
     Console > .box { width: 96%; height: 80%; }
@@ -51,7 +49,7 @@ class Console(Dialog):
         with Vertical(classes="box"):
             yield Words(f"$ torchdeck {shlex.join(self.words)}", classes="title")
             yield RichLog(id="output", wrap=True, max_lines=5000)
-            yield Words("goes on; esc ends it", classes="words")
+            yield Words("running; esc ends it", classes="words")
 
     def on_mount(self) -> None:
         """Start it."""
@@ -102,4 +100,4 @@ class Console(Dialog):
     def action_copy(self) -> None:
         """Copy the command."""
         self.app.copy_to_clipboard(f"torchdeck {shlex.join(self.words)}")
-        self.notify("the command is copied", timeout=3)
+        self.notify("command copied", timeout=3)

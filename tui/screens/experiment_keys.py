@@ -32,7 +32,7 @@ class ExperimentKeys(Workplace):
         Binding(
             "ctrl+s", "save", "Save", show=False, id="experiment.save", tooltip="Save the experiment as a TOML file"
         ),
-        Binding("N", "default", "New", show=False, id="experiment.new", tooltip="Begin with the defaults"),
+        Binding("N", "default", "New", show=False, id="experiment.new", tooltip="Start from the defaults"),
     ]
 
     @work
@@ -42,7 +42,7 @@ class ExperimentKeys(Workplace):
         for name, path in toml.presets().items():
             first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
             choices.append(Choice(name, name, first))
-        choices.append(Choice(_OWN, "a TOML file" + _OWN, "from the disk"))
+        choices.append(Choice(_OWN, "a TOML file" + _OWN, "from disk"))
         chosen = await self.app.push_screen_wait(Pick("Open an experiment", choices))
         if chosen == _OWN:
             chosen = await self.app.push_screen_wait(FilePick("Open a TOML file", (".toml",)))

@@ -28,7 +28,7 @@ class FilePick(Dialog):
         Binding("down", "cursor(1)", "Down", show=False, id="files.down", tooltip="One line down"),
         Binding("up", "cursor(-1)", "Up", show=False, id="files.up", tooltip="One line up"),
         Binding("tab", "complete", "Complete", id="files.complete", tooltip="Take the chosen name into the path"),
-        Binding("ctrl+w", "parent", "Folder above", id="files.parent", tooltip="To the folder above"),
+        Binding("ctrl+w", "parent", "Parent folder", id="files.parent", tooltip="To the parent folder"),
     ]
 
     def __init__(self, title: str, suffixes: tuple[str, ...], start: Path | None = None) -> None:
@@ -70,7 +70,7 @@ class FilePick(Dialog):
         except OSError as error:
             words = f"{str(where)!r} can't be read: {error.strerror}."
         except ValueError:  # a NUL, or half a character: no file is called so
-            words = f"{str(where)!r} is no path."
+            words = f"{str(where)!r} is not a path."
         self._names = sorted(names, key=lambda n: (n.endswith("/"), n.lower()))[:_MOST]
         listed = self.query_one(OptionList)
         listed.clear_options()

@@ -7,6 +7,7 @@ from typing import Any
 
 from textual.app import App
 
+from torchdeck.core.errors import count
 from torchdeck.core.experiment import toml
 from torchdeck.tui.run_monitor import RunMonitor, going_on
 from torchdeck.tui.screens.consent import agreed
@@ -24,7 +25,12 @@ async def resume_run(app: App[Any], monitor: RunMonitor, run: Path, raw: dict[st
         return False
     if done is not None:
         text = await app.push_screen_wait(
-            TextDialog("Prolong the run: epochs in all", f"It has done {done}.", str(done * 2 or 10), more_than(done))
+            TextDialog(
+                "Extend the run to how many epochs in all?",
+                f"It has trained {count(done, 'epoch')}.",
+                str(done * 2 or 10),
+                more_than(done),
+            )
         )
         if text is None:
             return False

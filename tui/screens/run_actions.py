@@ -32,7 +32,7 @@ class RunActions(SplitScreen):
             "resume",
             "Resume",
             id="runs.resume",
-            tooltip="Go on with the run from its last checkpoint, or prolong it",
+            tooltip="Resume the run from its last checkpoint, or extend it",
         ),
         Binding(
             "s", "rerun", "Rerun", show=False, id="runs.rerun", tooltip="Train the run's experiment again, as a new run"
@@ -40,9 +40,9 @@ class RunActions(SplitScreen):
         Binding(
             "E",
             "change",
-            "Rerun changed",
+            "Edit and rerun",
             id="runs.change",
-            tooltip="Take the run's experiment into the form, to change it and train again",
+            tooltip="Load the run's experiment into the form, to change it and train again",
         ),
         Binding("n", "note", "Note", show=False, id="runs.note", tooltip="Write a note"),
         Binding("N", "title", "Title", show=False, id="runs.title", tooltip="Give the run a title"),
@@ -53,10 +53,10 @@ class RunActions(SplitScreen):
             "Archive",
             show=False,
             id="runs.archive",
-            tooltip="Put away, or bring back (archived:yes shows them)",
+            tooltip="Archive, or unarchive (archived:yes shows them)",
         ),
         Binding("d,delete", "delete", "Delete", id="runs.delete", tooltip="Move to the trash"),
-        Binding("U", "restore", "Undelete", show=False, id="runs.restore", tooltip="Take back what was deleted last"),
+        Binding("U", "restore", "Undelete", show=False, id="runs.restore", tooltip="Restore what was deleted last"),
         Binding("c", "checkpoints", "Weights", show=False, id="runs.checkpoints", tooltip="The run's checkpoints"),
         Binding("Y", "copy", "Copy", show=False, id="runs.copy", tooltip="Copy the run's directory (OSC 52)"),
     ]
@@ -72,7 +72,7 @@ class RunActions(SplitScreen):
     def _wanted(self) -> list[Row]:
         rows: list[Row] = self.listed.wanted
         if not rows:
-            self.notify("There is no run.", severity="warning", timeout=3)
+            self.notify("There are no runs.", severity="warning", timeout=3)
         return rows
 
     def on_table_chosen(self, event: Table.Chosen) -> None:
@@ -81,7 +81,7 @@ class RunActions(SplitScreen):
             return
         row: Row = event.item
         if row.foreign:
-            self.notify("Another tool's run is shown here; Train is for torchdeck's.", timeout=4)
+            self.notify("A run of another tool is shown here; the Train screen shows torchdeck's.", timeout=4)
             return
         workbench: Any = self.app
         workbench.open_screen("train")
@@ -107,7 +107,7 @@ class RunActions(SplitScreen):
             self._fail(error)
             return
         if added:
-            self.notify(f"{count(added, 'run')} started, or queued behind what goes on", timeout=4)
+            self.notify(f"{count(added, 'run')} started, or queued behind the current run", timeout=4)
 
     @work
     async def action_change(self) -> None:
@@ -136,7 +136,7 @@ class RunActions(SplitScreen):
         try:
             raw = self._experiment(row)
             if row.status == "running":
-                raise UserError(f"{row.name} goes on already.")
+                raise UserError(f"{row.name} is already training.")
             done = row.epoch if row.status == "done" else None
             going_on = await resume_run(self.app, self.monitor, row.path, raw, done)
         except UserError as error:
@@ -182,7 +182,7 @@ class RunActions(SplitScreen):
         if not rows:
             return
         text = await self.app.push_screen_wait(
-            TextDialog("Tags, with spaces between", ", ".join(r.name for r in rows[:3]), " ".join(rows[0].tags))
+            TextDialog("Tags, separated by spaces", ", ".join(r.name for r in rows[:3]), " ".join(rows[0].tags))
         )
         if text is not None:
             self._label(rows, tags=tuple(dict.fromkeys(text.replace(",", " ").split())))
@@ -194,7 +194,7 @@ class RunActions(SplitScreen):
             away = not rows[0].archived
             self._label(rows, archived=away)
             self.notify(
-                f"{count(len(rows), 'run')} {'put away; archived:yes shows them' if away else 'brought back'}",
+                f"{count(len(rows), 'run')} {'archived; archived:yes shows them' if away else 'brought back'}",
                 timeout=4,
             )
 
@@ -212,7 +212,7 @@ class RunActions(SplitScreen):
                 f"Move {what} ({size(sum(r.size for r in rows))}) to the trash?",
                 [
                     Answer("n", "no", "No"),
-                    Answer("y", "yes", "Yes; U takes it back, torchdeck trash --empty frees the disk"),
+                    Answer("y", "yes", "Yes; U restores it, torchdeck trash --empty frees the disk space"),
                 ],
             )
         )
@@ -221,7 +221,7 @@ class RunActions(SplitScreen):
         try:
             for row in rows:
                 trash.move_to_trash(row.path, trash.root_of(row.path, self.roots))
-            self.notify(f"{what} is in the trash; U takes it back", timeout=5)
+            self.notify(f"{what} was moved to the trash; U restores it", timeout=5)
         except UserError as error:
             self._fail(error)
         self.refresh_now()
@@ -234,7 +234,7 @@ class RunActions(SplitScreen):
                 self.notify("The trash is empty.", timeout=3)
                 return
             trash.take_from_trash(found[-1])
-            self.notify(f"{found[-1].origin.name} is back", timeout=4)
+            self.notify(f"{found[-1].origin.name} was restored", timeout=4)
         except UserError as error:
             self._fail(error)
         self.refresh_now()

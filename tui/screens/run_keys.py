@@ -29,17 +29,17 @@ class RunKeys(Workplace):
             "start",
             "Start",
             id="run.start",
-            tooltip="Start a run with the experiment; while one goes on: queue it",
+            tooltip="Start a run of the experiment, or queue it while another is training",
         ),
-        Binding("p", "pause", "Pause", id="run.pause", tooltip="Pause, or go on"),
+        Binding("p", "pause", "Pause", id="run.pause", tooltip="Pause, or continue"),
         Binding("x", "stop", "Stop", id="run.stop", tooltip="Stop after a checkpoint"),
-        Binding("X", "abort", "Abort", show=False, id="run.abort", tooltip="End at once, without a checkpoint"),
+        Binding("X", "abort", "Abort", show=False, id="run.abort", tooltip="Stop immediately, without a checkpoint"),
         Binding(
             "r",
             "resume",
             "Resume",
             id="run.resume",
-            tooltip="Go on with the run from its last checkpoint, or prolong it",
+            tooltip="Resume the run from its last checkpoint, or extend it",
         ),
         Binding("w", "checkpoint", "Checkpoint", show=False, id="run.checkpoint", tooltip="Write a checkpoint now"),
         Binding(
@@ -53,19 +53,23 @@ class RunKeys(Workplace):
             id="run.learning-rate",
             tooltip="Change the learning rate now",
         ),
-        Binding("a", "enqueue", "Queue", show=False, id="run.queue", tooltip="Put the experiment into the queue"),
-        Binding("W", "serve", "Start queue", show=False, id="run.serve", tooltip="Start what waits in the queue"),
+        Binding("a", "enqueue", "Queue", show=False, id="run.queue", tooltip="Add the experiment to the queue"),
+        Binding("W", "serve", "Start queue", show=False, id="run.serve", tooltip="Start the queue"),
         Binding(
-            "A", "attach", "Runs", id="run.attach", tooltip="Attach to a run that goes on, or look at one that is over"
+            "A",
+            "attach",
+            "Runs",
+            id="run.attach",
+            tooltip="Attach to a run that is training, or view one that has ended",
         ),
-        Binding("E", "load_run", "Load", show=False, id="run.load", tooltip="Take the run's experiment into the form"),
+        Binding("E", "load_run", "Load", show=False, id="run.load", tooltip="Load the run's experiment into the form"),
         Binding("Y", "copy_run", "Copy", show=False, id="run.copy", tooltip="Copy the run's directory (OSC 52)"),
     ]
 
     def _send(self, what: Callable[[Control], None], said: str) -> None:
         """Send a command to the run; tell what happened."""
         if self.snapshot is None or not self.snapshot.under_way or self.snapshot.run is None:
-            self.notify("No run is going on.", severity="warning", timeout=3)
+            self.notify("No run is training.", severity="warning", timeout=3)
             return
         try:
             what(self.monitor.control)
@@ -92,13 +96,14 @@ class RunKeys(Workplace):
     def action_start(self) -> None:
         """Start the experiment, or queue it while another run goes on."""
         active = self.snapshot is not None and self.snapshot.active
-        self._add(self.monitor.add, "is queued: it starts when the run is over" if active else None)
+        self._add(self.monitor.add, "is queued: it starts when the current run is over" if active else None)
 
     def action_enqueue(self) -> None:
         """Queue the experiment, and go on with what is done now."""
         active = self.snapshot is not None and self.snapshot.active
         self._add(
-            self.monitor.enqueue, "is queued: it starts when the run is over" if active else "is queued; W starts it"
+            self.monitor.enqueue,
+            "is queued: it starts when the current run is over" if active else "is queued; W starts it",
         )
 
     def _add(self, take: Callable[[str, str], None], said: str | None) -> None:
@@ -129,7 +134,7 @@ class RunKeys(Workplace):
         """Go on with the run that is shown."""
         snapshot = self.snapshot
         if snapshot is None or snapshot.run is None or snapshot.state not in OVER:
-            self.notify("Only a run that is over can be resumed; p goes on after a pause.", severity="warning")
+            self.notify("Only a run that has ended can be resumed; p continues after a pause.", severity="warning")
             return
         try:
             raw = toml.read(snapshot.run / "experiment.toml")
@@ -150,7 +155,7 @@ class RunKeys(Workplace):
     def action_pause(self) -> None:
         """Pause, or go on."""
         if self.snapshot is not None and self.snapshot.state == "paused":
-            self._send(lambda control: control.resume(), "going on")
+            self._send(lambda control: control.resume(), "continuing")
         else:
             self._send(lambda control: control.pause(), "pausing after this step")
 
@@ -167,12 +172,12 @@ class RunKeys(Workplace):
         """End at once."""
         answer = await self.app.push_screen_wait(
             Question(
-                "End the run at once? What was trained since the last checkpoint is lost.",
-                [Answer("n", "no", "No, let it go on"), Answer("y", "yes", "Yes, end it without a checkpoint")],
+                "Stop the run immediately? What was trained since the last checkpoint is lost.",
+                [Answer("n", "no", "No, keep training"), Answer("y", "yes", "Yes, stop it without a checkpoint")],
             )
         )
         if answer == "yes":
-            self._send(lambda control: control.abort(), "ending at once")
+            self._send(lambda control: control.abort(), "stopping immediately")
 
     def action_checkpoint(self) -> None:
         """Write a checkpoint now."""
@@ -187,12 +192,12 @@ class RunKeys(Workplace):
         """Change the learning rate of the run."""
         summary = self.snapshot.history.summary if self.snapshot else None
         if summary is None or self.snapshot is None or not self.snapshot.under_way:
-            self.notify("No run is going on.", severity="warning", timeout=3)
+            self.notify("No run is training.", severity="warning", timeout=3)
             return
         text = await self.app.push_screen_wait(
             TextDialog(
                 "Learning rate from now on",
-                "The schedule goes on from it in proportion.",
+                "The schedule continues from it in proportion.",
                 f"{summary.learning_rate:g}",
                 read_learning_rate,
             )
@@ -220,7 +225,7 @@ class RunKeys(Workplace):
             Choice(info.path, info.name, f"{info.status}  {info.get('data', '')}  epoch {info.get('epoch', 0)}")
             for info in runs
         ]
-        path = await self.app.push_screen_wait(Pick("Look at a run", choices, "Those that go on come first."))
+        path = await self.app.push_screen_wait(Pick("View a run", choices, "Running ones come first."))
         if path is not None:
             self.attach(path)
 

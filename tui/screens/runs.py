@@ -78,9 +78,11 @@ class RunsScreen(RunActions):
         Binding("space", "mark", "Mark", id="runs.mark", tooltip="Mark the run, to compare it with others"),
         Binding("u", "unmark", "Unmark", show=False, id="runs.unmark", tooltip="Unmark all"),
         Binding("o", "sort", "Sort", id="runs.sort", tooltip="Sort by a field, metric or hyperparameter"),
-        Binding("O", "reverse", "Reverse", show=False, id="runs.reverse", tooltip="The other way round"),
+        Binding("O", "reverse", "Reverse", show=False, id="runs.reverse", tooltip="Reverse the order"),
         Binding("v", "columns", "Columns", show=False, id="runs.columns", tooltip="Choose columns"),
-        Binding("escape", "back", "Back", show=False, id="runs.back", tooltip="Back: to the list, then without filter"),
+        Binding(
+            "escape", "back", "Back", show=False, id="runs.back", tooltip="Back: to the list, then clear the filter"
+        ),
     ]
     DEFAULT_CSS = """
     RunsScreen {
@@ -119,7 +121,7 @@ class RunsScreen(RunActions):
         yield Table(id="runs-list", empty="looking for runs")
         with Vertical(id="runs-below"):
             yield Charts(id="runs-charts")
-            yield Table(id="runs-differences", empty="space marks runs; what differs between them is shown here")
+            yield Table(id="runs-differences", empty="mark runs with space to see what differs between them")
             yield Parallel(id="runs-parallel")
             yield Facts(id="runs-details")
         yield Words("", id="runs-words")
@@ -288,7 +290,7 @@ class RunsScreen(RunActions):
         elif sources:
             charts.show(sources[0].history)
         if sources and not charts.available():
-            charts.say("this run has told nothing yet")
+            charts.say("this run has logged nothing yet")
 
     def _draw_differences(self, rows: list[Row]) -> None:
         table = self.query_one("#runs-differences", Table)
@@ -357,7 +359,7 @@ class RunsScreen(RunActions):
         names = dict.fromkeys((*DEFAULT, "created", *sorted({n for row in self.rows for n in row.names()})))
         choices = [Choice(name, name) for name in names if name != "curve"]
         picked = await self.app.push_screen_wait(
-            Pick("Sort by", choices, "O turns it round", value=self._sort.lstrip("-"))
+            Pick("Sort by", choices, "O reverses the order", value=self._sort.lstrip("-"))
         )
         if picked is not None:
             self._sort = f"-{picked}" if self._sort.startswith("-") else picked
@@ -378,7 +380,7 @@ class RunsScreen(RunActions):
         known = dict.fromkeys((*self._names, *DEFAULT, *sorted({n for row in self.rows for n in row.names()})))
         choices = [Choice(name, name, marked=name in self._names) for name in known]
         picked = await self.app.push_screen_wait(
-            Pick("Columns", choices, "space marks, enter takes them; none: as at first", many=True)
+            Pick("Columns", choices, "space marks, enter accepts; none: the default columns", many=True)
         )
         if picked is not None:
             self._names = picked or list(DEFAULT)

@@ -196,7 +196,7 @@ class SearchScreen(TrialActions):
             return "starting"
         if snapshot.stopped:
             return "stopped"
-        return "over" if over >= snapshot.limits.trials else "at rest"
+        return "over" if over >= snapshot.limits.trials else "idle"
 
     def _head(self) -> Text:
         snapshot = self.seen

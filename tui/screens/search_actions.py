@@ -35,16 +35,12 @@ class SearchActions(SplitScreen):
             "new",
             "New",
             id="search.new",
-            tooltip="Begin a study: search the form's experiment (m on the form marks fields)",
+            tooltip="Start a study of the form's experiment (m on a field of the form gives it a range)",
         ),
-        Binding("o", "open", "Open", id="search.open", tooltip="Another study"),
-        Binding(
-            "s", "go_on", "Start", id="search.start", tooltip="Start, or go on: how many trials in all, and workers"
-        ),
+        Binding("o", "open", "Open", id="search.open", tooltip="Open another study"),
+        Binding("s", "go_on", "Start", id="search.start", tooltip="Start or continue: total trials, and workers"),
         Binding("x", "stop", "Stop", id="search.stop", tooltip="Stop all workers after a checkpoint"),
-        Binding(
-            "e", "edit", "Space", id="search.edit", tooltip="Change the space, and go on with the trials that are there"
-        ),
+        Binding("e", "edit", "Space", id="search.edit", tooltip="Change the search space and keep the trials"),
         Binding("Y", "copy", "Copy", show=False, id="search.copy", tooltip="Copy the study's directory (OSC 52)"),
     ]
 
@@ -70,7 +66,9 @@ class SearchActions(SplitScreen):
     def _needs_study(self) -> bool:
         if self.study is None:
             self.notify(
-                "There is no study yet: m on the form marks fields, then S n begins one.", severity="warning", timeout=5
+                "There is no study yet: give fields a range with m on the form, then start one with S n.",
+                severity="warning",
+                timeout=5,
             )
         return self.study is not None
 
@@ -79,7 +77,7 @@ class SearchActions(SplitScreen):
     def nothing(self) -> str:
         """What is said when there is no study."""
         where = ", ".join(str(root) for root in self.roots)
-        return f"no studies in {where}: m on a field of the form (T) gives it a range, then S n begins a study"
+        return f"no studies in {where}: m on a field of the form (T) gives it a range, then S n starts a study"
 
     async def open_latest(self) -> None:
         """Open the study that was begun or worked on last, where none is open."""
@@ -136,7 +134,10 @@ class SearchActions(SplitScreen):
 
             name = await self.app.push_screen_wait(
                 TextDialog(
-                    "Name of the study", "Its directory below the runs.", default_name(experiment), check_study_name
+                    "Name of the study",
+                    "It is also the name of its directory.",
+                    default_name(experiment),
+                    check_study_name,
                 )
             )
             if name is None:
@@ -167,9 +168,9 @@ class SearchActions(SplitScreen):
                 Question(
                     former.difference,
                     [
-                        Answer("c", "cancel", "Change nothing"),
-                        Answer("l", "learn", "Begin another study that learns from its trials"),
-                        Answer("b", "begin", "Begin another study from nothing"),
+                        Answer("c", "cancel", "Cancel"),
+                        Answer("l", "learn", "Start a new study that learns from its trials"),
+                        Answer("b", "begin", "Start a new study from scratch"),
                     ],
                 )
             )
@@ -197,8 +198,8 @@ class SearchActions(SplitScreen):
             limits = await asyncio.to_thread(lambda: study.limits)
             text = await self.app.push_screen_wait(
                 TextDialog(
-                    "Trials in all, and workers",
-                    "Such as: 50, or 50 2 for two processes.",
+                    "Total trials, and workers",
+                    "For example 50, or 50 2 for two processes.",
                     f"{limits.trials} 1",
                     read_trials_and_workers,
                 )
@@ -249,7 +250,7 @@ class SearchActions(SplitScreen):
     async def action_stop(self) -> None:
         """Have all workers stop."""
         if self._needs_study():
-            await self._do(lambda study: study.stop(), "all workers stop after a checkpoint; s goes on")
+            await self._do(lambda study: study.stop(), "all workers stop after a checkpoint; s continues")
 
     async def _do(self, what: Callable[[Study], Any], said: str) -> None:
         """Do something with the study, in a thread; tell what happened."""
@@ -277,7 +278,7 @@ class SearchActions(SplitScreen):
             return
         choices = [Choice(key, key, d.text) for key, d in study.space.dimensions.items()]
         choices.append(Choice("", "another field…", "search one more"))
-        key = await self.app.push_screen_wait(Pick("Change the space", choices))
+        key = await self.app.push_screen_wait(Pick("Change the search space", choices))
         if key is None:
             return
         if key == "":
@@ -293,7 +294,7 @@ class SearchActions(SplitScreen):
         text = await self.app.push_screen_wait(
             TextDialog(
                 f"Searched values of {key}",
-                "1e-4 .. 0.1 log, 16 .. 512 step 16, SGD | AdamW; nothing: not searched any more.",
+                "1e-4 .. 0.1 log, 16 .. 512 step 16, SGD | AdamW; empty: no longer searched.",
                 before,
                 lambda text: read_dimension(key, text) if text.strip() else None,
             )
@@ -305,7 +306,7 @@ class SearchActions(SplitScreen):
             with study.locked():
                 edit(study, {key: text.strip() or None})
 
-        await self._do(change, f"{key}: {text.strip() or 'not searched any more'}")
+        await self._do(change, f"{key}: {text.strip() or 'no longer searched'}")
 
     def action_copy(self) -> None:
         """Copy the study's directory."""
@@ -339,5 +340,5 @@ def read_trials_and_workers(text: str) -> tuple[int, int]:
     """Trials in all and workers (1 unless given); raises UserError for other than whole numbers above 0."""
     words = text.split()
     if not 1 <= len(words) <= 2 or not all(whole_number(word) for word in words):
-        raise UserError("One or two whole numbers above 0: trials in all, and workers.")
+        raise UserError("One or two whole numbers above 0: total trials, and workers.")
     return int(words[0]), int(words[1]) if len(words) == 2 else 1

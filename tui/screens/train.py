@@ -61,7 +61,7 @@ class TrainScreen(ExperimentKeys, RunKeys):
         ),
         Binding("tab", "next_pane(1)", "Next pane", show=False, id="pane.next", tooltip="To the next pane"),
         Binding(
-            "shift+tab", "next_pane(-1)", "Pane before", show=False, id="pane.before", tooltip="To the pane before"
+            "shift+tab", "next_pane(-1)", "Previous pane", show=False, id="pane.before", tooltip="To the previous pane"
         ),
         Binding("Z", "alone", "One pane", show=False, id="pane.alone", tooltip="This pane alone, or all again"),
         Binding("escape", "back", "Back", show=False, id="pane.back", tooltip="Back: all panes again, then the charts"),
@@ -120,8 +120,8 @@ class TrainScreen(ExperimentKeys, RunKeys):
         charts = self.query_one(Charts)
         charts.view = self.memory.chart_view(View())
         charts.say("s starts a run; its charts appear here")
-        self.query_one(ModelTree).say("looking at the model")
-        self.query_one(DataPreview).say("looking at the data")
+        self.query_one(ModelTree).say("reading the model")
+        self.query_one(DataPreview).say("reading the data")
         self.query_one(QueueList).show(())
         self.form.show(self._raw)
         self.choose("experiment")
@@ -248,7 +248,7 @@ class TrainScreen(ExperimentKeys, RunKeys):
         self.query_one(Header).show(panes.current, snapshot.history)
         charts = self.query_one(Charts)
         charts.say(
-            "starting: torch is imported, the data are read"
+            "starting: importing torch, reading the data"
             if snapshot.active
             else "s starts a run; its charts appear here"
         )
@@ -328,7 +328,7 @@ class TrainScreen(ExperimentKeys, RunKeys):
         about_data = self._stage == "experiment" and error.about("data")
         if self._stage == "data" or about_data:
             data.say(str(error))
-            model.say("the model needs the data")  # without its data nothing is known of it
+            model.say("the model can't be built without the data")  # without its data nothing is known of it
         else:
             model.say(str(error))
         self.form.mark(error)
@@ -361,7 +361,7 @@ class TrainScreen(ExperimentKeys, RunKeys):
         charts = self.query_one(Charts)
         shown = {s.name for s in charts.wanted()}
         choices = [Choice(s.name, s.title, ", ".join(s.series), s.name in shown) for s in charts.available()]
-        picked = await self.app.push_screen_wait(Pick("Charts", choices, "space marks, enter takes them", many=True))
+        picked = await self.app.push_screen_wait(Pick("Charts", choices, "space marks, enter accepts", many=True))
         if picked is not None:
             charts.picked = picked
             charts.chosen = 0

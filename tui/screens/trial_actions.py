@@ -30,17 +30,15 @@ class TrialActions(SearchActions):
             id="search.stop-trial",
             tooltip="Stop the trial; its best value so far counts",
         ),
-        Binding("p", "prune", "Prune", id="search.prune", tooltip="Give the trial up"),
-        Binding("a", "add", "Add", id="search.add", tooltip="Add a trial by hand: what to try next"),
-        Binding(
-            "enter", "run", "Run", show=False, id="search.run", tooltip="Look at the trial's run on the Train screen"
-        ),
+        Binding("p", "prune", "Prune", id="search.prune", tooltip="Prune the trial"),
+        Binding("a", "add", "Add", id="search.add", tooltip="Add a trial: values to try next"),
+        Binding("enter", "run", "Run", show=False, id="search.run", tooltip="View the trial's run on the Train screen"),
         Binding(
             "E",
             "experiment",
-            "To the form",
+            "To form",
             id="search.experiment",
-            tooltip="Take the trial's experiment into the form of the Train screen",
+            tooltip="Load the trial's experiment into the form of the Train screen",
         ),
         Binding("c", "checkpoints", "Weights", show=False, id="search.checkpoints", tooltip="The trial's checkpoints"),
     ]
@@ -63,7 +61,7 @@ class TrialActions(SearchActions):
     @work
     async def action_prune(self) -> None:
         """Give up the trial under the cursor."""
-        await self._ask_of("prune", "is given up")
+        await self._ask_of("prune", "is pruned")
 
     async def _ask_of(self, command: str, said: str) -> None:
         row = self._needs_trial()
@@ -103,7 +101,7 @@ class TrialActions(SearchActions):
                 with study.locked():
                     study.enqueue(parse(text))
 
-            await self._do(add, "it is tried next")
+            await self._do(add, "it will be tried next")
 
     # --- taking it further -----------------------------------------------------------------------------------------------
 

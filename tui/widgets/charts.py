@@ -61,9 +61,7 @@ class Charts(Grid, can_focus=True):
         Binding("minus", "zoom(2.0)", "Zoom out", show=False, id="charts.zoom-out", tooltip="Zoom out"),
         Binding("comma", "pan(-0.25)", "Pan", show=False, id="charts.pan-left", tooltip="Pan to the left"),
         Binding("full_stop", "pan(0.25)", "Pan", show=False, id="charts.pan-right", tooltip="Pan to the right"),
-        Binding(
-            "0,home", "reset", "All", show=False, id="charts.reset", tooltip="Show everything again, without cursor"
-        ),
+        Binding("0,home", "reset", "All", show=False, id="charts.reset", tooltip="Reset zoom and cursor"),
         Binding(
             "left_square_bracket", "smooth(-1)", "Smooth", show=False, id="charts.smooth-less", tooltip="Smooth less"
         ),
@@ -78,11 +76,11 @@ class Charts(Grid, can_focus=True):
         Binding("y", "log", "Log y", show=False, id="charts.log", tooltip="Logarithmic y axis"),
         Binding("u", "unit", "x unit", show=False, id="charts.unit", tooltip="x axis: step, epoch or time"),
         Binding(
-            "i", "outliers", "Outliers", show=False, id="charts.outliers", tooltip="Leave outliers out of the range"
+            "i", "outliers", "Outliers", show=False, id="charts.outliers", tooltip="Exclude outliers from the range"
         ),
         Binding("down,j", "choose(1)", "Next chart", show=False, id="charts.next", tooltip="Choose the next chart"),
         Binding(
-            "up,k", "choose(-1)", "Chart before", show=False, id="charts.before", tooltip="Choose the chart before"
+            "up,k", "choose(-1)", "Previous chart", show=False, id="charts.before", tooltip="Choose the previous chart"
         ),
         Binding(
             "enter",
@@ -319,7 +317,7 @@ class Charts(Grid, can_focus=True):
     def action_outliers(self) -> None:
         """Ignore outliers, or not."""
         self._look(replace(self.view, ignore_outliers=not self.view.ignore_outliers))
-        self.notify("outliers are " + ("left out of the range" if self.view.ignore_outliers else "shown"), timeout=2)
+        self.notify("outliers are " + ("excluded from the range" if self.view.ignore_outliers else "shown"), timeout=2)
 
     def action_choose(self, by: int) -> None:
         """Choose another chart."""

@@ -88,7 +88,7 @@ def _draw_counts(text: Text, counts: list[int], names: list[str], width: int) ->
             f"{set_cell_size(name, longest)} {bar(count / most, max(4, min(24, width - longest - 10)))} {count:,}\n"
         )
     if len(counts) > 40:
-        text.append(f"and {len(counts) - 40:,} classes more\n")
+        text.append(f"and {len(counts) - 40:,} more classes\n")
 
 
 def _draw_pictures(text: Text, pictures: dict[str, Any], labels: list[str], width: int, colour: bool) -> None:

@@ -34,7 +34,7 @@ class _Fields(VimTree):
         Binding("m", "search", "Search", id="form.search", tooltip="Search this field: give a range, or choices"),
         Binding("f", "file", "Own code", id="form.file", tooltip="Pick your own model, data set or loss from a file"),
         Binding("slash", "find", "Find", key_display="/", id="form.find", tooltip="Find a field by name"),
-        Binding("n", "find_next", "Next found", show=False, id="form.find-next", tooltip="The next field found"),
+        Binding("n", "find_next", "Find next", show=False, id="form.find-next", tooltip="The next match"),
     ]
 
     @property
@@ -271,7 +271,7 @@ class Form(Vertical):
             return
         if item.path[0] in (*toml.SEARCHING, "tracking") and item.kind != "dimension":
             self.notify(
-                f"{item.key} says nothing about the model: it can't be searched.", severity="warning", timeout=4
+                f"{item.key} does not affect the model, so it can't be searched.", severity="warning", timeout=4
             )
             return
         given = item.given if item.kind == "dimension" else self.searched.get(item.key)

@@ -104,7 +104,7 @@ def progress_lines(snapshot: Snapshot, width: int, theme: dict[str, str]) -> lis
     if state == "running":
         tail += f"  ETA {duration(eta)}"
     if state == "stalled":
-        tail += "  no batch comes"
+        tail += "  no batch arrives"
     elif speed:
         tail += f"  {amount(speed, 1000, ('', 'k', 'M', 'G'))} samples/s"
     line = f"{'  '.join(parts)}  "
@@ -150,20 +150,20 @@ def _ending(snapshot: Snapshot) -> Text:
     text = Text(no_wrap=True, overflow="ellipsis")
     match snapshot.state:
         case "idle":
-            text.append("s starts what the experiment says; o opens another; ? shows the keys")
+            text.append("s starts the experiment; o opens another; ? shows the keys")
         case "failed":
             text.append(" ".join(history.message.split()))
         case "dead":
-            text.append("its process ended without a word; r goes on from its last checkpoint, if it has one")
+            text.append("its process ended unexpectedly; r resumes from its last checkpoint, if it has one")
         case "starting":
-            text.append("typing goes on meanwhile")
+            text.append("you can go on typing")
         case "events":
-            text.append("the curves of another tool, which trains it; they are read as they are written")
+            text.append("another tool is training it; its curves are read as they are written")
         case "done" if history.finished is not None:
             part, metrics = ("test", history.finished.test) if history.finished.test else ("val", history.finished.val)
             names = [n for n in ("accuracy", "rmse", "r2", "loss") if n in metrics]
             text.append(f"{part} " + "  ".join(f"{n} {_figure(n, metrics[n])}" for n in names), style="bold")
             text.append(f"  in {duration(history.finished.seconds)}")
         case _:
-            text.append(f"{header_figures(history)}   r goes on from its last checkpoint")
+            text.append(f"{header_figures(history)}   r resumes from its last checkpoint")
     return text

@@ -23,9 +23,9 @@ class ModelTree(VimTree):
 
     BINDINGS = [
         Binding("z", "freeze", "Freeze", id="model.freeze", tooltip="Freeze this branch, or train it again"),
-        Binding("b", "largest", "Largest", id="model.largest", tooltip="Jump to the module with most parameters"),
+        Binding("b", "largest", "Largest", id="model.largest", tooltip="Jump to the module with the most parameters"),
         Binding("slash", "find", "Find", key_display="/", id="model.find", tooltip="Find a module by name or type"),
-        Binding("n", "find_next", "Next found", show=False, id="model.find-next", tooltip="The next module found"),
+        Binding("n", "find_next", "Find next", show=False, id="model.find-next", tooltip="The next match"),
         Binding("O", "fold_all", "Fold all", show=False, id="model.fold-all", tooltip="Fold or unfold everything"),
         Binding("c", "copy", "Copy", show=False, id="model.copy", tooltip="Copy the module's name (OSC 52)"),
     ]

@@ -57,7 +57,7 @@ class Parallel(Lines, can_focus=True):
         watched = self._current.watched if self._current else ""
         rows = [row for row in self._rows if row.watched == watched and row.hyperparameters][-_MOST:]
         if len(rows) < 2:
-            return [Text("two runs or more of one metric are needed", style=styles["axis"])]
+            return [Text("at least two runs with the same metric are needed", style=styles["axis"])]
         keys = sorted(_telling(rows), key=lambda key: not isinstance(rows[-1].hyperparameters.get(key), int | float))
         room = max(1, width // 14 - 1)
         axes = [

@@ -32,7 +32,7 @@ class Picture(Lines, can_focus=True):
     """Lines that a function draws; the arrows ask for other parameters."""
 
     BINDINGS = [
-        Binding("left,h", "turn(-1, 0)", "Before", show=False, id="picture.left", tooltip="The parameter before"),
+        Binding("left,h", "turn(-1, 0)", "Before", show=False, id="picture.left", tooltip="The previous parameter"),
         Binding("right,l", "turn(1, 0)", "Next", show=False, id="picture.right", tooltip="The next parameter"),
         Binding(
             "up,k",
@@ -40,7 +40,7 @@ class Picture(Lines, can_focus=True):
             "Up",
             show=False,
             id="picture.up",
-            tooltip="Of a contour: the parameter before, of the vertical axis",
+            tooltip="In a contour: the previous parameter of the vertical axis",
         ),
         Binding(
             "down,j",
@@ -48,7 +48,7 @@ class Picture(Lines, can_focus=True):
             "Down",
             show=False,
             id="picture.down",
-            tooltip="Of a contour: the next parameter, of the vertical axis",
+            tooltip="In a contour: the next parameter of the vertical axis",
         ),
     ]
     DEFAULT_CSS = "Picture { height: 1fr; }"

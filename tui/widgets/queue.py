@@ -17,9 +17,9 @@ class QueueList(OptionList):
 
     BINDINGS = [
         *LIST_KEYS,
-        Binding("d,delete", "take_out", "Take out", id="queue.remove", tooltip="Take the experiment out of the queue"),
-        Binding("J", "later", "Later", show=False, id="queue.later", tooltip="Let it change places with the next"),
-        Binding("K", "sooner", "Sooner", id="queue.sooner", tooltip="Let it change places with the one before"),
+        Binding("d,delete", "take_out", "Remove", id="queue.remove", tooltip="Remove the experiment from the queue"),
+        Binding("J", "later", "Later", show=False, id="queue.later", tooltip="Move it down"),
+        Binding("K", "sooner", "Sooner", id="queue.sooner", tooltip="Move it up"),
         Binding("enter", "load", "Load", id="queue.load", tooltip="Load it into the form"),
     ]
     DEFAULT_CSS = "QueueList { height: 1fr; border: none; background: $background; scrollbar-size-vertical: 1; }"
@@ -45,7 +45,7 @@ class QueueList(OptionList):
         place = self.highlighted
         self.clear_options()
         if not items:
-            self.add_option(Option("nothing waits; a adds the experiment", disabled=True))
+            self.add_option(Option("the queue is empty; a adds the experiment", disabled=True))
             return
         self.add_options(
             [Option(f"{n}. {printable(i.title)}{' (resume)' if i.resume else ''}") for n, i in enumerate(items, 1)]

@@ -20,7 +20,7 @@ class Tensors(Table):
 
     BINDINGS = [
         Binding(
-            "h,left", "fold", "Fold", show=False, id="tensors.fold", tooltip="Fold the module, or go to the one above"
+            "h,left", "fold", "Fold", show=False, id="tensors.fold", tooltip="Fold the module, or go to its parent"
         ),
         Binding("l,right", "unfold", "Unfold", show=False, id="tensors.unfold", tooltip="Unfold the module"),
         Binding(

@@ -26,7 +26,7 @@ class VimTree(Tree):
 
     BINDINGS = [
         *LIST_KEYS,
-        Binding("h,left", "fold", "Fold", show=False, id="tree.fold", tooltip="Fold, or go to the node above"),
+        Binding("h,left", "fold", "Fold", show=False, id="tree.fold", tooltip="Fold, or go to the parent"),
         Binding("l,right", "unfold", "Unfold", show=False, id="tree.unfold", tooltip="Unfold"),
     ]
 

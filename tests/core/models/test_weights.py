@@ -77,9 +77,9 @@ def test_a_file_that_holds_two_tensors_for_tied_ones_is_refused(tmp_path: Path) 
     ("prefix", "told"),
     [
         ("", []),
-        ("module.", ["the prefix 'module.' is taken off every name"]),
-        ("_orig_mod.module.", ["the prefix '_orig_mod.module.' is taken off every name"]),
-        ("net.", ["4 of 4 tensors load, the prefix 'net.' is taken off"]),
+        ("module.", ["the prefix 'module.' is removed from every name"]),
+        ("_orig_mod.module.", ["the prefix '_orig_mod.module.' is removed from every name"]),
+        ("net.", ["4 of 4 tensors load, the prefix 'net.' is removed"]),
     ],
 )
 def test_what_is_taken_off_the_names_is_told(tmp_path: Path, prefix: str, told: list[str]) -> None:

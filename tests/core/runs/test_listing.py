@@ -165,7 +165,7 @@ def test_running_and_dead_are_told_apart(tmp_path: Path) -> None:
             assert time.monotonic() < end
             time.sleep(0.1)
         assert rows[0].status == "running"
-        with pytest.raises(UserError, match="goes on"):
+        with pytest.raises(UserError, match="is still training"):
             trash.move_to_trash(rows[0].path, tmp_path / "runs")
         process.kill()
         process.wait()
