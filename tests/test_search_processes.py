@@ -61,6 +61,7 @@ def test_ctrl_c_stops_after_a_checkpoint_and_the_same_command_goes_on(tmp_path: 
     assert process.returncode == 130, said
     assert "stopping after a checkpoint" in said
     assert "continue with: torchdeck --batch --study" in said
+    assert "--resume" not in said  # its trials are resumed by themselves
     study = studies.open_folder(tmp_path / "runs" / "study")
     assert [t.state for t in study.trials()] == [TrialState.WAITING]
     done = command(*words, "--json", cwd=tmp_path)

@@ -23,7 +23,7 @@ from torchdeck.core.runs.listing import RunList
 from torchdeck.core.runs.opened import Opened
 from torchdeck.core.search import keep
 from torchdeck.core.search import opening as studies
-from torchdeck.core.search.change import edit
+from torchdeck.core.search.change import StudyExists, edit
 from torchdeck.core.search.snapshot import StudyPoller
 from torchdeck.core.search.study import Study, trial_id
 from torchdeck.core.search.watch import PROCESS, ask_of
@@ -530,6 +530,8 @@ def test_editing_is_advised_only_where_it_is_possible(search: Search, tmp_path: 
         ("trainer.epochs=7", False),
     ):
         space = [] if "space" in change else ["search.space.optimizer.lr=1e-3 .. 1e-2 log"]
-        with pytest.raises(UserError) as error:
+        with pytest.raises(StudyExists) as error:
             search("search.trials=1", *space, change, "search.name=s")
         assert ("torchdeck study edit" in str(error.value)) is possible
+        assert str(error.value).startswith(error.value.difference) and "--set" not in error.value.difference
+        assert error.value.free_name == "s-2" and error.value.folder.name == "s"
