@@ -165,14 +165,14 @@ def test_curves_are_those_that_tensorboard_reads(objects: Objects) -> None:
         ("learning_rate", "learning_rate"),
     ):
         points = board.Scalars(tag)
-        curve = metrics[name]
-        assert curve.steps.tolist() == [point.step for point in points]
-        assert np.allclose(curve.values, [point.value for point in points], rtol=1e-6)
+        assert metrics.steps[name].tolist() == [point.step for point in points]
+        assert np.allclose(metrics[name], [point.value for point in points], rtol=1e-6)
     # One loss a step here; TensorBoard has the mean of those since the last point.
-    loss = metrics["train/loss"]
-    assert loss.steps.tolist() == list(range(1, 49)) and loss.steps.dtype == np.int64
+    loss, steps = metrics["train/loss"], metrics.steps["train/loss"]
+    assert steps.tolist() == list(range(1, 49)) and steps.dtype == np.int64
+    assert (np.diff(metrics.times["train/loss"]) >= 0).all() and len(metrics.times["train/loss"]) == len(loss)
     first = board.Scalars("loss/train")[0]
-    assert first.value == pytest.approx(loss.values[: first.step].mean(), rel=1e-5)
+    assert first.value == pytest.approx(loss[: first.step].mean(), rel=1e-5)
     with pytest.raises(KeyError, match="did you mean 'val/accuracy'"):
         metrics["val/acuracy"]
 
@@ -229,7 +229,7 @@ def test_objects_train_as_code_by_name_does(tmp_path: Path, monkeypatch: pytest.
     for data in (mine.Digits(), mine.Digits):
         given = torchdeck.train(overrides=QUICK, model=mine.MyNet, data=data, loss=mine.smooth, **common)
         assert given.test == named.test and given.val == named.val
-        assert given.metrics()["train/loss"].values.tolist() == named.metrics()["train/loss"].values.tolist()
+        assert given.metrics()["train/loss"].tolist() == named.metrics()["train/loss"].tolist()
     assert given.experiment.model.name == "object:MyNet"
 
 
@@ -465,7 +465,7 @@ def test_a_run_of_another_tool_has_its_curves(tmp_path: Path) -> None:
             writer.add_scalar("val/loss", 1 / (step + 1), step)
     (run,) = torchdeck.runs(tmp_path)
     assert run.status == "events" and run.val["loss"] == pytest.approx(0.2)
-    assert run.metrics()["val/loss"].values == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5])
+    assert run.metrics()["val/loss"] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5])
     with pytest.raises(torchdeck.UserError):
         _ = run.best
 

@@ -1,7 +1,7 @@
 """The terminal workbench for people who train PyTorch models, and its engine in Python.
 
     run = torchdeck.train(model=net, data=(train_set, val_set), epochs=3, lr=1e-3)
-    run.test["accuracy"], run.metrics()["val/loss"].values, run.best.load(net)
+    run.test["accuracy"], run.metrics()["val/loss"], run.best.load(net)
 
 ``train`` and ``start`` train one experiment, ``search`` many, ``runs`` and ``Run`` look at what was trained. What goes wrong
 is an ``Error``. Everything is loaded when it is used: importing torchdeck imports nothing else.
@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 # What typing.TYPE_CHECKING is for type checkers, without importing typing.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from torchdeck._run import Checkpoint, Curve, Figures, Metrics, Run, runs
+    from torchdeck._run import Checkpoint, Figures, Metrics, Run, runs
     from torchdeck._session import Session
     from torchdeck._study import Study, Trial, search
     from torchdeck._train import start, train
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Checkpoint",
     "CheckpointWritten",
-    "Curve",
     "EpochEnded",
     "Error",
     "Evaluated",
@@ -64,7 +63,7 @@ __all__ = [
 
 #: Where each name is, by module.
 _NAMES = {
-    "_run": ("Checkpoint", "Curve", "Figures", "Metrics", "Run", "runs"),
+    "_run": ("Checkpoint", "Figures", "Metrics", "Run", "runs"),
     "_session": ("Session",),
     "_study": ("Study", "Trial", "search"),
     "_train": ("start", "train"),

@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torchdeck import _objects
 from torchdeck.core import usercode
@@ -44,22 +44,20 @@ class Figures(dict[str, float]):
         raise KeyError(f"{name!r} was not measured; {near}")
 
 
-class Curve(NamedTuple):
-    """One metric over a run: arrays of equal length [N]."""
+class Metrics(dict[str, "NDArray[np.float64]"]):
+    """The values of each metric over a run, float64 [N], by name: ``train/loss`` (every step), ``train/accuracy``,
+    ``val/loss`` (every epoch), ``learning_rate``, ...; NaN where one was not finite.
 
-    #: Optimizer steps, int64, rising.
-    steps: NDArray[np.int64]
-    #: The metric at that step, float64; NaN where it was not finite.
-    values: NDArray[np.float64]
-    #: Seconds of training, float64.
-    times: NDArray[np.float64]
+    ``steps`` has the optimizer step of each value (int64 [N], rising), ``times`` the seconds of training (float64 [N]).
+    """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: dict[str, NDArray[np.int64]] = {}
+        self.times: dict[str, NDArray[np.float64]] = {}
 
-class Metrics(dict[str, Curve]):
-    """Curves by name: ``train/loss`` (every step), ``train/accuracy``, ``val/loss`` (every epoch), ``learning_rate`` ..."""
-
-    def __missing__(self, name: str) -> Curve:
-        raise KeyError(f"There is no curve {name!r}; {did_you_mean(name, self)}")
+    def __missing__(self, name: str) -> NDArray[np.float64]:
+        raise KeyError(f"There is no metric {name!r}; {did_you_mean(name, self)}")
 
     def to_pandas(self) -> pd.DataFrame:
         """A data frame with a row for each step and a column for each metric; of several values at one step the last.
@@ -68,8 +66,8 @@ class Metrics(dict[str, Curve]):
         """
         pandas = import_pandas()
         columns = {}
-        for name, curve in self.items():
-            column = pandas.Series(curve.values, index=curve.steps)
+        for name, values in self.items():
+            column = pandas.Series(values, index=self.steps[name])
             columns[name] = column[~column.index.duplicated(keep="last")]
         return pandas.DataFrame(columns).rename_axis("step").sort_index()
 
@@ -110,11 +108,12 @@ class Checkpoint:
     def metrics(self) -> Figures:
         """The metrics of the validation set at its step; empty where there was no evaluation."""
         found = Figures()
-        for name, curve in self._run.metrics().items():
+        curves = self._run.metrics()
+        for name, values in curves.items():
             part, _, metric = name.partition("/")
-            at = (curve.steps == self.step).nonzero()[0]
+            at = (curves.steps[name] == self.step).nonzero()[0]
             if part == "val" and len(at):
-                found[metric] = float(curve.values[at[-1]])
+                found[metric] = float(values[at[-1]])
         return found
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -223,7 +222,7 @@ class Run:
         return Figures(self._row().test)
 
     def metrics(self) -> Metrics:
-        """Every curve of the run, point by point."""
+        """Every metric of the run, value by value."""
         import numpy as np
 
         from torchdeck.core.runs.opened import Opened
@@ -237,7 +236,9 @@ class Run:
         for name in opened.history.names():
             series = opened.history.series(name)
             if series is not None and len(series):
-                found[name] = Curve(series.steps.astype(np.int64), series.mean.copy(), series.times.copy())
+                found[name] = series.mean.copy()
+                found.steps[name] = series.steps.astype(np.int64)
+                found.times[name] = series.times.copy()
         return found
 
     def to_pandas(self) -> pd.DataFrame:
