@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torchdeck.core import catalog
+from torchdeck.core import catalog, usercode
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment
 
@@ -38,6 +38,7 @@ def located(experiment: Experiment, folder: Path | None, note: Callable[[str], N
     """
     if folder is None or not folder.is_dir() or folder.resolve() == Path.cwd().resolve():
         return experiment
+    usercode.look_from(folder.resolve())  # what the code imports lies there, too
     return _Locator(folder.absolute(), note).of(experiment)
 
 

@@ -94,18 +94,27 @@ def _load_module(name: str, told: str) -> ModuleType:
 #: The projects' folders that were put in front on ``sys.path``.
 _roots: set[Path] = set()
 
+#: Folders from which runs were started that are used from another one.
+_started_in: list[Path] = []
+
+
+def look_from(folder: Path) -> None:
+    """From now on, modules are looked for from this folder as from the current one."""
+    if folder not in _started_in:
+        _started_in.append(folder)
+
 
 def _join(root: Path, name: str, told: str) -> None:
     """Put a project's folder in front on ``sys.path``, and behind Python's own modules the folders above it, up to the
-    current one, from which people start it, too. A current folder elsewhere comes last.
+    current one or that of the run, from which people start it, too. A current folder elsewhere comes last.
 
     Raises UserError for a second project with a module of the same name.
     """
     _check_names_free(root, name, told)
     _roots.add(root)
-    current = Path.cwd()
-    above = [str(folder) for folder in root.parents if folder.is_relative_to(current)]
-    last = [] if root.is_relative_to(current) else [str(current)]
+    starts = [Path.cwd(), *_started_in]
+    above = [str(folder) for folder in root.parents if any(folder.is_relative_to(start) for start in starts)]
+    last = [str(start) for start in starts if not root.is_relative_to(start)]
     if sys.path[:1] != [str(root)]:
         sys.path[:] = [str(root), *(folder for folder in sys.path if folder != str(root))]
     installed = next((i for i, folder in enumerate(sys.path) if is_installed(folder)), len(sys.path))

@@ -16,6 +16,7 @@ from torchdeck.core import usercode
 from torchdeck.core.errors import UserCodeError, UserError
 from torchdeck.core.events import EpochEnded
 from torchdeck.core.experiment import toml
+from torchdeck.core.runs.folder import located
 from torchdeck.core.usercode.imports import clash
 from torchdeck.tui.__main__ import main
 
@@ -210,6 +211,16 @@ def test_folders_above_a_file_hide_nothing_of_pythons(tmp_path: Path, monkeypatc
     write(tmp_path / "layers_above.py", "")
     monkeypatch.chdir(tmp_path)
     assert usercode.load("parts/net.py:N", "x").__module__ == "mailbox"
+
+
+def test_what_a_runs_code_imports_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "project" / "layers_of" / "block.py", "N = 4\n")
+    write(tmp_path / "project" / "nets_in" / "net.py", "from layers_of.block import N\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    experiment = toml.load("digits", ["model.name=nets_in/net.py:N"])
+    found = located(experiment, tmp_path / "project", lambda note: None)
+    assert usercode.load(found.model.name, "model.name") == 4
 
 
 def test_a_module_that_is_missing_is_the_one_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
