@@ -85,7 +85,7 @@ def test_workers_that_are_killed_lose_nothing(tmp_path: Path) -> None:
         return [t.number for t in study.trials() if t.state == TrialState.RUNNING and len(t.intermediate_values) > 3]
 
     wait_for(lambda: running())
-    workers = [child for child in psutil.Process(process.pid).children() if "--study" in child.cmdline()]
+    workers = [child for child in psutil.Process(process.pid).children() if "--worker" in child.cmdline()]
     assert len({child.environ()["OMP_NUM_THREADS"] for child in workers}) == 1
     workers[0].kill()
     time.sleep(0.5)

@@ -19,7 +19,7 @@ from torchdeck.tui import parsers
 from torchdeck.tui.commands.shared import runs_roots
 
 
-class Candidate(NamedTuple):
+class Completion(NamedTuple):
     """A whole word that could stand in the place of what is typed."""
 
     text: str
@@ -49,19 +49,19 @@ class _Given:
         return runs_roots(argparse.Namespace(runs=self.values.get("runs")))
 
 
-def candidates(before: Sequence[str], word: str) -> list[Candidate]:
+def candidates(before: Sequence[str], word: str) -> list[Completion]:
     """What ``word`` may become after the words of ``before`` (without ``torchdeck`` itself)."""
     verb, rest = parsers.divided(before)
     given = _read(parsers.main_parser() if verb is None else parsers.verb_parser(verb), rest)
     # What could not be typed (a line feed in a file's name) can't be told to a shell, either.
     found = [one for one in _possible(given, word) if one.text.startswith(word) and one.text.isprintable()]
     if not before and not word.startswith("-"):
-        verbs = [Candidate(name, v.summary) for name, v in parsers.VERBS.items() if name.startswith(word)]
+        verbs = [Completion(name, v.summary) for name, v in parsers.VERBS.items() if name.startswith(word)]
         found = verbs + [one for one in found if one.text.removesuffix("/") not in parsers.VERBS]
     return list({one.text: one for one in found}.values())
 
 
-def _possible(given: _Given, word: str) -> Iterator[Candidate]:
+def _possible(given: _Given, word: str) -> Iterator[Completion]:
     options = given.parser._option_string_actions
     name, sign, value = word.partition("=")
     if given.owed and given.takes is not None:
@@ -71,7 +71,7 @@ def _possible(given: _Given, word: str) -> Iterator[Candidate]:
             yield one._replace(text=f"{name}={one.text}")
     elif word.startswith("-"):
         for text, action in options.items():
-            yield Candidate(text, _help(action))
+            yield Completion(text, _help(action))
     elif given.takes is not None:
         yield from _values(given.takes, given, word)
 
@@ -111,26 +111,26 @@ def _read(parser: argparse.ArgumentParser, words: Sequence[str]) -> _Given:
     return given
 
 
-def _values(action: argparse.Action, given: _Given, word: str) -> Iterator[Candidate]:
+def _values(action: argparse.Action, given: _Given, word: str) -> Iterator[Completion]:
     if isinstance(action, argparse._SubParsersAction):
         for part in action._choices_actions:
-            yield Candidate(part.dest, _help(part))
+            yield Completion(part.dest, _help(part))
     elif action.choices is not None:
         for choice in action.choices:
-            yield Candidate(str(choice))
+            yield Completion(str(choice))
     else:
         metavar = action.metavar if isinstance(action.metavar, str) else action.dest
         for kind in [metavar] if metavar in _KINDS else metavar.split("|"):
             if kind in _KINDS:
                 yield from _KINDS[kind](given, word)
             elif kind.islower() and kind != action.dest:  # a word of the choice best|last|FILE
-                yield Candidate(kind)
+                yield Completion(kind)
 
 
 # --- what there is ---------------------------------------------------------------------------------------------------
 
 
-def _files(given: _Given, word: str, *endings: str) -> Iterator[Candidate]:
+def _files(given: _Given, word: str, *endings: str) -> Iterator[Completion]:
     """Files with one of the endings (any without) and folders; hidden ones only where a dot was typed."""
     head, slash, name = word.rpartition("/")
     try:
@@ -142,78 +142,78 @@ def _files(given: _Given, word: str, *endings: str) -> Iterator[Candidate]:
             continue
         text = f"{head}{slash}{entry.name}"
         if entry.is_dir():
-            yield Candidate(f"{text}/", open=True)
+            yield Completion(f"{text}/", open=True)
         elif not endings or entry.name.endswith(endings):
-            yield Candidate(text)
+            yield Completion(text)
 
 
-def _folders(given: _Given, word: str) -> Iterator[Candidate]:
+def _folders(given: _Given, word: str) -> Iterator[Completion]:
     return (one for one in _files(given, word) if one.open)
 
 
-def _runs(given: _Given, word: str) -> Iterator[Candidate]:
+def _runs(given: _Given, word: str) -> Iterator[Completion]:
     from torchdeck.core.runs.directory import run_names
 
     if "/" in word:
         yield from _folders(given, word)
         return
     for root in given.roots():
-        yield from (Candidate(name) for name in sorted(run_names(root), reverse=True))
+        yield from (Completion(name) for name in sorted(run_names(root), reverse=True))
 
 
-def _studies(given: _Given, word: str) -> Iterator[Candidate]:
+def _studies(given: _Given, word: str) -> Iterator[Completion]:
     from torchdeck.core.search.folders import folders
 
     if "/" in word:
         yield from _folders(given, word)
         return
     for root in given.roots():
-        yield from (Candidate(folder.name) for folder in folders(root))
+        yield from (Completion(folder.name) for folder in folders(root))
 
 
-def _trashed(given: _Given, word: str) -> Iterator[Candidate]:
+def _trashed(given: _Given, word: str) -> Iterator[Completion]:
     from torchdeck.core.runs.trash import contents
 
     for root in given.roots():
-        yield from (Candidate(one.origin.name) for one in contents(root))
+        yield from (Completion(one.origin.name) for one in contents(root))
 
 
-def _pictures(given: _Given, word: str) -> Iterator[Candidate]:
+def _pictures(given: _Given, word: str) -> Iterator[Completion]:
     from torchdeck.tui.commands.study_plot import NAMES
 
-    yield from (Candidate(name) for name in NAMES)
+    yield from (Completion(name) for name in NAMES)
 
 
-def _experiments(given: _Given, word: str) -> Iterator[Candidate]:
+def _experiments(given: _Given, word: str) -> Iterator[Completion]:
     from torchdeck.core.experiment import toml
 
-    yield from (Candidate(name, "preset") for name in toml.presets())
+    yield from (Completion(name, "preset") for name in toml.presets())
     yield from _files(given, word, ".toml")
 
 
-def _kinds(given: _Given, word: str) -> Iterator[Candidate]:
+def _kinds(given: _Given, word: str) -> Iterator[Completion]:
     from torchdeck.core import catalog
 
-    yield from (Candidate(kind) for kind in (*catalog.KINDS, "preset"))
+    yield from (Completion(kind) for kind in (*catalog.KINDS, "preset"))
 
 
-def _names(given: _Given, word: str) -> Iterator[Candidate]:
+def _names(given: _Given, word: str) -> Iterator[Completion]:
     """The entries of the kind that was named (torchdeck catalog KIND NAME)."""
     from torchdeck.core import catalog
     from torchdeck.core.experiment import toml
 
     kind = given.last("kind")
     if kind == "preset":
-        yield from (Candidate(name) for name in toml.presets())
+        yield from (Completion(name) for name in toml.presets())
     elif kind in catalog.KINDS:
-        yield from (Candidate(entry.name, entry.summary) for entry in catalog.entries(kind))
+        yield from (Completion(entry.name, entry.summary) for entry in catalog.entries(kind))
 
 
-def _data(given: _Given, word: str) -> Iterator[Candidate]:
+def _data(given: _Given, word: str) -> Iterator[Completion]:
     return _picks("data", word)
 
 
-def _picks(kind: str, word: str) -> Iterator[Candidate]:
+def _picks(kind: str, word: str) -> Iterator[Completion]:
     """Names of the catalog, and what a Python file has: ``net.py:MyNet``."""
     from torchdeck.core import catalog
     from torchdeck.core.usercode.scan import scan
@@ -221,18 +221,18 @@ def _picks(kind: str, word: str) -> Iterator[Candidate]:
     file, colon, _ = word.partition(":")
     if colon and file.endswith(".py"):
         with contextlib.suppress(UserError):  # it is no Python that can be read, and so has nothing to offer
-            yield from (Candidate(f"{file}:{one.name}", one.summary) for one in scan(Path(file).expanduser()))
+            yield from (Completion(f"{file}:{one.name}", one.summary) for one in scan(Path(file).expanduser()))
         return
-    yield from (Candidate(entry.name, entry.summary) for entry in catalog.entries(kind))
+    yield from (Completion(entry.name, entry.summary) for entry in catalog.entries(kind))
     for one in _files(_Given(argparse.ArgumentParser()), word, ".py"):
-        yield one if one.open else Candidate(f"{one.text}:", open=True)
+        yield one if one.open else Completion(f"{one.text}:", open=True)
 
 
-def _devices(given: _Given, word: str) -> Iterator[Candidate]:
-    yield from (Candidate(name) for name in ("auto", "cuda", "mps", "cpu"))
+def _devices(given: _Given, word: str) -> Iterator[Completion]:
+    yield from (Completion(name) for name in ("auto", "cuda", "mps", "cpu"))
 
 
-def _settings(given: _Given, word: str) -> Iterator[Candidate]:
+def _settings(given: _Given, word: str) -> Iterator[Completion]:
     """Keys of the experiment that the words before name, each with ``=``; behind that its values."""
     from torchdeck.core.experiment.fields import fields
     from torchdeck.core.experiment.space_check import FIXED
@@ -241,17 +241,17 @@ def _settings(given: _Given, word: str) -> Iterator[Candidate]:
     key, sign, text = word.partition("=")
     if not sign:
         for item in known:
-            yield Candidate(f"{item.key}=", item.help, open=True)
+            yield Completion(f"{item.key}=", item.help, open=True)
             if word.startswith("search.space.") and item.path[0] not in FIXED:
-                yield Candidate(f"search.space.{item.key}=", item.help, open=True)
+                yield Completion(f"search.space.{item.key}=", item.help, open=True)
         return
     for item in known:
         if item.key != key:
             continue
         if item.kind == "pick":
-            found: Iterable[Candidate] = _picks(item.path[0], text)
+            found: Iterable[Completion] = _picks(item.path[0], text)
         elif item.choices:
-            found = map(Candidate, item.choices)
+            found = map(Completion, item.choices)
         elif item.path[-1] in ("root", "weights", "path", "test_path"):
             found = _files(given, text)
         else:
@@ -274,7 +274,7 @@ def _tables(given: _Given) -> dict[str, object]:
 
 
 #: What completes an argument, by its metavar (or a part of it between |), else by its name.
-_KINDS: dict[str, Callable[[_Given, str], Iterator[Candidate]]] = {
+_KINDS: dict[str, Callable[[_Given, str], Iterator[Completion]]] = {
     "RUN": _runs,
     "TRASHED RUN": _trashed,
     "STUDY": _studies,

@@ -44,7 +44,7 @@ def check(source: Source, name: str, classes: int, training: bool = True) -> Non
             rows = torch.isfinite(part.x.reshape(len(part), -1)).all(1)
             if not rows.all():
                 at = int((~rows).nonzero()[0])
-                raise UserError(f"{where}: {place_of(part, at)} holds NaN or infinite values.", field="data.name")
+                raise UserError(f"{where}: {place_of_row(part, at)} holds NaN or infinite values.", field="data.name")
         if source.task == "classification" and part.targets is not None:
             _check_labels(part, part.targets, classes, where)
     targets = source.train.targets
@@ -56,7 +56,7 @@ def _check_labels(part: Part, y: Tensor, classes: int, where: str) -> None:
     wrong = (y < 0) | (y >= classes)
     if wrong.any():
         at = int(wrong.nonzero()[0])
-        raise wrong_label(f"{where}: {place_of(part, at)}", int(y[at]), classes)
+        raise wrong_label(f"{where}: {place_of_row(part, at)}", int(y[at]), classes)
 
 
 def wrong_label(sample: str, label: int, classes: int) -> UserError:
@@ -64,7 +64,7 @@ def wrong_label(sample: str, label: int, classes: int) -> UserError:
     return UserError(f"{sample} has the label {label}; with {classes} classes it must be between 0 and {classes - 1}.")
 
 
-def place_of(part: Part, index: int) -> str:
+def place_of_row(part: Part, index: int) -> str:
     """Where a sample is: its row in the file, its own file, or its number."""
     if isinstance(part, Arrays):
         return f"sample {index}" if part.rows is None else f"row {part.rows[index]}"
@@ -102,5 +102,5 @@ def _first_of(source: Source, number: int) -> str | None:
     for part in source.parts.values():
         at = torch.zeros(0) if part.targets is None else (part.targets == number).nonzero()
         if len(at):
-            return place_of(part, int(at[0]))
+            return place_of_row(part, int(at[0]))
     return None

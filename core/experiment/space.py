@@ -11,7 +11,7 @@ from torchdeck.core.errors import UserError, did_you_mean
 from torchdeck.core.experiment import toml
 from torchdeck.core.experiment.dimension import Dimension, choice_label
 from torchdeck.core.experiment.schema import Experiment
-from torchdeck.core.experiment.space_check import check_dimension, check_key, in_order, thaw
+from torchdeck.core.experiment.space_check import check_dimension, check_space_key, in_order, thaw
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -30,7 +30,7 @@ class Space:
         self.base: dict[str, Any] = experiment.model_dump(mode="json", exclude_unset=True, exclude=set(toml.SEARCHING))
         given = experiment.search.space
         for key in given:
-            check_key(key)
+            check_space_key(key)
         self.dimensions = in_order(given)
         #: int or float, for each range.
         self.number_types = {key: self._number_type(key, d) for key, d in self.dimensions.items() if d.choices is None}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FIXED = (*toml.SEARCHING, "tracking")
 
 
-def check_key(key: str) -> None:
+def check_space_key(key: str) -> None:
     """Raises UserError for a key that is none, or can't be searched."""
     path = toml.path_of(key)
     if path[0] in FIXED:

@@ -31,7 +31,7 @@ _FREE = (
 
 
 @dataclass(frozen=True)
-class Difference:
+class SpaceDifference:
     """One thing in which the trials of two experiments are not comparable."""
 
     #: The dotted key of the experiment.
@@ -48,7 +48,7 @@ class Difference:
 class StudyExists(UserError):
     """The name is that of a study which searches something else."""
 
-    def __init__(self, study: Study, found: list[Difference], editable: bool) -> None:
+    def __init__(self, study: Study, found: list[SpaceDifference], editable: bool) -> None:
         #: What differs, in words, without what can be done.
         self.difference = f"The study {study.name!r} in {str(study.folder)!r} searches something else:\n" + "\n".join(
             f"  {one}" for one in found
@@ -74,7 +74,7 @@ def refuse_another(study: Study, experiment: Experiment) -> None:
         raise StudyExists(study, found, _editable(study, experiment, found))
 
 
-def _editable(study: Study, experiment: Experiment, found: list[Difference]) -> bool:
+def _editable(study: Study, experiment: Experiment, found: list[SpaceDifference]) -> bool:
     """Whether what differs is the space alone, and in a way that Optuna can change."""
     if not all(one.of_space for one in found):
         return False
@@ -85,23 +85,23 @@ def _editable(study: Study, experiment: Experiment, found: list[Difference]) -> 
     return True
 
 
-def space_differences(old: Experiment, new: Experiment) -> list[Difference]:
+def space_differences(old: Experiment, new: Experiment) -> list[SpaceDifference]:
     """What makes the trials of two experiments incomparable."""
     found = []
     before, after = flat(old), flat(new)
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key) and key not in _FREE:
-            found.append(Difference(key, before.get(key), after.get(key)))
+            found.append(SpaceDifference(key, before.get(key), after.get(key)))
     spaces = [{k: d.text for k, d in e.search.space.items()} for e in (old, new)]
     for key in sorted(spaces[0].keys() | spaces[1].keys()):
         if spaces[0].get(key) != spaces[1].get(key):
-            found.append(Difference(f"search.space.{key}", spaces[0].get(key), spaces[1].get(key), of_space=True))
+            found.append(SpaceDifference(f"search.space.{key}", spaces[0].get(key), spaces[1].get(key), of_space=True))
     for name, a, b in (
         ("objectives", [o.text for o in objectives(old)], [o.text for o in objectives(new)]),
         ("function", old.search.function, new.search.function),
     ):
         if a != b:
-            found.append(Difference(f"search.{name}", a, b))
+            found.append(SpaceDifference(f"search.{name}", a, b))
     return found
 
 

@@ -20,7 +20,7 @@ _DYNAMIC = {
 }
 
 
-def place_of(folder: Path, name: str) -> Path | None:
+def module_file(folder: Path, name: str) -> Path | None:
     """The file of a module or package below a folder; None where there is none."""
     path = folder.joinpath(*name.split("."))
     return next((p for p in (path / "__init__.py", path.parent / f"{path.name}.py") if p.is_file()), None)
@@ -45,7 +45,7 @@ def clash(references: Iterable[str]) -> str | None:
     for (one, (root, name)), (other, (other_root, other_name)) in itertools.combinations(found, 2):
         a, b = imports_of(name, root), imports_of(other_name, other_root)
         for module in sorted((a or b or set()) & (b or a or set())):
-            place, other_place = place_of(root, module), place_of(other_root, module)
+            place, other_place = module_file(root, module), module_file(other_root, module)
             if place is not None and other_place is not None and place != other_place:
                 return (
                     f"{one!r} and {other!r} can't be used in one process: each has a module {module!r} of its own "
@@ -60,7 +60,7 @@ def _project_module(reference: str) -> tuple[Path, str] | None:
     if place.endswith(".py"):
         path = Path(place).expanduser().resolve()
         return module_of(path) if path.is_file() else None
-    return (Path.cwd(), place) if place and place_of(Path.cwd(), place) is not None else None
+    return (Path.cwd(), place) if place and module_file(Path.cwd(), place) is not None else None
 
 
 def imports_of(name: str, root: Path) -> set[str] | None:
@@ -70,7 +70,7 @@ def imports_of(name: str, root: Path) -> set[str] | None:
     waiting = sorted(found)
     while waiting:
         module = waiting.pop()
-        file = place_of(root, module)
+        file = module_file(root, module)
         if file is None:
             continue
         try:

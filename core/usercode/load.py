@@ -19,7 +19,7 @@ from typing import Any
 
 from torchdeck.core.errors import UserError, did_you_mean
 from torchdeck.core.usercode import objects, writer
-from torchdeck.core.usercode.imports import imports_of, module_of, place_of
+from torchdeck.core.usercode.imports import imports_of, module_file, module_of
 from torchdeck.core.usercode.tracebacks import is_installed, is_users, user_errors
 
 
@@ -73,7 +73,7 @@ def _load_file(place: str, told: str) -> ModuleType:
 
 def _load_module(name: str, told: str) -> ModuleType:
     root = Path.cwd()
-    place = place_of(root, name)
+    place = module_file(root, name)
     if place is not None or root.joinpath(*name.split(".")[:1]).is_dir():
         _join(root, name, told)
     if place is not None:
@@ -135,12 +135,12 @@ def _check_names_free(root: Path, loading: str, told: str) -> None:
         file = getattr(module, "__file__", None)
         if name.startswith("__") or not file or not is_users(file):
             continue
-        place = place_of(root, name)
+        place = module_file(root, name)
         if place is None or place.resolve() == Path(file).resolve():
             continue
         if not Path(file).exists():  # the project was moved
             del sys.modules[name]
-        elif others is None or any(place_of(other, name) == Path(file) for other in others):
+        elif others is None or any(module_file(other, name) == Path(file) for other in others):
             taken[name] = (file, place)
     imported = imports_of(loading, root) if taken else set()
     for name, (file, place) in taken.items():

@@ -83,7 +83,6 @@ async def test_a_filter_keeps_marks(workbench: Open, train: Train) -> None:
 async def test_a_command_is_told_the_width_of_its_box(
     workbench: Open, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("torchdeck.tui.screens.console.sys.executable", "/bin/sh")
     monkeypatch.setattr("torchdeck.tui.screens.console.environment", dict)
     async with workbench(QUICK, size=size) as pilot:
         told: list[str] = []

@@ -7,8 +7,8 @@ import math
 from pathlib import Path
 
 from torchdeck.core.errors import UserError, count
+from torchdeck.core.runs.listing import row_at
 from torchdeck.tui.commands.checkpoints import file_of, tell_wrapped
-from torchdeck.tui.commands.runs import row_at
 from torchdeck.tui.commands.shared import add_runs, find_any, print_json, runs_roots
 from torchdeck.tui.tables import print_table
 

@@ -224,22 +224,6 @@ def _words(metrics: dict[str, Any]) -> str:
 # --- diff of runs ----------------------------------------------------------------------------------------------------
 
 
-def row_at(path: Path) -> Row:
-    """The row of one run.
-
-    Raises UserError when it can't be read.
-    """
-    import time
-
-    from torchdeck.core.runs import foreign, rows
-    from torchdeck.core.runs.directory import read_info
-
-    try:
-        return rows.run_row(read_info(path), time.time()) if (path / "run.json").exists() else foreign.foreign_row(path)
-    except OSError as error:
-        raise UserError(f"The run {str(path)!r} can't be read: {error.strerror or error}.") from None
-
-
 # --- plot ------------------------------------------------------------------------------------------------------------
 
 
@@ -332,6 +316,7 @@ def label(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from torchdeck.core.runs import labels
+    from torchdeck.core.runs.listing import row_at
 
     for path in [find_any(name, runs_roots(options)) for name in options.run]:
         row, said = row_at(path), labels.read_labels(path)
