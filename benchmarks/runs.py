@@ -92,8 +92,10 @@ def reader() -> bool:
     shutil.rmtree(folder)
     good = drawn < 0.5 and theirs >= 10 * read
     print(
-        f"{_POINTS:,} points ({size / 1e6:.0f} MB): read in {read * 1000:.0f} ms, drawn after {drawn * 1000:.0f} ms (limit 500); "
-        f"EventAccumulator {theirs:.1f} s, {theirs / read:.0f}x (limit 10x); a further look {again * 1e6:.0f} us: {'met' if good else 'MISSED'}"
+        f"{_POINTS:,} points ({size / 1e6:.0f} MB): read in {read * 1000:.0f} ms, drawn after {drawn * 1000:.0f} "
+        f"ms (limit 500); "
+        f"EventAccumulator {theirs:.1f} s, {theirs / read:.0f}x (limit 10x); a further look {again * 1e6:.0f} "
+        f"us: {'met' if good else 'MISSED'}"
     )
     return good
 
@@ -150,13 +152,17 @@ def listing() -> bool:
     warm = min(seconds[n] for n in seconds if n != "cold")
     good = seconds["cold"] < 5 and warm < 1
     print(
-        f"{_RUNS:,} runs: {seconds['cold']:.2f} s without index (limit 5), {warm:.2f} s with (limit 1), {again:.2f} s at a further look; "
+        f"{_RUNS:,} runs: {seconds['cold']:.2f} s without index (limit 5), {warm:.2f} s with (limit 1), "
+        f"{again:.2f} s at a further look; "
         f"torchdeck runs FILTER as a command {command:.2f} s: {'met' if good else 'MISSED'}"
     )
     return good
 
 
-_OURS = "from torchdeck.core.checkpoints.archive import inspect_file; from pathlib import Path; count = len(inspect_file(Path(path)).tensors)"
+_OURS = (
+    "from torchdeck.core.checkpoints.archive import inspect_file; from pathlib import Path; count = "
+    "len(inspect_file(Path(path)).tensors)"
+)
 _THEIRS = "import torch; began = time.perf_counter(); count = len(torch.load(path, weights_only=True))"
 _MAPPED = "import torch; began = time.perf_counter(); count = len(torch.load(path, weights_only=True, mmap=True))"
 # getrusage's peak is that of the parent before exec, too: the kernel's own figure of this program is taken.
@@ -198,8 +204,10 @@ def inspection() -> bool:
         ours, theirs, mapped = (_open(code, path) for code in (_OURS, _THEIRS, _MAPPED))
         good &= ours[0] < 1 and ours[1] < 200
         print(
-            f"{path.name} ({path.stat().st_size / 1e9:.2f} GB): looked into in {ours[0] * 1000:.0f} ms with {ours[1]:.0f} MiB (limits 1 s, 200 MiB); "
-            f"torch.load {theirs[0]:.2f} s, {theirs[1]:.0f} MiB; with mmap {mapped[0]:.2f} s, {mapped[1]:.0f} MiB, after importing torch"
+            f"{path.name} ({path.stat().st_size / 1e9:.2f} GB): looked into in {ours[0] * 1000:.0f} ms with "
+            f"{ours[1]:.0f} MiB (limits 1 s, 200 MiB); "
+            f"torch.load {theirs[0]:.2f} s, {theirs[1]:.0f} MiB; with mmap {mapped[0]:.2f} s, {mapped[1]:.0f} "
+            f"MiB, after importing torch"
         )
     shutil.rmtree(folder)
     print("met" if good else "MISSED")

@@ -1,4 +1,5 @@
-"""Searches: against random search written by hand, what a trial costs beside its training, and workers killed at random."""
+"""Searches: against random search written by hand, what a trial costs beside its training, and workers killed at
+random."""
 
 from __future__ import annotations
 
@@ -97,8 +98,8 @@ def ours(minutes: float, seed: int, root: Path) -> list[tuple[float, float, int]
 
 
 def by_hand(minutes: float, seed: int, root: Path) -> list[tuple[float, float, int]]:
-    """Random search as one writes it: draw, train with the tutorial's loop (pytorch.org/tutorials/beginner/basics), look
-    at the validation set after each epoch."""
+    """Random search as one writes it: draw, train with the tutorial's loop (pytorch.org/tutorials/beginner/basics),
+    look at the validation set after each epoch."""
     began = time.time()
     import torch
     from torch import nn
@@ -177,7 +178,8 @@ def overhead(trials: int = 8, seconds: float = 10.0) -> bool:
             spent.append((one["ended"] - before["ended"] - trained, trained))
     cost, trained = (median(column) for column in zip(*spent, strict=True))
     print(
-        f"a trial trains {trained:.1f} s and costs {cost:.2f} s more: its data and model built, its directory and events, "
+        f"a trial trains {trained:.1f} s and costs {cost:.2f} s more: its data and model built, its directory "
+        f"and events, "
         f"asked for and told: {cost / seconds:.1%} of a trial of {seconds:.0f} s"
     )
     return cost / seconds <= 0.05
@@ -264,7 +266,8 @@ def killed(trials: int = 60, kills: int = 25, seed: int = 0) -> bool:
     numbers = [t.number for t in found]
     distinct = len({json.dumps(t.params, sort_keys=True) for t in found})
     print(
-        f"{dead} workers killed: {len(numbers)} trials ({', '.join(f'{n} {s.lower()}' for s, n in states.items())}), {distinct} distinct, "
+        f"{dead} workers killed: {len(numbers)} trials "
+        f"({', '.join(f'{n} {s.lower()}' for s, n in states.items())}), {distinct} distinct, "
         f"{survived} outlived their process, {wrong} with an epoch twice or missing"
     )
     return (

@@ -38,7 +38,8 @@ def _verdict(met: bool) -> str:
 
 
 def first_paint(rounds: int = 9) -> bool:
-    """Seconds from the start of the process until its first screen, beside a bare Textual app; and until all is there."""
+    """Seconds from the start of the process until its first screen, beside a bare Textual app; and until all is
+    there."""
     times: dict[str, list[float]] = {"bare": [], "workbench": [], "whole": []}
     folder = Path(tempfile.mkdtemp())
     for number in range(rounds + 1):
@@ -208,7 +209,8 @@ def long_run(hours: float = 8.0) -> bool:
     shutil.rmtree(folder, ignore_errors=True)
     growth = sizes[-1] / sizes[2]
     print(
-        f"{hours:g} h of training ({total * losses:,} steps) replayed: {sizes[0]:.0f} MiB after a tenth, {sizes[2]:.0f} after "
+        f"{hours:g} h of training ({total * losses:,} steps) replayed: {sizes[0]:.0f} MiB after a tenth, "
+        f"{sizes[2]:.0f} after "
         f"three, {sizes[-1]:.0f} at the end; ratio {growth:.2f} (limit 1.1: {_verdict(growth <= 1.1)})",
         flush=True,
     )

@@ -251,7 +251,8 @@ class Subscription:
                 self._ready.notify()
 
     def get(self, timeout: float = 0.25) -> list[Event]:
-        """All unread events, oldest first: at once when one that is no reading has come, else after ``timeout`` seconds."""
+        """All unread events, oldest first: at once when one that is no reading has come, else after ``timeout``
+        seconds."""
         with self._ready:
             self._ready.wait_for(lambda: self._closed or bool(self._others), timeout)
             readings, others = list(self._readings), list(self._others)

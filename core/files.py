@@ -73,8 +73,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def take_lock(path: Path, *, wait: bool = False, create: bool = True) -> int:
-    """Hold the lock (flock) of a file; the descriptor, which lets go of it when it is closed, as the system does however
-    a process ends.
+    """Hold the lock (flock) of a file; the descriptor, which lets go of it when it is closed, as the system does
+    however a process ends.
 
     ``wait``: until whoever holds it lets go. ``create``: the file, where it is not there.
     Raises BlockingIOError when another process holds it, and OSError as the file system does.

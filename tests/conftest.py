@@ -16,8 +16,8 @@ from typing import Any
 # before torch is imported, here and in every process that a test starts.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
-# Workers of pytest-xdist share the cores: with more threads than one each, they wait for one another at every operation,
-# and runs take three times as long.
+# Workers of pytest-xdist share the cores: with more threads than one each, they wait for one another at every
+# operation, and runs take three times as long.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

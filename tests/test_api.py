@@ -1,4 +1,5 @@
-"""``import torchdeck``: training, searching and looking at runs from Python, held against torch, TensorBoard and Optuna."""
+"""``import torchdeck``: training, searching and looking at runs from Python, held against torch, TensorBoard and
+Optuna."""
 
 from __future__ import annotations
 

@@ -118,7 +118,8 @@ def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
     slow.write_text(
         "import time\nfrom torch import nn\n\nclass Net(nn.Sequential):\n    def __init__(self, num_classes):\n"
         "        super().__init__(nn.Flatten(), nn.Linear(64, num_classes))\n"
-        "    def forward(self, x):\n        time.sleep(30 if self.training and len(x) > 2 else 0)\n        return super().forward(x)\n"
+        "    def forward(self, x):\n        time.sleep(30 if self.training and len(x) > 2 else 0)\n        "
+        "return super().forward(x)\n"
     )
     process = start("--batch", "--plain", *ENDLESS, "--set", f"model.name={slow}:Net", cwd=tmp_path)
     while not (tmp_path / "runs").is_dir() or not list((tmp_path / "runs").glob("*/train.log")):
@@ -298,7 +299,10 @@ def test_pythonpath_with_a_core_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "core" / "__init__.py").write_text("raise RuntimeError('not ours')\n")
     done = command("catalog", "loss", cwd=tmp_path, env={"PYTHONPATH": f"{tmp_path}:{ROOT}/src"})
     assert done.returncode == 0, done.stderr
-    script = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; from torchdeck.tui.__main__ import main; main(['catalog', 'loss'])"
+    script = (
+        f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; from torchdeck.tui.__main__ import "
+        f"main; main(['catalog', 'loss'])"
+    )
     again = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert "huber" in again.stdout

@@ -36,8 +36,8 @@ def told(*words):
 found = {"root": str(Path(sys.modules["torchdeck.tui.__main__"].__file__).resolve().parents[1])}
 found["catalog"] = told("catalog")
 told("--batch", "--json", "--set", "data.name=spirals", "--set", "model.name=waves", "--set",
-    "optimizer.name=Lion", "--set", "model.args.features=64", "--set", "trainer.epochs=40", "--set", "tracking.name=first",
-    "--set", "trainer.batch_size=32", "--set", "tracking.note=two arms", "--set", "tracking.tensorboard=false")
+    "optimizer.name=Lion", "--set", "model.args.features=64", "--set", "trainer.epochs=40",
+    "--set", "tracking.name=first", "--set", "trainer.batch_size=32", "--set", "tracking.note=two arms", "--set", "tracking.tensorboard=false")
 found["help"] = told("newest", "--help")
 found["newest"] = told("newest", "data:spirals").strip()
 found["completed"] = told("__complete", "fish", "newes")

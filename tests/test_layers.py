@@ -28,11 +28,14 @@ def loaded_after(code: str) -> set[str]:
 @pytest.mark.parametrize(
     "code",
     [
-        "import torchdeck.core.catalog, torchdeck.core.experiment.schema, torchdeck.core.experiment.toml, torchdeck.core.events, torchdeck.core.control, torchdeck.core.usercode, torchdeck.core.files",
+        "import torchdeck.core.catalog, torchdeck.core.experiment.schema, torchdeck.core.experiment.toml, "
+        "torchdeck.core.events, torchdeck.core.control, torchdeck.core.usercode, torchdeck.core.files",
         "import torchdeck.core.experiment.toml; torchdeck.core.experiment.toml.load('digits')",
         "import torchdeck.core.session.batch, torchdeck.core.session.reporters, torchdeck.core.session.session",
-        "import torchdeck.core.runs.directory, torchdeck.core.runs.listing, torchdeck.core.session.recorder, torchdeck.core.data.roots",
-        "import torchdeck.core.experiment.dimension, torchdeck.core.experiment.space, torchdeck.core.search.objectives, torchdeck.core.catalog.search",
+        "import torchdeck.core.runs.directory, torchdeck.core.runs.listing, torchdeck.core.session.recorder, "
+        "torchdeck.core.data.roots",
+        "import torchdeck.core.experiment.dimension, torchdeck.core.experiment.space, "
+        "torchdeck.core.search.objectives, torchdeck.core.catalog.search",
         "from torchdeck.tui.__main__ import main; main(['catalog'])",
         "from torchdeck.tui.__main__ import main; main(['runs'])",
     ],
@@ -58,8 +61,10 @@ def test_the_screens_need_no_torch() -> None:
 
 def test_a_study_is_looked_at_without_torch() -> None:
     code = (
-        "import torchdeck.core.search.snapshot, torchdeck.core.search.watch, torchdeck.core.search.report, torchdeck.core.search.start, torchdeck.core.search.workers,"
-        "torchdeck.core.search.importance, torchdeck.tui.screens.search, torchdeck.tui.drawing.study, torchdeck.tui.commands.study"
+        "import torchdeck.core.search.snapshot, torchdeck.core.search.watch, torchdeck.core.search.report, "
+        "torchdeck.core.search.start, torchdeck.core.search.workers,"
+        "torchdeck.core.search.importance, torchdeck.tui.screens.search, torchdeck.tui.drawing.study, "
+        "torchdeck.tui.commands.study"
     )
     loaded = loaded_after(code)
     assert "optuna" in loaded
@@ -68,8 +73,10 @@ def test_a_study_is_looked_at_without_torch() -> None:
 
 def test_the_engine_trains_without_the_screen() -> None:
     code = (
-        "import torchdeck.core.training.build, torchdeck.core.training.trainer, torchdeck.core.session.tensorboard, torchdeck.core.evaluation.export,"
-        "torchdeck.core.checkpoints.write, torchdeck.core.models.summary, torchdeck.core.machine.doctor, torchdeck.core.training.memory"
+        "import torchdeck.core.training.build, torchdeck.core.training.trainer, "
+        "torchdeck.core.session.tensorboard, torchdeck.core.evaluation.export,"
+        "torchdeck.core.checkpoints.write, torchdeck.core.models.summary, torchdeck.core.machine.doctor, "
+        "torchdeck.core.training.memory"
     )
     loaded = loaded_after(code)
     assert "torch" in loaded

@@ -32,7 +32,8 @@ def _nothing_is_left(tmp_path: Path) -> Iterator[None]:
     kill_below(tmp_path)
 
 
-# --- one process: the verbs, and what is wrong -------------------------------------------------------------------------
+# --- one process: the verbs, and what is wrong
+# -------------------------------------------------------------------------
 
 
 def test_a_database_that_is_not_there_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,7 +238,8 @@ def test_a_locked_storage_is_waited_for(study: Study) -> None:
     assert study.trials()[-1].state == TrialState.WAITING
 
 
-# --- trust -------------------------------------------------------------------------------------------------------------
+# --- trust
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_code_of_a_study_from_elsewhere_is_not_run(

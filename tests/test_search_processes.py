@@ -48,7 +48,8 @@ def _nothing_is_left(tmp_path: Path) -> Iterator[None]:
     kill_below(tmp_path)
 
 
-# --- processes ---------------------------------------------------------------------------------------------------------
+# --- processes
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_ctrl_c_stops_after_a_checkpoint_and_the_same_command_goes_on(tmp_path: Path) -> None:
@@ -101,7 +102,8 @@ def test_workers_that_are_killed_lose_nothing(tmp_path: Path) -> None:
     assert any("torchdeck:deaths" in t.system_attrs for t in study.trials())
 
 
-# --- databases ---------------------------------------------------------------------------------------------------------
+# --- databases
+# ---------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -262,7 +264,8 @@ def test_a_full_disk_ends_the_search_and_the_trial_goes_on_later(tmp_path: Path)
         subprocess.run(["umount", "-l", disk], check=True)
 
 
-# --- journal, dashboard --------------------------------------------------------------------------------------------------
+# --- journal, dashboard
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("storage", ["sqlite", "journal"])

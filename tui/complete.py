@@ -341,9 +341,9 @@ def _quoted(text: str, quote: str) -> str:
 def answer(words: Sequence[str]) -> int:
     """``torchdeck __complete SHELL ...``: print what the last word may become, a line each.
 
-    bash: LINE BREAKS, the line up to the cursor and COMP_WORDBREAKS; fish and zsh: the words after the command, the last
-    one as far as it is typed (in fish with the quote that is open). A tab stands before a description; zsh is told by a
-    first letter whether a space follows.
+    bash: LINE BREAKS, the line up to the cursor and COMP_WORDBREAKS; fish and zsh: the words after the command, the
+    last one as far as it is typed (in fish with the quote that is open). A tab stands before a description; zsh is
+    told by a first letter whether a space follows.
     """
     shell, *rest = words or [""]
     if shell not in ("bash", "fish", "zsh") or not rest or (shell == "bash" and len(rest) != 2):

@@ -1,7 +1,7 @@
 """What comes from the terminal: bytes that are no UTF-8 are dropped.
 
-Textual decodes its input strictly, in a thread: one byte of another encoding, pasted or sent by a terminal that is set to
-Latin-1, ended the workbench (Textualize/textual#6456).
+Textual decodes its input strictly, in a thread: one byte of another encoding, pasted or sent by a terminal that is set
+to Latin-1, ended the workbench (Textualize/textual#6456).
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ def page() -> str:
         "Without a verb and without",
         ".B \\-\\-batch",
         *_wrapped(
-            "the workbench opens, in which experiments are chosen, trained, watched and compared. With it, and with the "
+            "the workbench opens, in which experiments are chosen, trained, watched and compared. With it, and "
+            "with the "
             "verbs, the same is done without a screen."
         ),
         ".SH OPTIONS",

@@ -35,7 +35,8 @@ EXAMPLES = (
 
 
 class Verb(NamedTuple):  # a dataclass would cost as much time as all the rest of --help
-    """A verb: ``NAME_arguments(parser)`` and ``NAME(options) -> exit code`` in a module of ``torchdeck.tui.commands``."""
+    """A verb: ``NAME_arguments(parser)`` and ``NAME(options) -> exit code`` in a module of
+    ``torchdeck.tui.commands``."""
 
     module: str
     summary: str

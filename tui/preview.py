@@ -1,4 +1,5 @@
-"""Talks with the process that looks at data and model (torchdeck.core.session.preview), so that the screen never waits for torch."""
+"""Talks with the process that looks at data and model (torchdeck.core.session.preview), so that the screen never waits
+for torch."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Data sets that can be picked by name.
 
 A factory returns a ``torchdeck.core.data.source.Source``. It is called with the entry's parameters by name, and with
-those of these that it takes: ``name``, ``root``, ``download``, ``num_classes`` (data.num_classes), ``mode`` (PIL's mode of
-image files).
+those of these that it takes: ``name``, ``root``, ``download``, ``num_classes`` (data.num_classes), ``mode`` (PIL's
+mode of image files).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Models that can be picked by name. The torchvision names are listed so that reading them needs no torchvision.
 
-A factory of our own is called with the shape of one input, the number of outputs, and the entry's parameters by name; it
-returns an nn.Module from [N, *shape] to [N, outputs].
+A factory of our own is called with the shape of one input, the number of outputs, and the entry's parameters by name;
+it returns an nn.Module from [N, *shape] to [N, outputs].
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ VERSION = 1
 def load_file(path: Path, where: str) -> Any:
     """What is in a file that torch.save wrote, tensors on the CPU; ``weights_only=True``, so nothing in it runs.
 
-    Raises UserError when the file is missing, damaged, not torch's, or wants to run code, MemoryError when it does not fit.
+    Raises UserError when the file is missing, damaged, not torch's, or wants to run code, MemoryError when it does not
+    fit.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

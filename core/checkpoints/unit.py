@@ -9,13 +9,14 @@ from torch import Tensor, fx, nn
 
 from torchdeck.core.text import numbers_in_words
 
-#: Beyond that many standard deviations of offset float32, which rounds to 6e-8 of a number, costs more than 1e-5 of one.
+#: Beyond that many standard deviations of offset float32, which rounds to 6e-8 of a number, costs more than 1e-5 of
+#: one.
 _FLOAT32_REACHES = 150.0
 
 
 def in_own_unit(net: nn.Module, mean: Sequence[float], std: Sequence[float], samples: Tensor) -> nn.Module:
-    """``net(x) * std + mean`` as one module of torch's own classes, which loads wherever ``net`` does (as ``net`` itself
-    where there is no scale).
+    """``net(x) * std + mean`` as one module of torch's own classes, which loads wherever ``net`` does (as ``net``
+    itself where there is no scale).
 
     Outputs [N] or [N, T] for a mean and a standard deviation [T]; float64 where float32 can't hold numbers that are
     large beside their standard deviation.

@@ -21,7 +21,8 @@ _TARGETS = ("y_train", "y", "Y", "labels", "target", "targets")
 def load_npz(path: str, x: str | None, y: str | None, task: str, num_classes: int | None = None) -> Source:
     """Arrays from a .npz file: x and y, or x_train, y_train, x_val, y_val, x_test, y_test (Keras).
 
-    ``x`` and ``y`` name the arrays; without them the usual names are looked for. Images may be [N, H, W], [N, C, H, W] or [N, H, W, C]; tables [N, F]. Targets: numbers, class numbers or names.
+    ``x`` and ``y`` name the arrays; without them the usual names are looked for. Images may be [N, H, W], [N, C, H, W]
+    or [N, H, W, C]; tables [N, F]. Targets: numbers, class numbers or names.
 
     Raises UserError when the file is damaged or the arrays don't fit.
     """

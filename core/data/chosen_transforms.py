@@ -21,7 +21,8 @@ def refuse_float_transforms(chosen: tuple[Transform, ...], integer: bool, name: 
     wrong = next((t.name for t in chosen if t.name in ("ToTensor", "Normalize")), None)
     if integer and wrong is not None:
         raise UserError(
-            f"data.transforms: {wrong} would make floats of the inputs of {name!r}, which are whole numbers and stay so; "
+            f"data.transforms: {wrong} would make floats of the inputs of {name!r}, which are whole numbers and "
+            f"stay so; "
             "leave it out.",
             field="data.transforms",
         )

@@ -90,7 +90,8 @@ def order_of_classes(source: Source, classes: tuple[str, ...], trained: DataInfo
         if found < 0 and (place := _first_of(source, number)) is not None:
             shown = ", ".join(trained.class_names[:12]) + (" ..." if len(trained.class_names) > 12 else "")
             raise UserError(
-                f"data.name = {name!r} has the class {classes[number]!r}, which the model was not trained on ({place}); it "
+                f"data.name = {name!r} has the class {classes[number]!r}, which the model was not trained on "
+                f"({place}); it "
                 f"knows {shown}.",
                 field="data.name",
             )

@@ -160,7 +160,8 @@ def as_trained(data: Data, trained: DataInfo) -> Data:
 
 
 def _counted_alike(data: Data, own: Data) -> Data:
-    """The data with as many class numbers as in the training, where that is told by nothing but ``data.num_classes``."""
+    """The data with as many class numbers as in the training, where that is told by nothing but
+    ``data.num_classes``."""
     if data.num_classes or data.name != own.name or not (data.name == "npz" or data.entry() is None):
         return data
     return data.model_copy(update={"num_classes": own.num_classes})
@@ -219,7 +220,8 @@ def _fitted(
     if added and tuple(first.shape) != tuple(raw_shape):
         verb = "is" if len(added) == 1 else "are"
         warn(
-            f"The images of {source.place!r} are made like those of the training: {' and '.join(added)} {verb} put first."
+            f"The images of {source.place!r} are made like those of the training: {' and '.join(added)} {verb} "
+            f"put first."
         )
     return fitted
 

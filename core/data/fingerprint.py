@@ -18,8 +18,8 @@ _BYTES, _FILES = 2**24, 10_000
 
 
 def fingerprint(source: Source) -> str:
-    """A hash of the samples: targets and rows of arrays (some of large ones), paths and sizes of image files, lengths and some samples
-    of data sets that give the same whenever they are read."""
+    """A hash of the samples: targets and rows of arrays (some of large ones), paths and sizes of image files, lengths
+    and some samples of data sets that give the same whenever they are read."""
     made = hashlib.blake2b(digest_size=16)
     for name, part in source.parts.items():
         made.update(f"{name} {len(part)} {source.task} {source.class_names}".encode())
@@ -47,8 +47,8 @@ def _pieces(part: Part) -> Iterator[bytes]:
 
 
 def _samples(dataset: Any, length: int) -> Iterator[bytes]:
-    """The first, the middle and the last sample; nothing where they are drawn at random, or can't be read, which is told
-    when they are needed."""
+    """The first, the middle and the last sample; nothing where they are drawn at random, or can't be read, which is
+    told when they are needed."""
     some = sorted({0, length // 2, length - 1})
     with seeded(0):
         before = states()

@@ -198,7 +198,8 @@ def _left_out(folder: Path, used: Sequence[Path], parts: dict[str, Part | None])
         if stray:
             verb = "lies" if len(stray) == 1 else "lie"
             notes.append(
-                f"{count(len(stray), 'image')} in {str(root)!r} {verb} beside the folders of the classes and are left out."
+                f"{count(len(stray), 'image')} in {str(root)!r} {verb} beside the folders of the classes and are "
+                f"left out."
             )
         suffixes = _other_suffixes(root)
         if suffixes:

@@ -72,7 +72,8 @@ def load_data(
     train_part, train_at = parts["train"]
     if not len(train_at):
         raise UserError(
-            f"data.name = {data.name!r} leaves no sample to train on: it has {count(len(source.train), 'sample')} in all.",
+            f"data.name = {data.name!r} leaves no sample to train on: it has "
+            f"{count(len(source.train), 'sample')} in all.",
             field="data.name",
         )
     _tell_split(source, parts["val"][1], train_at, experiment, warn)
@@ -144,7 +145,8 @@ def _tell_split(
 ) -> None:
     if experiment.trainer.validate_on == "test":
         warn(
-            "The test set is evaluated after every epoch and chooses the best checkpoint (trainer.validate_on = 'test'): "
+            "The test set is evaluated after every epoch and chooses the best checkpoint (trainer.validate_on = "
+            "'test'): "
             "its figures are not those of unseen data."
         )
     elif source.val is None and len(val_at) and samples.augments(source.train, train_at):

@@ -66,8 +66,8 @@ class LoaderFeed(Feed):
             # Whoever waits for a batch looks up once a second: a stop must not wait for a worker that hangs.
             timeout=1 if workers else 0,
             persistent_workers=workers > 0,
-            # fork copies a process that has threads, whose locks then may never open again; a fork server is one for the
-            # whole process, and a signal to the group would end one that user code has started.
+            # fork copies a process that has threads, whose locks then may never open again; a fork server is one for
+            # the whole process, and a signal to the group would end one that user code has started.
             multiprocessing_context="spawn" if workers else None,
             # Seeds of the workers; every sample sets its own, so the global generator need not be touched.
             generator=torch.Generator().manual_seed(derive(options.seed, "workers")),
@@ -84,7 +84,8 @@ class LoaderFeed(Feed):
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of that epoch from number ``start`` on: inputs [B, ...] float, targets [B] or [B, T].
 
-        Raises UserError or UserCodeError for a sample that can't be read, TrainingError for a worker that died or hangs.
+        Raises UserError or UserCodeError for a sample that can't be read, TrainingError for a worker that died or
+        hangs.
         """
         numbers = self._ordered(epoch).tolist()
         self._keys.batches = [[(epoch, i) for i in numbers[a:b]] for a, b in self._bounds[start:]]

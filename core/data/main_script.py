@@ -1,5 +1,5 @@
-"""Whether DataLoader's workers can be started from the script that runs: they import it anew, as multiprocessing does where
-it does not fork (docs.python.org/3/library/multiprocessing.html#the-spawn-and-forkserver-start-methods)."""
+"""Whether DataLoader's workers can be started from the script that runs: they import it anew, as multiprocessing does
+where it does not fork (docs.python.org/3/library/multiprocessing.html#the-spawn-and-forkserver-start-methods)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 
 
 def why_no_workers(dataset: Any) -> str:
-    """Why worker processes can't read this data set, as a sentence about them goes on; empty where nothing speaks against it."""
+    """Why worker processes can't read this data set, as a sentence about them goes on; empty where nothing speaks
+    against it."""
     main = sys.modules["__main__"]
     spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
     if spec is None and file is not None:
@@ -20,7 +21,10 @@ def why_no_workers(dataset: Any) -> str:
     found = _of_main(dataset)
     if found is None or (spec is not None and not spec.name.endswith("__main__")):
         return ""
-    return f"can't find {found.__name__}, which was defined at a prompt, in a notebook or in __main__.py; put it in a module"
+    return (
+        f"can't find {found.__name__}, which was defined at a prompt, in a notebook or in __main__.py; put it "
+        f"in a module"
+    )
 
 
 def _why_not_again(file: Path) -> str:
@@ -35,7 +39,8 @@ def _why_not_again(file: Path) -> str:
     if any(isinstance(name, ast.Name) and name.id == "__name__" for node in compared for name in ast.walk(node)):
         return ""
     return (
-        f"run {str(file)!r} once more, from its top; put what it does below if __name__ == '__main__':, its classes and "
+        f"run {str(file)!r} once more, from its top; put what it does below if __name__ == '__main__':, its "
+        f"classes and "
         "functions before that"
     )
 

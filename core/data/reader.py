@@ -37,7 +37,8 @@ _NONE: Mapping[int, str] = {}
 
 
 class Reader(Dataset):
-    """Reads one sample as a pair of tensors and its index, for (epoch, index); random transforms draw by (seed, epoch, index)."""
+    """Reads one sample as a pair of tensors and its index, for (epoch, index); random transforms draw by (seed, epoch,
+    index)."""
 
     def __init__(
         self,
@@ -86,14 +87,16 @@ class Reader(Dataset):
         except UserError:
             kind = "None" if x is None else f"a {type(x).__name__}"
             raise UserError(
-                f"The input of sample {index} of {self.name!r} is {kind}; a tensor, an array, numbers or an image is needed."
+                f"The input of sample {index} of {self.name!r} is {kind}; a tensor, an array, numbers or an "
+                f"image is needed."
             ) from None
 
     def _check_depth(self, x: Any, index: int) -> None:
         """Image files of 16 bits come as 0 to 1, others as 0 to 255: one range needs ToTensor."""
         if not self._unit and getattr(self._part.dataset, "decodes", False) and isinstance(x, Tensor):
             raise UserError(
-                f"Sample {index} of {self.name!r} is an image of 16 bits; add ToTensor to data.transforms, which brings "
+                f"Sample {index} of {self.name!r} is an image of 16 bits; add ToTensor to data.transforms, which "
+                f"brings "
                 "images of 8 and of 16 bits to the same range."
             )
 
@@ -103,7 +106,8 @@ class Reader(Dataset):
             return torch.as_tensor(y)
         except (TypeError, ValueError, RuntimeError):
             raise UserError(
-                f"The target of sample {index} of {self.name!r} is {type(y).__name__}; a class number or numbers are needed."
+                f"The target of sample {index} of {self.name!r} is {type(y).__name__}; a class number or numbers "
+                f"are needed."
             ) from None
 
     def _check(self, x: Tensor, y: Tensor, index: int) -> None:

@@ -64,7 +64,8 @@ def pair(item: Any, reference: str) -> tuple[Any, Any]:
             others = [str(k) for k in item if k not in (x, y)]
             if others:
                 raise UserError(
-                    f"An item of {reference!r} holds {', '.join(map(repr, others))} beside the input {x!r} and the target "
+                    f"An item of {reference!r} holds {', '.join(map(repr, others))} beside the input {x!r} and "
+                    f"the target "
                     f"{y!r}, which the model would not get; give (input, target) pairs, the input one tensor."
                 )
             return item[x], item[y]

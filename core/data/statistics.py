@@ -121,7 +121,8 @@ def _statistics(
             found.add(_by_feature(x))
         except RuntimeError:
             raise UserError(
-                f"Sample {index} of {source.place!r} has the shape {list(x.shape)}, which others have not; Normalize needs "
+                f"Sample {index} of {source.place!r} has the shape {list(x.shape)}, which others have not; "
+                f"Normalize needs "
                 "the same number of channels or features in all."
             ) from None
     return found.mean.tolist(), found.std().tolist()
@@ -158,8 +159,8 @@ def tell_collapsed(source: Source, tell: Callable[[str], None]) -> None:
 
 
 def _by_feature(x: Tensor) -> Tensor:
-    """A sample as [features, values]: of images the channels, of a row of numbers each, of a series [time, features] each
-    feature."""
+    """A sample as [features, values]: of images the channels, of a row of numbers each, of a series [time, features]
+    each feature."""
     if x.ndim >= 3:
         return x.flatten(1)
     return x.T if x.ndim == 2 else x.reshape(-1, 1)

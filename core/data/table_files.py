@@ -1,7 +1,7 @@
 """Tables as they lie in files: CSV, TSV and Parquet, read into columns with names and the rows' numbers in the file.
 
-What the file does not say itself (the delimiter, whether the first row is a header, which column is an index) is decided
-by its content, and told in ``notes``.
+What the file does not say itself (the delimiter, whether the first row is a header, which column is an index) is
+decided by its content, and told in ``notes``.
 """
 
 from __future__ import annotations

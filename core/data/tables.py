@@ -101,7 +101,10 @@ def rows_for(table: TableFile, features: Sequence[str], width: int) -> tuple[tor
         raise UserError(f"{table.path!r} has no column {missing[0]!r}; {did_you_mean(missing[0], names)}")
     if len(names) != width:
         raise UserError(f"{table.path!r} has {count(len(names), 'column')}; the model takes {width} numbers a row.")
-    told = f"{table.path!r}: columns are matched with those of the training by their place, for there are no names to go by."
+    told = (
+        f"{table.path!r}: columns are matched with those of the training by their place, for there are no "
+        f"names to go by."
+    )
     return _features(table, names), (told,)
 
 
@@ -113,7 +116,8 @@ def _features(table: TableFile, chosen: Sequence[str]) -> torch.Tensor:
             found = _truth(value) if isinstance(value, str) else parse_number(value)
             if found is None or not math.isfinite(found):
                 raise UserError(
-                    f"{table.path!r} column {name!r} row {table.rows[index]}: {_shown(value)} is not a finite number; make a "
+                    f"{table.path!r} column {name!r} row {table.rows[index]}: {_shown(value)} is not a finite "
+                    f"number; make a "
                     "number of it, or leave the column out: data.args.features names those to use."
                 )
             result[index, place] = found
@@ -129,7 +133,8 @@ def _refuse_collapsed(table: TableFile, name: str, values: np.ndarray) -> None:
     for row, value, found in zip(table.rows, table.columns[name], values.tolist(), strict=True):
         if seen.setdefault(found, value) != value:
             raise UserError(
-                f"{table.path!r} column {name!r} row {row}: {_shown(value)} has more figures than can be told apart (15); "
+                f"{table.path!r} column {name!r} row {row}: {_shown(value)} has more figures than can be told "
+                f"apart (15); "
                 "subtract what all have in common, or leave the column out by data.args.features."
             )
 

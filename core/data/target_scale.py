@@ -17,8 +17,8 @@ from torchdeck.core.text import numbers_in_words
 def target_scale(
     source: Source, train_at: Tensor, experiment: Experiment, warn: Callable[[str], None]
 ) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation that are taken out of the targets: of plain regression with a loss of the catalog, not
-    for a loss of the user's, and not of 0 and 1, unless data.scale_target says so.
+    """Mean and standard deviation that are taken out of the targets: of plain regression with a loss of the catalog,
+    not for a loss of the user's, and not of 0 and 1, unless data.scale_target says so.
 
     Raises UserError for targets that are all the same, from which a loss of the catalog learns nothing.
     """

@@ -241,8 +241,8 @@ _EXACT = (torch.float64, torch.int64, torch.int32)
 def _normalize(transform: Transform, device: torch.device, scale: float = 1.0) -> BatchOp:
     """(x / scale - mean) / std in one multiplication and one addition; ``scale`` is ToTensor's, folded in.
 
-    Beside a large offset (a time stamp, an identifier) float32 would lose what changes: there, and for float64 and whole
-    numbers, the mean is taken out in float64.
+    Beside a large offset (a time stamp, an identifier) float32 would lose what changes: there, and for float64 and
+    whole numbers, the mean is taken out in float64.
     """
     mean = torch.tensor(transform.args()["mean"], dtype=torch.float64)
     std = torch.tensor(transform.args()["std"], dtype=torch.float64)

@@ -29,8 +29,8 @@ _PARTS = ("train", "val", "test")
 def load_user(reference: str, args: dict[str, Any], num_classes: int | None) -> Source:
     """The user's own Dataset, its class, or a function that returns one, or (train, val) or (train, val, test) of them.
 
-    A class with a parameter ``train`` (bool) gives training and test set, as torchvision's do; one with ``split`` (text)
-    is asked for train, val (valid, validation) and test.
+    A class with a parameter ``train`` (bool) gives training and test set, as torchvision's do; one with ``split``
+    (text) is asked for train, val (valid, validation) and test.
 
     Raises UserError when it gives no map-style data set of (input, target) pairs.
     """

@@ -49,7 +49,8 @@ def classes_and_task(
     found = targets.unique()
     if len(found) <= int(targets.max()):
         notes.append(
-            f"The labels of {reference!r} leave gaps: {len(found)} are in use, of the {int(targets.max()) + 1} classes from 0 "
+            f"The labels of {reference!r} leave gaps: {len(found)} are in use, of the {int(targets.max()) + 1} "
+            f"classes from 0 "
             f"to {int(targets.max())} that the model tells apart."
         )
     return "classification", tuple(map(str, range(int(targets.max()) + 1))), parts
@@ -69,7 +70,8 @@ def _as_target(label: Any, reference: str) -> torch.Tensor:
         raise UserError(f"{where} is a {type(label).__name__}; a class number, a name or numbers are needed.") from None
     if value.dtype.is_complex or (value.numel() > 1 and not value.dtype.is_floating_point):
         raise UserError(
-            f"{where} holds {'complex' if value.dtype.is_complex else 'whole'} numbers of the shape {list(value.shape)}; one "
+            f"{where} holds {'complex' if value.dtype.is_complex else 'whole'} numbers of the shape "
+            f"{list(value.shape)}; one "
             "class number is needed, or floats (several labels are floats 0 and 1, with a loss of your own)."
         )
     return value
@@ -104,7 +106,8 @@ def _class_number(label: Any, index: int, reference: str) -> int:
         value = torch.empty(0)
     if value.numel() != 1 or value.is_floating_point() or value.is_complex():
         raise UserError(
-            f"Sample {index} of {reference!r} has the label {label!r}; the first sample's is a class number, and so must be "
+            f"Sample {index} of {reference!r} has the label {label!r}; the first sample's is a class number, and "
+            f"so must be "
             "all others."
         )
     return int(value)

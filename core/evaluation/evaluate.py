@@ -55,7 +55,8 @@ def evaluate_model(
     info, feed = evaluated.info, evaluated.feed
     if tuple(info.input_shape) != trained.info.input_shape:
         raise UserError(
-            f"data.name = {info.name!r} gives inputs of the shape {list(info.input_shape)}, but the model was trained on "
+            f"data.name = {info.name!r} gives inputs of the shape {list(info.input_shape)}, but the model was "
+            f"trained on "
             f"{list(trained.info.input_shape)}; add transforms that make them alike to data.transforms.",
             field="data.name",
         )

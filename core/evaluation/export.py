@@ -1,4 +1,5 @@
-"""Exports of a trained model: weights, the whole module, or a program for other runtimes; each tried on real samples."""
+"""Exports of a trained model: weights, the whole module, or a program for other runtimes; each tried on real
+samples."""
 
 from __future__ import annotations
 

@@ -45,7 +45,8 @@ class Trained:
 
 
 def load_trained(path: Path, trust_code: bool, note: Callable[[str], None] = lambda text: None) -> Trained:
-    """The model of a checkpoint of ours. What its run named relative to the folder that it was started in is found there.
+    """The model of a checkpoint of ours. What its run named relative to the folder that it was started in is found
+    there.
 
     ``trust_code``: whether the user said that the code which the checkpoint names may run; runs that were made here
     are the user's own.

@@ -1,1 +1,2 @@
-"""An experiment: its description, as TOML, as a form, as flat hyperparameters, and the space that a search draws from."""
+"""An experiment: its description, as TOML, as a form, as flat hyperparameters, and the space that a search draws
+from."""

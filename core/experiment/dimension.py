@@ -216,7 +216,8 @@ def parse_dimension(key: str, text: str) -> dict[str, Any]:
             raw["step"] = _value(words.pop(0))
         else:
             raise UserError(
-                f"search.space.{key}: {word!r} is not understood; a range is 'LOW .. HIGH log' or 'LOW .. HIGH step S'.",
+                f"search.space.{key}: {word!r} is not understood; a range is 'LOW .. HIGH log' or 'LOW .. HIGH "
+                f"step S'.",
                 field=f"search.space.{key}",
             )
     return raw

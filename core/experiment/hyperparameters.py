@@ -8,7 +8,8 @@ from torchdeck.core.experiment.schema import Experiment
 
 
 def flat(experiment: Experiment) -> dict[str, Any]:
-    """The experiment as hparams: one level, and only kinds that the plug-in knows; lists become texts, None is left out."""
+    """The experiment as hparams: one level, and only kinds that the plug-in knows; lists become texts, None is left
+    out."""
     result: dict[str, Any] = {}
     dumped = experiment.model_dump(mode="json", exclude={"tracking", "search", "sampler", "pruner"})
     for section in ("data", "model", "optimizer", "schedule", "loss"):

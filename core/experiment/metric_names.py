@@ -201,8 +201,8 @@ def metric(name: str) -> tuple[str, str]:
 
 
 def watched(text: str, own: Sequence[str] = ()) -> tuple[str, bool | None]:
-    """A metric that decides, and whether more of it is better: told by its name, or by ``maximize my_metric``; None where
-    neither tells. ``val_loss`` is the loss; ``own`` are the names of the user's metrics."""
+    """A metric that decides, and whether more of it is better: told by its name, or by ``maximize my_metric``; None
+    where neither tells. ``val_loss`` is the loss; ``own`` are the names of the user's metrics."""
     direction, _, name = text.strip().rpartition(" ")
     part, plain = metric(name)
     name = plain if part == "val" else name
@@ -229,7 +229,8 @@ def direction_of(name: str, own: Sequence[str] = ()) -> bool | None:
 
 
 def whole_of(name: str, metrics: Iterable[str]) -> str | None:
-    """The metric of which a figure is, or is that of one target or one class (``recall_cat``); None for none of them."""
+    """The metric of which a figure is, or is that of one target or one class (``recall_cat``); None for none of
+    them."""
     found = [metric for metric in metrics if name == metric or name.startswith(f"{metric}_")]
     return max(found, key=len, default=None)
 

@@ -87,8 +87,8 @@ class Data(Picked):
     target_transforms: tuple[Transform, ...] = ()
     """Applied to the target in this order."""
     scale_target: bool | None = None
-    """Regression: train on the standardised target; metrics are told in the target's own unit. Default: with the losses of
-    the catalog, but for targets of 0 and 1."""
+    """Regression: train on the standardised target; metrics are told in the target's own unit. Default: with the
+    losses of the catalog, but for targets of 0 and 1."""
     num_classes: Annotated[int, Field(ge=1)] | None = None
     """How many classes; default: counted."""
     workers: Annotated[int, Field(ge=0, le=256)] | None = None
@@ -115,7 +115,8 @@ class Model(Picked):
     args: dict[str, Any] = {}
     """Parameters of the model."""
     weights: str | None = None
-    """Weights to start from: torchvision's by name (DEFAULT, IMAGENET1K_V2), or a .pt, .pth, .ckpt or .safetensors file."""
+    """Weights to start from: torchvision's by name (DEFAULT, IMAGENET1K_V2), or a .pt, .pth, .ckpt or .safetensors
+    file."""
     partial: bool = False
     """Load the weights that fit, though others don't; the rest keeps its fresh values."""
     freeze: tuple[str, ...] = ()
@@ -360,8 +361,8 @@ class Experiment(Section):
         raise UserError(f"{key} = {text!r} is not measured; {did_you_mean(name, [*built_in, *own, *costs])}", field=key)
 
     def to_share(self) -> Experiment:
-        """What may stand in runs, checkpoints and databases: without the URL of a storage, which may hold a password, and
-        to which each machine knows its own way."""
+        """What may stand in runs, checkpoints and databases: without the URL of a storage, which may hold a password,
+        and to which each machine knows its own way."""
         if "://" not in self.search.storage:
             return self
         return self.model_copy(update={"search": self.search.model_copy(update={"storage": "auto"})})

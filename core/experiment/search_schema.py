@@ -22,7 +22,8 @@ class Search(Section):
     """What is sought, best epoch's validation: accuracy, loss, maximize my_metric, ..., parameters, latency (ms),
     seconds; several: a Pareto front; auto: accuracy, or loss."""
     function: str | None = None
-    """An objective of your own: path/to/file.py:objective, called with an Optuna trial and, where it takes it, train."""
+    """An objective of your own: path/to/file.py:objective, called with an Optuna trial and, where it takes it,
+    train."""
     trials: Annotated[int, Field(ge=1, le=10**6)] = 50
     """Trials in all, also over several workers and starts."""
     minutes: Annotated[float, Field(gt=0, le=1e6)] | None = None

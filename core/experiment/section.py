@@ -1,4 +1,5 @@
-"""What a table of the experiment is made of: closed to unknown keys, and where it picks from the catalog, checked against it."""
+"""What a table of the experiment is made of: closed to unknown keys, and where it picks from the catalog, checked
+against it."""
 
 from __future__ import annotations
 

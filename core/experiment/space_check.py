@@ -1,4 +1,5 @@
-"""What a search space must be: keys that can be searched, conditions that can come true, ends that the experiment takes."""
+"""What a search space must be: keys that can be searched, conditions that can come true, ends that the experiment
+takes."""
 
 from __future__ import annotations
 

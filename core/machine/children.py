@@ -15,7 +15,8 @@ from multiprocessing import resource_tracker
 
 import psutil
 
-#: Signals that a terminal or a job manager sends to the whole process group, and that the training process answers for all.
+#: Signals that a terminal or a job manager sends to the whole process group, and that the training process answers for
+#: all.
 _ANSWERED = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
 )
@@ -28,18 +29,19 @@ PARENT = "TORCHDECK_PARENT"
 
 
 def leave_to_main_thread() -> None:
-    """In the thread that trains, and in all that user code starts there: signals to the group are left to the main thread.
+    """In the thread that trains, and in all that user code starts there: signals to the group are left to the main
+    thread.
 
-    A mask is inherited by threads, through fork and through exec, so it reaches a Pool of any start method, where nothing
-    of ours runs in the children: a closed terminal or a Ctrl-C must not end them while the run goes on.
+    A mask is inherited by threads, through fork and through exec, so it reaches a Pool of any start method, where
+    nothing of ours runs in the children: a closed terminal or a Ctrl-C must not end them while the run goes on.
     """
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_GROUP)
 
 
 def start_tracker() -> None:
-    """Start multiprocessing's resource tracker, where there is none: whoever needs it first would start it, which unblocks
-    SIGINT and SIGTERM in that thread."""
+    """Start multiprocessing's resource tracker, where there is none: whoever needs it first would start it, which
+    unblocks SIGINT and SIGTERM in that thread."""
     if not hasattr(signal, "pthread_sigmask"):
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -72,9 +74,9 @@ def leave_to_parent() -> None:
 
 
 def usual_in_forks() -> None:
-    """Processes that user code forks (a multiprocessing.Pool) begin with the usual handlers: a Pool ends its workers with
-    SIGTERM and waits for ever for one that only makes a note of it. They end with the process that forked them: a worker
-    that waits for a lock of a sibling that was killed would else stay for ever."""
+    """Processes that user code forks (a multiprocessing.Pool) begin with the usual handlers: a Pool ends its workers
+    with SIGTERM and waits for ever for one that only makes a note of it. They end with the process that forked them: a
+    worker that waits for a lock of a sibling that was killed would else stay for ever."""
     global _registered
     if not _registered and hasattr(os, "register_at_fork"):
         _registered = True
@@ -101,8 +103,8 @@ def _usual() -> None:
 
 
 def kill_all() -> None:
-    """Kill what multiprocessing started here, ahead of an exit that does without Python's own end: workers of a Pool that
-    wait for that lock would wait for ever."""
+    """Kill what multiprocessing started here, ahead of an exit that does without Python's own end: workers of a Pool
+    that wait for that lock would wait for ever."""
     for child in multiprocessing.active_children():
         with contextlib.suppress(OSError, ValueError):  # it has just ended
             child.kill()

@@ -3,8 +3,8 @@
     torchrun --nproc-per-node 4 --no-python torchdeck --batch EXPERIMENT
 
 The first process (rank 0) alone writes the run and obeys Control; what it decides is shared between steps. Each batch
-of ``trainer.batch_size`` goes to one process, so a step takes that many samples on every GPU. In a process that torchrun
-has not started, everything here does nothing.
+of ``trainer.batch_size`` goes to one process, so a step takes that many samples on every GPU. In a process that
+torchrun has not started, everything here does nothing.
 """
 
 from __future__ import annotations

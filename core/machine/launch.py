@@ -48,7 +48,8 @@ def exit_code(work: Callable[[], int]) -> int:
 
 
 def last_said(output: str) -> str:
-    """The last line of what a process of ours has said: what went wrong, as ``exit_code`` tells it, without our name."""
+    """The last line of what a process of ours has said: what went wrong, as ``exit_code`` tells it, without our
+    name."""
     lines = output.strip().splitlines()
     return lines[-1].removeprefix(_NAME) if lines else ""
 

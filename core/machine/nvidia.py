@@ -249,12 +249,14 @@ def _in_doubt(gpu: Gpu) -> Gpu:
 
 
 def nvml_error(error: Exception) -> str:
-    """An error of NVML as a person would say it. Its classes differ between the packages that bring it: its words tell."""
+    """An error of NVML as a person would say it. Its classes differ between the packages that bring it: its words
+    tell."""
     text = str(error).strip() or type(error).__name__
     for sign, word in {
         "Not Supported": _NOT_SUPPORTED,
         "Shared Library Not Found": "no NVIDIA driver here",
-        "Driver/library version mismatch": "the driver and its library have different versions: reboot or reload the driver",
+        "Driver/library version mismatch": "the driver and its library have different versions: reboot or reload "
+        "the driver",
         "Driver Not Loaded": "the NVIDIA driver is not loaded",
         "Insufficient Permissions": "not permitted to this user",
         "No Permission": "not permitted to this user",

@@ -25,8 +25,8 @@ def build_model(
     tell: Callable[[str], None] = lambda text: None,
     sample: Tensor | None = None,
 ) -> nn.Module:
-    """The model for these data, on the CPU, with its weights loaded and its frozen parameters marked; ``tell`` is called
-    with what of the weights did not load as it stands. It is tried on two of ``sample`` [N, ...], real inputs;
+    """The model for these data, on the CPU, with its weights loaded and its frozen parameters marked; ``tell`` is
+    called with what of the weights did not load as it stands. It is tried on two of ``sample`` [N, ...], real inputs;
     without such only where its shapes depend on it (torch's lazy modules).
 
     Weights are drawn from torch's global generator: seed it first.
@@ -98,7 +98,8 @@ def _torchvision(model: Model, info: DataInfo, outputs: int, offered: Any | None
                 net = torchvision.models.get_model(model.name, num_classes=outputs, **args)
     except OSError as error:
         raise UserError(
-            f"model.weights = {model.weights!r}: the weights of {model.name} could not be downloaded ({error}); put a file in "
+            f"model.weights = {model.weights!r}: the weights of {model.name} could not be downloaded ({error}); "
+            f"put a file in "
             f"model.weights, or the download in {torch.hub.get_dir()!r}.",
             field="model.weights",
         ) from None
@@ -179,7 +180,8 @@ def _freeze(net: nn.Module, patterns: Sequence[str]) -> None:
 
 
 def logits_of(output: Any) -> Any:
-    """The logits in what a model returns: the tensor itself, or the ``logits`` of a Hugging Face or Inception output."""
+    """The logits in what a model returns: the tensor itself, or the ``logits`` of a Hugging Face or Inception
+    output."""
     return output if isinstance(output, Tensor) else getattr(output, "logits", output)
 
 
@@ -200,7 +202,8 @@ def _check_output(net: nn.Module, info: DataInfo, loss: str | None, name: str, s
     except Exception as error:
         hint = "; images may be too small for it: add a Resize to data.transforms" if len(info.input_shape) == 3 else ""
         raise UserError(
-            f"model.name = {name!r} can't take inputs of the shape {list(info.input_shape)}: {first_line(error)}{hint}.",
+            f"model.name = {name!r} can't take inputs of the shape {list(info.input_shape)}: "
+            f"{first_line(error)}{hint}.",
             field="model.name",
         ) from None
     finally:
@@ -222,12 +225,14 @@ def _check_output(net: nn.Module, info: DataInfo, loss: str | None, name: str, s
     if list(output.shape) not in allowed:
         if info.classes and output.ndim == 2 and output.shape[0] == size and output.shape[1] < info.classes:
             raise UserError(
-                f"model.name = {name!r} has {count(output.shape[1], 'output')}, but {info.name!r} has {info.classes} classes.",
+                f"model.name = {name!r} has {count(output.shape[1], 'output')}, but {info.name!r} has "
+                f"{info.classes} classes.",
                 field="model.name",
             )
         if not (info.classes and output.ndim == 2 and output.shape[0] == size and output.shape[1] > info.classes):
             raise UserError(
-                f"model.name = {name!r} returned the shape {list(output.shape)} for a batch of {size}; {expected} is needed.",
+                f"model.name = {name!r} returned the shape {list(output.shape)} for a batch of {size}; "
+                f"{expected} is needed.",
                 field="model.name",
             )
 

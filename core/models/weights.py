@@ -88,7 +88,8 @@ def _refuse_untied(loaded: Mapping[str, Tensor], where: Mapping[str, Hashable], 
         other = first.setdefault(where.get(name, name), name)
         if not torch.equal(loaded[other], tensor):
             raise UserError(
-                f"model.weights = {weights!r}: the model ties {name!r} to {other!r}, but the file holds different numbers "
+                f"model.weights = {weights!r}: the model ties {name!r} to {other!r}, but the file holds "
+                f"different numbers "
                 "for them.",
                 field="model.weights",
             )

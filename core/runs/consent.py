@@ -18,8 +18,8 @@ def code_named(experiment: Experiment, path: Path) -> str | None:
 
 
 def code_in(experiment: Experiment) -> str | None:
-    """The first of the user's own code that an experiment names; None when it names none. Objects that Python gives it are
-    none: nothing but the process itself can give them."""
+    """The first of the user's own code that an experiment names; None when it names none. Objects that Python gives it
+    are none: nothing but the process itself can give them."""
     named = (name for name in references(experiment) if catalog.is_user_code(name))
     return next((name for name in named if not is_object(name)), None)
 

@@ -174,7 +174,8 @@ def _read(text: str) -> list[list[_Term]]:
 
 
 def sort(rows: Iterable[Row], key: str) -> list[Row]:
-    """Rows by a name that ``Row.value`` knows; with ``-`` before it the greatest first. Runs without a value come last."""
+    """Rows by a name that ``Row.value`` knows; with ``-`` before it the greatest first. Runs without a value come
+    last."""
     descending, name = key.startswith("-"), key.lstrip("-")
     having: list[tuple[Any, Row]] = []
     without: list[Row] = []

@@ -19,8 +19,8 @@ _NEEDED = ("model", "loss", "tracking", "transforms", "target_transforms")
 
 
 def folder_of(path: Path) -> Path | None:
-    """Where the run was started that lies at ``path``, or to which the checkpoint at ``path`` belongs; None where that is
-    not known."""
+    """Where the run was started that lies at ``path``, or to which the checkpoint at ``path`` belongs; None where that
+    is not known."""
     for place in (path, path.parent, path.parent.parent):
         try:
             folder = json.loads((place / "run.json").read_bytes())["folder"]
@@ -31,8 +31,8 @@ def folder_of(path: Path) -> Path | None:
 
 
 def located(experiment: Experiment, folder: Path | None, note: Callable[[str], None]) -> Experiment:
-    """The experiment with what it names relative to ``folder`` (where the run was started) named absolutely: code, data,
-    weights. What is not there is looked for from the current folder, as ever.
+    """The experiment with what it names relative to ``folder`` (where the run was started) named absolutely: code,
+    data, weights. What is not there is looked for from the current folder, as ever.
 
     Raises UserError, naming both folders, for code of the model, its inputs, loss or metrics that is in neither.
     """

@@ -179,7 +179,8 @@ class Attempt:
                 with self._study.errors():
                     self._trial.set_user_attr(key, round(value, 6) if isinstance(value, float) else value)
 
-    # --- the user's own objective --------------------------------------------------------------------------------------
+    # --- the user's own objective
+    # --------------------------------------------------------------------------------------
 
     def _run_function(self, reference: str) -> tuple[TrialState, list[float] | None, str]:
         function = usercode.load(reference, "search.function")
@@ -230,7 +231,8 @@ class Attempt:
                 raise UserError(f"search.function raised {told}", field="search.function") from None
         raise ended
 
-    # --- commands ------------------------------------------------------------------------------------------------------
+    # --- commands
+    # ------------------------------------------------------------------------------------------------------
 
     def _obey(self, wish: str) -> bool:
         """From the watch: stop, prune or pause. Gives whether it could be done yet."""
@@ -278,7 +280,8 @@ def objective_values(study: Study, session: Session) -> list[float] | None:
             found.append(math.inf if objective.higher else -math.inf)  # null; what was watched is never NaN
         elif best.get(objective.name) is None:
             raise UserError(
-                f"search.objectives: {objective.name!r} is not measured, or not a number; choose from {', '.join(best)}.",
+                f"search.objectives: {objective.name!r} is not measured, or not a number; choose from "
+                f"{', '.join(best)}.",
                 field="search.objectives",
             )
         else:

@@ -68,7 +68,8 @@ class StudyExists(UserError):
 
 
 def refuse_another(study: Study, experiment: Experiment) -> None:
-    """Raises StudyExists when the experiment is not the one whose trials are there: what differs, and what can be done."""
+    """Raises StudyExists when the experiment is not the one whose trials are there: what differs, and what can be
+    done."""
     found = space_differences(study.experiment, experiment)
     if found:
         raise StudyExists(study, found, _editable(study, experiment, found))
@@ -142,7 +143,9 @@ def _refuse_incompatible(study: Study, space: Space) -> None:
         except ValueError:
             key = next(k for k in space.dimensions if name == k or name.startswith((f"{k}[", f"{k}.length")))
             raise UserError(
-                f"search.space.{key}: the choices of a field, and whether a range is logarithmic or of whole numbers, can't be changed "
-                f"once there are trials; start a study that learns from this one: --set search.warm_start={study.folder}",
+                f"search.space.{key}: the choices of a field, and whether a range is logarithmic or of whole "
+                f"numbers, can't be changed "
+                f"once there are trials; start a study that learns from this one: --set "
+                f"search.warm_start={study.folder}",
                 field=f"search.space.{key}",
             ) from None

@@ -36,7 +36,8 @@ def learn(study: Study, places: Sequence[str]) -> int:
             added += _add(study, row)
         if not added:
             raise UserError(
-                f"search.warm_start: no run in {place!r} fits: it needs a value of {study.objectives[0].name} and values "
+                f"search.warm_start: no run in {place!r} fits: it needs a value of {study.objectives[0].name} "
+                f"and values "
                 "within search.space.",
                 field="search.warm_start",
             )

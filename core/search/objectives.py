@@ -43,12 +43,14 @@ def objectives(experiment: Experiment) -> tuple[Objective, ...]:
         raise UserError(f"search.objectives names {twice!r} twice.", field="search.objectives")
     if found[0].cost and len(found) == 1 and experiment.search.function is None:
         raise UserError(
-            f"search.objectives = ['{found[0].name}'] alone seeks the least model, whatever it has learned; name a metric first.",
+            f"search.objectives = ['{found[0].name}'] alone seeks the least model, whatever it has learned; name "
+            f"a metric first.",
             field="search.objectives",
         )
     if len(found) > 1 and experiment.pruner.name not in ("auto", "none"):
         raise UserError(
-            f"pruner.name = {experiment.pruner.name!r} with {len(found)} objectives: Optuna prunes by one objective only; "
+            f"pruner.name = {experiment.pruner.name!r} with {len(found)} objectives: Optuna prunes by one "
+            f"objective only; "
             "leave the pruner out, or name one objective.",
             field="pruner.name",
         )

@@ -44,7 +44,8 @@ def create(experiment: Experiment, root: Path, url: str | None = None, name: str
     name = name or default_name(experiment)
     if not experiment.search.space and experiment.search.function is None:
         raise UserError(
-            "Nothing is searched: give [search.space], such as \"optimizer.lr\" = '1e-4 .. 0.1 log', or search.function."
+            "Nothing is searched: give [search.space], such as \"optimizer.lr\" = '1e-4 .. 0.1 log', or "
+            "search.function."
         )
     space, wanted = Space(experiment), objectives(experiment)
     check_sampler(experiment, space, len(wanted) > 1)

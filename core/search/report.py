@@ -51,7 +51,8 @@ class TrialReporter:
         values = " ".join(number(v, o.name) for v, o in zip(row.values, self._study.objectives, strict=False)) or "-"
         reason = f"  {row.reason.splitlines()[0]}" if row.reason else ""
         self._print(
-            f"trial {row.number:>4} {sign} {row.state:<8}  {values:>9}  {duration(row.seconds()):>5}  {settings(row)}{reason}"
+            f"trial {row.number:>4} {sign} {row.state:<8}  {values:>9}  {duration(row.seconds()):>5}  "
+            f"{settings(row)}{reason}"
         )
 
     def note(self, text: str) -> None:
@@ -74,7 +75,8 @@ class TrialReporter:
             waiting = sum(t.state.name in ("WAITING", "RUNNING") for t in self._study.trials())
             if waiting:
                 self.note(
-                    f"{waiting} trials wait or run elsewhere; continue with: torchdeck --batch --study {self._study.folder}"
+                    f"{waiting} trials wait or run elsewhere; continue with: torchdeck --batch --study "
+                    f"{self._study.folder}"
                 )
         if failure is not None:
             say_on_stderr(f"torchdeck: {failure}")

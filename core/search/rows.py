@@ -1,4 +1,5 @@
-"""A trial as one row: what tables, charts, exports and lines show of it. Plain values; Optuna's own stay where they are."""
+"""A trial as one row: what tables, charts, exports and lines show of it. Plain values; Optuna's own stay where they
+are."""
 
 from __future__ import annotations
 

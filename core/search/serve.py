@@ -1,4 +1,5 @@
-"""A process of a search that goes on: ``python -m torchdeck.core.search.serve FOLDER``, its keeper or one of its workers."""
+"""A process of a search that goes on: ``python -m torchdeck.core.search.serve FOLDER``, its keeper or one of its
+workers."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ from torchdeck.core.usercode.objects import is_object, known_objects
 def work(study: Study, how: str, workers: int = 1, began: float | None = None) -> int:
     """Search until the study is over; returns the exit code.
 
-    ``how``: what is told, as ``plain``, ``json`` or ``quiet``; ``workers``: so many processes; ``began``: when the search
-    was started (Unix time), where another process did that.
+    ``how``: what is told, as ``plain``, ``json`` or ``quiet``; ``workers``: so many processes; ``began``: when the
+    search was started (Unix time), where another process did that.
     """
     if began is None:  # a worker that takes a dead one's place must not undo a stop
         with study.errors():
@@ -44,7 +45,8 @@ def search(
     )
     if missing is not None:
         raise UserError(
-            f"The study {study.name!r} trains {missing!r}, an object of the Python process that made it, and no file can bring it "
+            f"The study {study.name!r} trains {missing!r}, an object of the Python process that made it, and no "
+            f"file can bring it "
             "back; search on in Python: torchdeck.search(...) with the objects given again."
         )
     if workers > 1:
@@ -65,7 +67,8 @@ def vouch(study: Study, code: str | None, trusted: bool) -> None:
     """
     if code is not None and not trusted:
         raise UserError(
-            f"The study {study.name!r} was not made here and would run the code {code!r}; if you trust it, say --trust-code."
+            f"The study {study.name!r} was not made here and would run the code {code!r}; if you trust it, say "
+            f"--trust-code."
         )
 
 

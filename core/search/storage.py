@@ -71,7 +71,8 @@ def sqlite_file(url: str) -> Path | None:
 
 
 def in_memory(url: str) -> bool:
-    """Whether a URL is that of a SQLite database in memory (sqlite.org/inmemorydb.html), which one process alone has."""
+    """Whether a URL is that of a SQLite database in memory (sqlite.org/inmemorydb.html), which one process alone
+    has."""
     scheme, sign, rest = url.partition("://")
     place, _, query = rest.removeprefix("/").partition("?")
     if not sign or scheme.partition("+")[0] != "sqlite":
@@ -196,7 +197,8 @@ def locked_in_database(url: str, name: str, engine: Any = None) -> Iterator[None
 
 
 def _is_locked(error: BaseException) -> bool:
-    """Whether SQLite waited for another process in vain; SQLAlchemy hands on its OperationalError, which is for much."""
+    """Whether SQLite waited for another process in vain; SQLAlchemy hands on its OperationalError, which is for
+    much."""
     return "database is locked" in str(error)
 
 

@@ -197,7 +197,8 @@ class Study:
         return toml.build(raw, f"trial {number}")
 
     def experiment_of_trial(self, fields: Mapping[str, Any], run: str) -> Experiment:
-        """The experiment of a trial that is there, from its values; where the user's own function trained it, its run's.
+        """The experiment of a trial that is there, from its values; where the user's own function trained it, its
+        run's.
 
         Raises UserError when that trained none.
         """

@@ -12,8 +12,9 @@ _TEXTS = (str, bytes, bytearray)
 
 
 def values_of(returned: Any, count: int, where: str) -> list[float]:
-    """``count`` numbers: whatever ``float()`` takes counts as one (NumPy's, tensors of one element, fractions); infinities
-    do, NaN does not. Texts don't, though ``float()`` takes some: Optuna fails on the text "5" and takes b"1" for 49.
+    """``count`` numbers: whatever ``float()`` takes counts as one (NumPy's, tensors of one element, fractions);
+    infinities do, NaN does not. Texts don't, though ``float()`` takes some: Optuna fails on the text "5" and takes
+    b"1" for 49.
 
     Raises UserError, naming ``where``, for anything else.
     """

@@ -1,5 +1,5 @@
-"""Whose a trial is, whether its process lives, and what is asked of it, all through the study's storage: so it works for
-workers on any machine."""
+"""Whose a trial is, whether its process lives, and what is asked of it, all through the study's storage: so it works
+for workers on any machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Listeners: threads of their own that take events at their own pace. The recorder writes metrics.jsonl and train.log."""
+"""Listeners: threads of their own that take events at their own pace. The recorder writes metrics.jsonl and
+train.log."""
 
 from __future__ import annotations
 

@@ -111,14 +111,17 @@ class PlainReporter(Reporter):
             case StepSummary() if started and time.monotonic() - self._said >= self.EVERY:
                 self._said = time.monotonic()
                 self.line(
-                    f"step {event.step}/{started.steps}  {metrics_line(event.train)}  {event.samples_per_second:,.0f} samples/s"
+                    f"step {event.step}/{started.steps}  {metrics_line(event.train)}  "
+                    f"{event.samples_per_second:,.0f} samples/s"
                     f"  ETA {duration(self.progress.eta(event.time))}"
                 )
             case EpochEnded() if started:
                 self._said = time.monotonic()
                 self.line(
-                    f"epoch {event.epoch}/{started.epochs}  train {metrics_short(event.train)}  {started.val_name} {metrics_short(event.val)}"
-                    f"{'  best' if event.best else ''}  {event.seconds:.1f} s  ETA {duration(self.progress.eta(event.time))}"
+                    f"epoch {event.epoch}/{started.epochs}  train {metrics_short(event.train)}  "
+                    f"{started.val_name} {metrics_short(event.val)}"
+                    f"{'  best' if event.best else ''}  {event.seconds:.1f} s  ETA "
+                    f"{duration(self.progress.eta(event.time))}"
                 )
             case Evaluated():
                 val = started.val_name if started else "val"

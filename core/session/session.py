@@ -206,7 +206,8 @@ class Session:
             if any(record.get("event") == CheckpointWritten.name for record in read_metrics(self.run.path)):
                 raise UserError(f"--resume: the checkpoints of {str(self.run.path)!r} are gone; start a new run.")
             self._warn(
-                f"{str(self.run.path)!r} ended before its first checkpoint; it begins anew, with its own experiment and seed."
+                f"{str(self.run.path)!r} ended before its first checkpoint; it begins anew, with its own "
+                f"experiment and seed."
             )
         return state
 

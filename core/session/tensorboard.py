@@ -47,7 +47,8 @@ class TensorBoard(Listener):
         super().__init__("tensorboard", subscription, on_failure)
         self._experiment = experiment
         self._built = built
-        # TensorBoard's Python reader takes the first start of a run for no restart: it must be there from the beginning.
+        # TensorBoard's Python reader takes the first start of a run for no restart: it must be there from the
+        # beginning.
         purge = step + 1 if step else 0
         self._writer = SummaryWriter(str(folder), purge_step=purge, max_queue=1000, flush_secs=1)
         self._file = self._writer._get_file_writer()

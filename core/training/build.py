@@ -162,7 +162,8 @@ def _try_out(trainer: Trainer, warn: Callable[[str], None]) -> None:
         task = trainer.data.info.task
         left_out = ", ".join(n for n in MEASURED[task] if n != "loss")
         warn(
-            f"The outputs have the shape {list(out.shape[1:])} and are judged by the loss alone: {left_out} are not measured."
+            f"The outputs have the shape {list(out.shape[1:])} and are judged by the loss alone: {left_out} are "
+            f"not measured."
         )
     _check_sought(trainer, trainer.evaluator.try_out(out, y, warn))
 
@@ -183,7 +184,8 @@ def _tell_loss(trainer: Trainer, name: str | None, warn: Callable[[str], None]) 
     manner = {
         "sum": "sums over the batch; what is told of it is its mean over samples",
         "whole": "is no mean and no sum over samples: validation and test compute it on all their outputs at once",
-        "batches": "is no mean and no sum over samples, and all outputs of a set are too many to keep: what is told of it is the "
+        "batches": "is no mean and no sum over samples, and all outputs of a set are too many to keep: what is "
+        "told of it is the "
         "mean of its batches, which depends on trainer.eval_batch_size",
     }[trainer.loss.kind]
     several = "; with trainer.accumulate its batches count by their samples"

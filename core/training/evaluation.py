@@ -47,7 +47,8 @@ class Tried:
 
 
 class Evaluator:
-    """Evaluates a model on a feed: loss, and by task accuracy, top5, f1 (macro) or mae, rmse, r2; and the user's own."""
+    """Evaluates a model on a feed: loss, and by task accuracy, top5, f1 (macro) or mae, rmse, r2; and the user's
+    own."""
 
     def __init__(
         self,
@@ -118,8 +119,8 @@ class Evaluator:
         )
 
     def try_out(self, out: Tensor, y: Tensor, warn: Callable[[str], None]) -> Tried:
-        """Try the metrics on a few samples, so that what gives no number is told before the training; which figures there
-        will be.
+        """Try the metrics on a few samples, so that what gives no number is told before the training; which figures
+        there will be.
 
         Raises UserError for a metric that gives no number, and for two figures of one name. One that raises something
         else may need more samples than these: that is told, and the first evaluation decides.
@@ -149,7 +150,8 @@ class Evaluator:
             raise
         except Exception as error:
             warn(
-                f"{metric.what} raised {type(error).__name__}: {first_line(error)} on {count(len(y), 'sample')}; it is tried "
+                f"{metric.what} raised {type(error).__name__}: {first_line(error)} on {count(len(y), 'sample')}; "
+                f"it is tried "
                 "again with the whole set."
             )
             return {}

@@ -15,8 +15,9 @@ class Feeding:
     def __init__(
         self, feed: Feed, accumulate: int, epoch_length: int, window: AccumulationWindow, tell: Callable[[str], None]
     ) -> None:
-        """``accumulate`` batches make a step, ``epoch_length`` steps an epoch. ``window`` counts the seconds of waiting.
-        ``tell`` hears "stalled" when data are waited for longer than is usual, and "running" when they come again."""
+        """``accumulate`` batches make a step, ``epoch_length`` steps an epoch. ``window`` counts the seconds of
+        waiting. ``tell`` hears "stalled" when data are waited for longer than is usual, and "running" when they come
+        again."""
         self._feed, self._accumulate, self._epoch_length = feed, accumulate, epoch_length
         self._window, self._tell = window, tell
         self._stalled = False

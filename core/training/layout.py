@@ -14,8 +14,8 @@ from torchdeck.core.training.random import unchanged_random_states
 
 
 def takes_channels_last(net: nn.Module, sample: Tensor, model: Model) -> bool:
-    """Whether forward and backward work with the channels last, tried on a copy in training mode with two real samples: a
-    ``view`` in a model's own code does not take it, and then the usual layout is kept.
+    """Whether forward and backward work with the channels last, tried on a copy in training mode with two real
+    samples: a ``view`` in a model's own code does not take it, and then the usual layout is kept.
 
     Raises UserError when model.channels_last = true was asked for and does not work.
     """

@@ -1,4 +1,5 @@
-"""Losses of (logits, targets): what the gradient is of, how batches add up to the loss of a set, and what logits predict."""
+"""Losses of (logits, targets): what the gradient is of, how batches add up to the loss of a set, and what logits
+predict."""
 
 from __future__ import annotations
 
@@ -17,9 +18,9 @@ from torchdeck.core.experiment.schema import Experiment
 
 Function = Callable[[Tensor, Tensor], Tensor]
 
-#: How the losses of batches make that of all their samples: their mean by samples, by the weights of the targets, their
-#: sum, or in no such way: then all outputs are needed at once (whole), or it is told as a mean of batches where these are
-#: too many.
+#: How the losses of batches make that of all their samples: their mean by samples, by the weights of the targets,
+#: their sum, or in no such way: then all outputs are needed at once (whole), or it is told as a mean of batches where
+#: these are too many.
 Kind = Literal["mean", "weighted", "sum", "whole", "batches"]
 
 
@@ -63,7 +64,8 @@ class TrainingLoss:
         return self._weigh(y) if self._weigh is not None else len(y)
 
     def share(self, loss: Tensor, y: Tensor, total: Tensor | float) -> Tensor:
-        """The part of a batch in the loss of the step that several batches make together; ``total``: of their weights."""
+        """The part of a batch in the loss of the step that several batches make together; ``total``: of their
+        weights."""
         if self.kind == "sum":
             return loss
         weight = self.weight(y)
@@ -175,8 +177,8 @@ _CLASSES_TRIED = 2000
 
 
 def find_kind(loss: TrainingLoss, logits: Tensor, y: Tensor, classes: int = 0) -> Kind:
-    """How the losses of batches make that of all, for a loss of the user's own: tried on parts of a real batch, and with
-    each of ``classes`` beside the first, which may differ in weight."""
+    """How the losses of batches make that of all, for a loss of the user's own: tried on parts of a real batch, and
+    with each of ``classes`` beside the first, which may differ in weight."""
     if loss.kind != "whole" or len(y) < 4:
         return loss.kind
     loss.measured = True

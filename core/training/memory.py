@@ -30,7 +30,10 @@ def explain(error: Exception, experiment: Experiment, built: Built | None) -> st
         torch.cuda.empty_cache()
     free = devices.memory_free(device)
     if built is None:
-        return f"Out of memory before the training began, while data or model were read: {wanted} was asked for, {free / 2**30:.2f} GiB is free now."
+        return (
+            f"Out of memory before the training began, while data or model were read: {wanted} was asked for, "
+            f"{free / 2**30:.2f} GiB is free now."
+        )
     size = experiment.trainer.batch_size
     advice = f"; set trainer.batch_size to {fitting_batch_size(size, built, free)} or less" if size > 1 else ""
     keep = f" and trainer.accumulate to {experiment.trainer.accumulate * 2} for the same steps" if size > 1 else ""
@@ -48,7 +51,8 @@ def _asked_for(error: Exception) -> str:
 
 
 def fitting_batch_size(size: int, built: Built | None, free: int) -> int:
-    """The largest power of two below ``size`` whose activations should fit in ``free`` bytes, with a quarter to spare."""
+    """The largest power of two below ``size`` whose activations should fit in ``free`` bytes, with a quarter to
+    spare."""
     candidate = 1 << max(0, (size - 1).bit_length() - 1)
     if built is None or built.activation_bytes == 0:
         return candidate

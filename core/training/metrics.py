@@ -178,8 +178,10 @@ class Gathered(Metric):
             free = devices.memory_free(torch.device("cpu"))
             if needed > free / 2:
                 raise UserError(
-                    f"{self._what} needs the outputs of all {self._samples:,} samples at once, {needed / 2**30:.1f} GiB of "
-                    f"{free / 2**30:.1f} GiB that are free; give a torchmetrics or Ignite metric, which adds up by batches."
+                    f"{self._what} needs the outputs of all {self._samples:,} samples at once, "
+                    f"{needed / 2**30:.1f} GiB of "
+                    f"{free / 2**30:.1f} GiB that are free; give a torchmetrics or Ignite metric, which adds up "
+                    f"by batches."
                 )
         self._outputs.append(out.detach().cpu())
         self._targets.append(y.cpu())
@@ -194,8 +196,8 @@ class Gathered(Metric):
 
 
 class Whole(Metric):
-    """A function of the outputs and targets of the whole set, which ``gathered`` keeps. It gets them on ``device``, where
-    the tensors of a loss are; metrics of others expect the CPU."""
+    """A function of the outputs and targets of the whole set, which ``gathered`` keeps. It gets them on ``device``,
+    where the tensors of a loss are; metrics of others expect the CPU."""
 
     def __init__(
         self,
@@ -236,7 +238,8 @@ def figures_of(name: str, value: Any, what: str, classes: tuple[str, ...] = ()) 
         return {name: float(array.reshape(()))}
     if array.ndim != 1 or not 0 < array.size <= _MOST:
         raise NoNumber(
-            f"{what} gave an array of the shape {list(array.shape)}; a number is needed, or a vector of {_MOST} at most."
+            f"{what} gave an array of the shape {list(array.shape)}; a number is needed, or a vector of {_MOST} "
+            f"at most."
         )
     names = classes if len(classes) == len(array) else tuple(str(i) for i in range(len(array)))
     return named([(f"{name}_{n}", float(v)) for n, v in zip(names, array, strict=True)], what)

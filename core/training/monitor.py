@@ -47,7 +47,8 @@ class Monitor:
             higher = self._direction(self.name)
         if higher is None:
             raise UserError(
-                f"trainer.monitor = {chosen!r}: it is not known whether more of it is better; write 'maximize {chosen}' or "
+                f"trainer.monitor = {chosen!r}: it is not known whether more of it is better; write 'maximize "
+                f"{chosen}' or "
                 f"'minimize {chosen}'.",
                 field="trainer.monitor",
             )
@@ -73,8 +74,8 @@ class Monitor:
         return True
 
     def _is_better(self, value: float, loss: float) -> bool:
-        """Whether an epoch is the best so far; of equal ones the one with the lower loss is. Infinity is the best where more
-        is better, -infinity where less is; NaN and the other infinity are never the best."""
+        """Whether an epoch is the best so far; of equal ones the one with the lower loss is. Infinity is the best
+        where more is better, -infinity where less is; NaN and the other infinity are never the best."""
         higher = self.higher_is_better
         if math.isnan(value) or value == (-math.inf if higher else math.inf):
             return False

@@ -16,8 +16,8 @@ from torchdeck.core.experiment.schema import Optimizer
 def build_optimizer(
     options: Optimizer, net: nn.Module, device: torch.device, own: Sequence[nn.Parameter] = ()
 ) -> torch.optim.Optimizer:
-    """The optimizer over the parameters that are trained, with ``own``, those of a loss, among them; fused into one kernel where torch
-    has that.
+    """The optimizer over the parameters that are trained, with ``own``, those of a loss, among them; fused into one
+    kernel where torch has that.
 
     Raises UserError when nothing is left to train.
     """

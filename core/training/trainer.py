@@ -235,7 +235,8 @@ class Trainer:
     def _diverged(self, value: float) -> Diverged:
         lr = self.scheduler.learning_rate()
         return Diverged(
-            f"The loss became {value} at step {self.step + 1} (epoch {self.step // self.epoch_length + 1}, learning rate "
+            f"The loss became {value} at step {self.step + 1} (epoch {self.step // self.epoch_length + 1}, "
+            f"learning rate "
             f"{lr:.3g}); the weights were left as they were. Try a smaller optimizer.lr or set trainer.clip_norm."
         )
 
@@ -381,7 +382,8 @@ class Trainer:
         self.scheduler.load_state_dict(state["scheduler"])
         if state["epoch_length"] != self.epoch_length:
             raise UserError(
-                f"--resume: an epoch had {state['epoch_length']} steps and now has {self.epoch_length}; keep the data and "
+                f"--resume: an epoch had {state['epoch_length']} steps and now has {self.epoch_length}; keep the "
+                f"data and "
                 "trainer.batch_size as they were, or start a new run from these weights (model.weights)."
             )
         self.step = int(state["step"])

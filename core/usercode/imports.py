@@ -27,7 +27,8 @@ def module_file(folder: Path, name: str) -> Path | None:
 
 
 def module_of(path: Path) -> tuple[Path, str]:
-    """The folder from which a file is imported, and its dotted name there: that of its package, where it lies in one."""
+    """The folder from which a file is imported, and its dotted name there: that of its package, where it lies in
+    one."""
     root, parts = path.parent, [path.stem]
     while (root / "__init__.py").is_file():
         parts.insert(0, root.name)
@@ -38,8 +39,9 @@ def module_of(path: Path) -> tuple[Path, str]:
 
 
 def clash(references: Iterable[str]) -> str | None:
-    """A sentence on two pieces of code, ``path/to/file.py:Name`` or ``pkg.module:Name``, that one process can't load beside
-    each other, since both may import a module of one name from folders of their own; None where there are none."""
+    """A sentence on two pieces of code, ``path/to/file.py:Name`` or ``pkg.module:Name``, that one process can't load
+    beside each other, since both may import a module of one name from folders of their own; None where there are
+    none."""
     located = [(one, _project_module(one)) for one in references]
     found = [(one, module) for one, module in located if module is not None]
     for (one, (root, name)), (other, (other_root, other_name)) in itertools.combinations(found, 2):

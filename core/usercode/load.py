@@ -1,7 +1,8 @@
 """The user's own nn.Module, Dataset, loss, metric or transform: from a file or a module, without glue.
 
-It is loaded as ``python net.py`` would load it: the folder of the file, or of the package that it belongs to, stands in
-front on ``sys.path``. So everything works in it that works in Python, and what is pickled of it can be loaded without us.
+It is loaded as ``python net.py`` would load it: the folder of the file, or of the package that it belongs to, stands
+in front on ``sys.path``. So everything works in it that works in Python, and what is pickled of it can be loaded
+without us.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class NameTaken(UserError):
 def load(reference: str, where: str) -> Any:
     """The object that ``path/to/file.py:Name`` or ``pkg.module:Name`` points to; ``Name`` may be dotted.
 
-    A module is looked for in the current folder, then among the installed ones; ``object:Name`` is an object that Python
-    gave.
+    A module is looked for in the current folder, then among the installed ones; ``object:Name`` is an object that
+    Python gave.
 
     Raises UserError when there is no such file, module, name or object, or when Python has another module of that name
     (NameTaken where that is another project's), UserCodeError when importing it raises.
@@ -146,7 +147,8 @@ def _check_names_free(root: Path, loading: str, told: str) -> None:
     for name, (file, place) in taken.items():
         if imported is None or name in imported:
             raise NameTaken(
-                f"{told}: another module {name!r} is loaded, from {file!r}, and {str(place)!r} can't be loaded beside it; "
+                f"{told}: another module {name!r} is loaded, from {file!r}, and {str(place)!r} can't be loaded "
+                f"beside it; "
                 "give one of them another name, or use them in runs of their own."
             )
 
@@ -180,8 +182,8 @@ def own_arguments(file: str) -> Iterator[None]:
 
 
 def call(function: Callable[..., Any], args: dict[str, Any], where: str, offered: dict[str, Any] | None = None) -> Any:
-    """Call the user's class or function with ``args``; required parameters among ``offered``, and ``writer``, are filled
-    in.
+    """Call the user's class or function with ``args``; required parameters among ``offered``, and ``writer``, are
+    filled in.
 
     Raises UserError when the arguments don't fit its signature, UserCodeError when it raises.
     """

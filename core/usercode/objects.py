@@ -1,6 +1,7 @@
 """Objects that Python gave an experiment, under references such as ``object:Net``, which stand where names of code do.
 
-They are known where they were given and in the sessions that are made there, and nowhere else: no file can bring them back.
+They are known where they were given and in the sessions that are made there, and nowhere else: no file can bring them
+back.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def find_object(reference: str, where: str) -> Any:
     except KeyError:
         kind = where.partition(".")[0]
         raise UserError(
-            f"{where} = {reference!r} was an object in the Python process that made this, and no file can bring it back; "
+            f"{where} = {reference!r} was an object in the Python process that made this, and no file can bring "
+            f"it back; "
             f"give it again in Python, with {kind}=.",
             field=where,
         ) from None

@@ -40,7 +40,8 @@ def _exits(error: SystemExit) -> str:
     last = next((f for f in reversed(traceback.extract_tb(place)) if is_users(f.filename)), None) if place else None
     where = f' in "{last.filename}", line {last.lineno}' if last else ""
     return (
-        f"The code ends the process (SystemExit: {error.code}){where}; what a script does with its command line belongs "
+        f"The code ends the process (SystemExit: {error.code}){where}; what a script does with its command line "
+        f"belongs "
         "below if __name__ == '__main__'."
     )
 

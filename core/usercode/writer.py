@@ -1,7 +1,9 @@
-"""What user code writes into its run: figures, images, videos, texts and more, beside the run's own curves in TensorBoard.
+"""What user code writes into its run: figures, images, videos, texts and more, beside the run's own curves in
+TensorBoard.
 
-A model, data set, loss or metric of the user's that has a parameter ``writer`` is handed a ``RunWriter``: its methods are
-those of ``torch.utils.tensorboard.SummaryWriter``, in the run's own file; without ``global_step`` the run's step is meant.
+A model, data set, loss or metric of the user's that has a parameter ``writer`` is handed a ``RunWriter``: its methods
+are those of ``torch.utils.tensorboard.SummaryWriter``, in the run's own file; without ``global_step`` the run's step
+is meant.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     run = torchdeck.train(model=net, data=(train_set, val_set), epochs=3, lr=1e-3)
     run.test["accuracy"], run.metrics()["val/loss"], run.best.load(net)
 
-``train`` and ``start`` train one experiment, ``search`` many, ``runs`` and ``Run`` look at what was trained. What goes wrong
-is an ``Error``. Everything is loaded when it is used: importing torchdeck imports nothing else.
+``train`` and ``start`` train one experiment, ``search`` many, ``runs`` and ``Run`` look at what was trained. What goes
+wrong is an ``Error``. Everything is loaded when it is used: importing torchdeck imports nothing else.
 """
 
 __version__ = "0.1.0"

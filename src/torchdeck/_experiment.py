@@ -67,8 +67,8 @@ def describe(
     options: Mapping[str, Any],
     more: Mapping[str, Any] | None = None,
 ) -> Described:
-    """The experiment that is meant. ``objects``: model, data and loss, None where not given; ``more``: further values by
-    key.
+    """The experiment that is meant. ``objects``: model, data and loss, None where not given; ``more``: further values
+    by key.
 
     Raises UserError for what is wrong.
     """
@@ -175,7 +175,8 @@ def _tables(experiment: AnyExperiment, chosen: list[str]) -> tuple[dict[str, Any
         return toml.put_all(tables, values), "the experiment"
     if experiment is not None and not isinstance(experiment, str | os.PathLike):
         raise UserError(
-            f"An experiment can't be a {type(experiment).__name__}; give a preset's name, a TOML file, a dict of tables or an "
+            f"An experiment can't be a {type(experiment).__name__}; give a preset's name, a TOML file, a dict of "
+            f"tables or an "
             "Experiment."
         )
     source = toml.base_of(os.fspath(experiment) if experiment is not None else None, chosen)

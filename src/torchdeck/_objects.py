@@ -32,7 +32,8 @@ def model_of(model: Any) -> Any:
     if isinstance(model, nn.Module) or callable(model):
         return model
     raise UserError(
-        f"model= is a {type(model).__name__}; give an nn.Module, its class, a function that makes one, or a name of the catalog."
+        f"model= is a {type(model).__name__}; give an nn.Module, its class, a function that makes one, or a name "
+        f"of the catalog."
     )
 
 
@@ -44,7 +45,8 @@ def loss_of(loss: Any) -> Any:
     if callable(loss):
         return loss
     raise UserError(
-        f"loss= is a {type(loss).__name__}; give a module or a function of (outputs, targets), or a name of the catalog."
+        f"loss= is a {type(loss).__name__}; give a module or a function of (outputs, targets), or a name of the "
+        f"catalog."
     )
 
 

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 
 class Figures(dict[str, float]):
-    """Metrics by name, such as ``accuracy`` and ``loss``; a name that was not measured is a KeyError that tells the nearest."""
+    """Metrics by name, such as ``accuracy`` and ``loss``; a name that was not measured is a KeyError that tells the
+    nearest."""
 
     def __missing__(self, name: str) -> float:
         near = did_you_mean(name, self) if self else "the run has no such set, or has not come that far"
@@ -141,7 +142,8 @@ class Checkpoint:
 
 
 class Run:
-    """A run's directory, read whenever it is asked; it may still be written, or be another tool's (TensorBoard events)."""
+    """A run's directory, read whenever it is asked; it may still be written, or be another tool's (TensorBoard
+    events)."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Raises UserError when there is no run."""
@@ -173,8 +175,8 @@ class Run:
 
     @property
     def status(self) -> str:
-        """``running``, ``done``, ``pruned``, ``stopped``, ``failed``, ``dead`` (its process is gone), or ``events``: another
-        tool's."""
+        """``running``, ``done``, ``pruned``, ``stopped``, ``failed``, ``dead`` (its process is gone), or ``events``:
+        another tool's."""
         return self._row().status
 
     @property
@@ -311,8 +313,8 @@ class Run:
     ) -> list[Prediction]:
         """What a checkpoint's model says of images, folders of them, tables, .npy and .npz files, one by one in order.
 
-        Each prediction has ``input``, ``predicted`` (the class, or numbers in the targets' own unit), ``probability`` and
-        ``top``, the most likely classes with their probabilities.
+        Each prediction has ``input``, ``predicted`` (the class, or numbers in the targets' own unit), ``probability``
+        and ``top``, the most likely classes with their probabilities.
 
         Raises UserError for an input that can't be read or does not fit the model.
         """

@@ -19,8 +19,8 @@ from torchdeck.core.session.session import Session as Engine
 def interrupted(message: str, run: Path | None) -> KeyboardInterrupt:
     """What Ctrl-C raises in the end, with the run's directory, or the study's, as ``run``.
 
-    It is KeyboardInterrupt itself: of a subclass Python would not let the process end by the signal, by which a shell's loop
-    knows that it is to end, too.
+    It is KeyboardInterrupt itself: of a subclass Python would not let the process end by the signal, by which a
+    shell's loop knows that it is to end, too.
     """
     error = KeyboardInterrupt(message)
     error.run = run  # type: ignore[attr-defined]
@@ -30,8 +30,9 @@ def interrupted(message: str, run: Path | None) -> KeyboardInterrupt:
 class Session:
     """A training in a thread of this process, begun by ``torchdeck.start``.
 
-    Iterating gives its events (``torchdeck.EpochEnded`` and so on), from the first to the last, as they come; a slow reader
-    never slows the training. As a context manager it waits for the end, and stops the training where the block raises.
+    Iterating gives its events (``torchdeck.EpochEnded`` and so on), from the first to the last, as they come; a slow
+    reader never slows the training. As a context manager it waits for the end, and stops the training where the block
+    raises.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -126,8 +127,8 @@ class Session:
         return Run(path)
 
     def follow(self, reporter: Reporter) -> Run:
-        """Tell ``reporter`` of everything to the end, as the command does; Ctrl-C stops after a checkpoint, a second one
-        at once.
+        """Tell ``reporter`` of everything to the end, as the command does; Ctrl-C stops after a checkpoint, a second
+        one at once.
 
         Raises as ``wait``, and KeyboardInterrupt after Ctrl-C.
         """

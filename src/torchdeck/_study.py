@@ -165,8 +165,8 @@ def search(
     >>> study.best.params, study.best.value, study.best.run.path
 
     Args:
-        experiment, overrides, model, data, loss, options: As for ``torchdeck.train``. Each trial trains a fresh model, so
-            a class, or a function that makes one, stands for a module. ``name`` is the study's; one that is there goes on.
+    experiment, overrides, model, data, loss, options: As for ``torchdeck.train``. Each trial trains a fresh model, so
+    a class, or a function that makes one, stands for a module. ``name`` is the study's; one that is there goes on.
         space: What is searched, by key: ``"1e-4 .. 0.1 log"``, ``"32 .. 512 step 32"``, ``"SGD | AdamW"`` or a list of
             choices; default: the experiment's own.
         trials: So many in all, also over several calls; default: the experiment's ``search.trials``.
@@ -246,12 +246,14 @@ def _refuse_unsuitable(described: Described, workers: int, trials: int | None) -
     if workers > 1:
         names = ", ".join(described.objects)
         raise UserError(
-            f"workers = {workers}: other processes can't rebuild what was given as objects ({names}); leave workers out, or "
+            f"workers = {workers}: other processes can't rebuild what was given as objects ({names}); leave "
+            f"workers out, or "
             "name code by path/to/file.py:Name."
         )
     for thing in described.objects.values():
         if isinstance(thing, nn.Module) and any(True for _ in thing.parameters()):
             raise UserError(
-                f"A search trains a fresh model in each trial, but {type(thing).__name__} is one that is made; give its class, "
+                f"A search trains a fresh model in each trial, but {type(thing).__name__} is one that is made; "
+                f"give its class, "
                 "or a function that makes one."
             )

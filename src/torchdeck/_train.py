@@ -45,27 +45,29 @@ def train(
 
     Args:
         experiment: A preset's name, a TOML file, a dict of tables, or an ``Experiment``; default: the defaults.
-        overrides: Values on top, by key: ``{"optimizer.lr": 0.1, "model.args.widths": [64, 32]}``. None takes the default.
-        model: An ``nn.Module``, its class, a function that makes one, or a name of the catalog. A module is trained itself:
+    overrides: Values on top, by key: ``{"optimizer.lr": 0.1, "model.args.widths": [64, 32]}``. None takes the default.
+    model: An ``nn.Module``, its class, a function that makes one, or a name of the catalog. A module is trained
+    itself:
             its weights change, and at the end they are those of the best epoch (of the last one without validation;
-            averaged ones, with ``trainer.ema``, are in ``run.best``). It is left on the device that it was trained on. A
+    averaged ones, with ``trainer.ema``, are in ``run.best``). It is left on the device that it was trained on. A
             class or function gets what it asks for among ``num_classes``, ``in_channels``, ``in_features``,
             ``input_shape`` and the like.
-        data: A ``Dataset`` of (input, target), its class, a pair (X, y) of arrays or tensors [N, ...] and [N] or [N, T];
+    data: A ``Dataset`` of (input, target), its class, a pair (X, y) of arrays or tensors [N, ...] and [N] or [N, T];
             (train, val) or (train, val, test) of those; or a name of the catalog. Validation and test sets are cut from
             the training set where they are not given (``trainer.validation_share``, ``data.test_share``). X of floats
             and all y are taken as they are, without scaling or normalising, unless ``data.transforms`` or
             ``data.scale_target`` say otherwise; nothing is copied.
         loss: A loss module or function of (outputs, targets) that gives a mean or a sum, or a name of the catalog.
         runs: The folder in which the run gets its directory.
-        resume: A run to go on with, exactly where it was; ``overrides`` and options may prolong it. Objects must be given
+    resume: A run to go on with, exactly where it was; ``overrides`` and options may prolong it. Objects must be given
             again.
         progress: Whether progress is told on stdout; default: on a terminal. Warnings go to stderr in any case.
-        **options: ``epochs``, ``steps``, ``batch_size``, ``lr``, ``weight_decay``, ``optimizer``, ``schedule``, ``device``,
+    **options: ``epochs``, ``steps``, ``batch_size``, ``lr``, ``weight_decay``, ``optimizer``, ``schedule``,
+    ``device``,
             ``precision``, ``seed`` and ``name`` (of the run), for the keys of everyday.
 
-    The global generators of Python, NumPy and torch are seeded with ``seed`` (default 0). Ctrl-C stops after a checkpoint,
-    a second one at once.
+    The global generators of Python, NumPy and torch are seeded with ``seed`` (default 0). Ctrl-C stops after a
+    checkpoint, a second one at once.
 
     Raises:
         UserError: What was given is wrong; the message says where, and what would be right.
@@ -115,11 +117,13 @@ def refuse_nested() -> None:
     under torchrun."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise UserError(
-            "A worker process has run this script from its top; put the call of torchdeck below if __name__ == '__main__':."
+            "A worker process has run this script from its top; put the call of torchdeck below if __name__ == "
+            "'__main__':."
         )
     if world().size > 1:
         raise UserError(
-            "Under torchrun train with the command: torchrun --nproc-per-node N --no-python torchdeck --batch EXPERIMENT."
+            "Under torchrun train with the command: torchrun --nproc-per-node N --no-python torchdeck --batch "
+            "EXPERIMENT."
         )
 
 

@@ -215,12 +215,14 @@ def test_the_loss_of_a_set_is_that_of_one_batch(seed: int, n: int, kind: str) ->
     ("names", "higher"),
     [
         (
-            "accuracy val_accuracy balanced_accuracy acc mcc auc AUROC roc_auc ap mAP f1 macro_f1 dice iou mean_iou kappa ndcg "
+            "accuracy val_accuracy balanced_accuracy acc mcc auc AUROC roc_auc ap mAP f1 macro_f1 dice iou "
+            "mean_iou kappa ndcg "
             "psnr ssim r2 bleu rouge_l precision recall_at_5 top5 spearman explained_variance",
             True,
         ),
         (
-            "loss dice_loss error rmse mae mape perplexity wer cer fid mean_squared_error log_loss hinge_loss ece brier_score "
+            "loss dice_loss error rmse mae mape perplexity wer cer fid mean_squared_error log_loss hinge_loss "
+            "ece brier_score "
             "hamming_distance false_error_rate",
             False,
         ),
@@ -291,7 +293,8 @@ def test_what_a_try_out_tells_are_the_names_of_the_evaluation() -> None:
     assert tried == Tried(tuple(found.metrics), ("broken",))
     assert {"nested_a_0", "nested_a_1", "nested_b", "PerClass_c6", "top5"} <= set(tried.names)
     assert told == [
-        "tracking.metrics: 'own_metrics:broken' raised IndexError: list index out of range on 25 samples; it is tried again "
+        "tracking.metrics: 'own_metrics:broken' raised IndexError: list index out of range on 25 samples; it is "
+        "tried again "
         "with the whole set."
     ]
 

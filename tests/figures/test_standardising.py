@@ -159,7 +159,8 @@ def test_what_is_lost_without_normalize_is_told(tmp_path: Path) -> None:
 
 def test_statistics_of_a_part_of_the_samples_are_told(tmp_path: Path) -> None:
     (tmp_path / "many.py").write_text(
-        "import torch\nclass D(torch.utils.data.Dataset):\n    classes = ['u', 'v']\n    targets = torch.arange(1300) % 2\n"
+        "import torch\nclass D(torch.utils.data.Dataset):\n    classes = ['u', 'v']\n    targets = "
+        "torch.arange(1300) % 2\n"
         "    def __len__(self): return 1300\n    def __getitem__(self, i): return torch.tensor([i + 0.5]), i % 2\n"
     )
     notes: list[str] = []

@@ -1,4 +1,5 @@
-"""Which data are evaluated, and that classes are names: held against plain torch and scikit-learn over the same rows."""
+"""Which data are evaluated, and that classes are names: held against plain torch and scikit-learn over the same
+rows."""
 
 from __future__ import annotations
 

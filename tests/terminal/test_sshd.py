@@ -81,7 +81,8 @@ def sshd(tmp_path: Path, runs_end: None) -> Iterator[Server]:
         port = free.getsockname()[1]
     (folder / "config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\n"
-        f"PidFile {folder}/pid\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\nLogLevel ERROR\n"
+        f"PidFile {folder}/pid\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin "
+        f"yes\nLogLevel ERROR\n"
     )
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
@@ -103,7 +104,8 @@ def remote(tmp_path: Path, *words: str) -> str:
     quoted = " ".join(f"'{w}'" for w in words)
     threads = " ".join(f"{k}='{v}'" for k, v in os.environ.items() if "OMP_" in k)
     return (
-        f"cd '{tmp_path}' && XDG_STATE_HOME='{tmp_path}/state' PYTHONPATH='{ROOT}/src' {threads} exec '{sys.executable}' -P -m torchdeck "
+        f"cd '{tmp_path}' && XDG_STATE_HOME='{tmp_path}/state' PYTHONPATH='{ROOT}/src' {threads} exec "
+        f"'{sys.executable}' -P -m torchdeck "
         f"{quoted} --runs '{tmp_path}/runs'"
     )
 

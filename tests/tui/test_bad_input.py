@@ -1,4 +1,5 @@
-"""Everything that can be wrong with an experiment, entered through the screen: told in one sentence, the app lives on."""
+"""Everything that can be wrong with an experiment, entered through the screen: told in one sentence, the app lives
+on."""
 
 from __future__ import annotations
 
@@ -107,7 +108,8 @@ CASES: dict[str, tuple[Make, str]] = {
     "data of one's own that is empty": (
         code(
             "data",
-            "class Own(torch.utils.data.Dataset):\n    def __len__(self): return 0\n    def __getitem__(self, i): ...\n",
+            "class Own(torch.utils.data.Dataset):\n    def __len__(self): return 0\n    def __getitem__(self, "
+            "i): ...\n",
         ),
         "empty",
     ),

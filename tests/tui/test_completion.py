@@ -97,7 +97,10 @@ def test_bash(project: Path) -> None:
     }
     script = 'eval "$(torchdeck completion bash)"\n'
     for line in asked:
-        script += f'COMP_LINE={json.dumps(line)} COMP_POINT={len(line)}; _torchdeck torchdeck; printf "%s\\n" "${{COMPREPLY[@]}}" --\n'
+        script += (
+            f'COMP_LINE={json.dumps(line)} COMP_POINT={len(line)}; _torchdeck torchdeck; printf "%s\\n" '
+            f'"${{COMPREPLY[@]}}" --\n'
+        )
     done = subprocess.run(["bash", "--norc", "-c", script], capture_output=True, text=True, check=True)
     answers = [block.split("\n")[:-1] for block in done.stdout.split("--\n")]
     assert dict(zip(asked, answers, strict=False)) == asked
@@ -175,7 +178,8 @@ def test_fish(project: Path) -> None:
 def test_an_answer_needs_nothing_heavy(project: Path) -> None:
     code = (
         "import sys; from torchdeck.tui.__main__ import main\n"
-        "main(['__complete', 'fish', '--set', 'optimizer.name=Adaf']); main(['__complete', 'fish', 'study', 'show', ''])\n"
+        "main(['__complete', 'fish', '--set', 'optimizer.name=Adaf']); main(['__complete', 'fish', 'study', "
+        "'show', ''])\n"
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)

@@ -1,4 +1,5 @@
-"""Names and words from outside are shown as they are: no markup, no command for the terminal, one line where one is meant."""
+"""Names and words from outside are shown as they are: no markup, no command for the terminal, one line where one is
+meant."""
 
 from __future__ import annotations
 

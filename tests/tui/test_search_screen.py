@@ -1,4 +1,5 @@
-"""The Search screen on real storages; trials are put there without training them, but where training is what is tested."""
+"""The Search screen on real storages; trials are put there without training them, but where training is what is
+tested."""
 
 from __future__ import annotations
 

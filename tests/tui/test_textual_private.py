@@ -1,5 +1,5 @@
-"""The private names of Textual that the workbench builds on. Its version is pinned to the minor one for their sake; when
-the pin is moved, this tells which of them are gone, before a screen breaks in somebody's hands."""
+"""The private names of Textual that the workbench builds on. Its version is pinned to the minor one for their sake;
+when the pin is moved, this tells which of them are gone, before a screen breaks in somebody's hands."""
 
 from __future__ import annotations
 

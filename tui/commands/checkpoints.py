@@ -237,7 +237,8 @@ def _open_whole(stored: Stored, yes: bool) -> int:
         print(torch.load(stored.path, map_location="cpu", weights_only=False))
     except Exception as error:
         raise UserError(
-            f"{str(stored.path)!r} can't be opened: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}."
+            f"{str(stored.path)!r} can't be opened: {type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else ''}."
         ) from None
     return 0
 

@@ -10,7 +10,8 @@ import sys
 from torchdeck.core.errors import UserError
 from torchdeck.tui.commands.shared import add_runs, opened_study
 
-#: optuna-dashboard takes its storage as an argument, which every user of the machine can see; a URL may hold a password.
+#: optuna-dashboard takes its storage as an argument, which every user of the machine can see; a URL may hold a
+#: password.
 _STORAGE = "TORCHDECK_STORAGE"
 _PROGRAM = (
     f"import os, sys; from optuna_dashboard._cli import main; sys.argv[1:1] = [os.environ.pop({_STORAGE!r})]; main()"
@@ -67,7 +68,8 @@ def dashboard(options: argparse.Namespace) -> int:
     ]
     print(f"optuna-dashboard on {opened.name}: http://127.0.0.1:{options.port}")
     print(
-        f"from your own machine: ssh -L {options.port}:127.0.0.1:{options.port} {getpass.getuser()}@{socket.gethostname()}",
+        f"from your own machine: ssh -L {options.port}:127.0.0.1:{options.port} "
+        f"{getpass.getuser()}@{socket.gethostname()}",
         flush=True,
     )
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

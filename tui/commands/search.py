@@ -71,7 +71,8 @@ def _study(options: argparse.Namespace, root: Path) -> Study:
         url, name = _place(options.study)
         if (options.workers or 1) > 1 and in_memory(url or experiment.search.storage):
             raise UserError(
-                f"search.storage = {url or experiment.search.storage!r} is in the memory of one process, which other workers "
+                f"search.storage = {url or experiment.search.storage!r} is in the memory of one process, which "
+                f"other workers "
                 "can't reach; choose sqlite or journal, or leave --workers out.",
                 field="search.storage",
             )

@@ -168,7 +168,8 @@ def _show(options: argparse.Namespace) -> int:
         return 0
     states = ", ".join(f"{n} {state}" for state, n in snapshot.counts.items())
     print(
-        f"{snapshot.name}: {', '.join(o.text for o in snapshot.objectives)}; {states or 'no trials yet'}; {snapshot.limits.trials} in all; {snapshot.folder}"
+        f"{snapshot.name}: {', '.join(o.text for o in snapshot.objectives)}; {states or 'no trials yet'}; "
+        f"{snapshot.limits.trials} in all; {snapshot.folder}"
     )
     keys = snapshot.keys
     rows = []
@@ -196,7 +197,8 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
-# --- best, importance, export ------------------------------------------------------------------------------------------
+# --- best, importance, export
+# ------------------------------------------------------------------------------------------
 
 
 def _best(options: argparse.Namespace) -> int:
@@ -231,12 +233,12 @@ def _best(options: argparse.Namespace) -> int:
         text = toml.dumps(opened.experiment_of_trial(row.fields, row.run))
     told = ", ".join(f"{o.name} {number(v, o.name)}" for o, v in zip(snapshot.objectives, row.values, strict=False))
     print(f"# Trial {row.number} of the study {snapshot.name}: {told or row.state}")
-    print(
-        f"# {settings(trial_row(next(t for t in opened.optuna.get_trials(deepcopy=False) if t.number == wanted), opened))}"
-    )
+    trial = next(t for t in opened.optuna.get_trials(deepcopy=False) if t.number == wanted)
+    print(f"# {settings(trial_row(trial, opened))}")
     if len(snapshot.best) > 1 and options.trial is None:
         print(
-            f"# The Pareto front has {len(snapshot.best)} trials, this is the first: {', '.join(map(str, snapshot.best))}"
+            f"# The Pareto front has {len(snapshot.best)} trials, this is the first: "
+            f"{', '.join(map(str, snapshot.best))}"
         )
     print(text, end="")
     return 0
@@ -332,7 +334,8 @@ def _stop(options: argparse.Namespace) -> int:
             return 0
         opened.stop()
     print(
-        f"the workers of {opened.name} are asked to stop after a checkpoint; continue with: torchdeck --batch --study {opened.folder}"
+        f"the workers of {opened.name} are asked to stop after a checkpoint; continue with: torchdeck --batch "
+        f"--study {opened.folder}"
     )
     return 0
 

@@ -20,7 +20,8 @@ SHADES = " ░▒▓█"
 
 @dataclass(frozen=True)
 class Scale:
-    """An axis: numbers from ``low`` to ``high``, perhaps by their logarithms, or kinds, each with a place of its own."""
+    """An axis: numbers from ``low`` to ``high``, perhaps by their logarithms, or kinds, each with a place of its
+    own."""
 
     name: str
     low: float = 0.0

@@ -60,7 +60,8 @@ def _too_few(words: str, styles: Styles) -> list[Text]:
     return [Text(words, style=styles["axis"])]
 
 
-# --- over the trials ---------------------------------------------------------------------------------------------------
+# --- over the trials
+# ---------------------------------------------------------------------------------------------------
 
 
 def history(snapshot: StudySnapshot, chosen: int | None, width: int, height: int, styles: Styles) -> list[Text]:
@@ -171,7 +172,8 @@ def pareto(snapshot: StudySnapshot, chosen: int | None, width: int, height: int,
     return draw_plane(x, y, layers, width, height, styles, f"{a.text} against {b.text}: {trials} on the Pareto front")
 
 
-# --- over the parameters -------------------------------------------------------------------------------------------------
+# --- over the parameters
+# -------------------------------------------------------------------------------------------------
 
 
 def parameters(snapshot: StudySnapshot) -> list[str]:

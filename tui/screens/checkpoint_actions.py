@@ -192,7 +192,8 @@ class CheckpointActions(Screen):
             stored = await asyncio.to_thread(inspect_file, current.path)
             if not stored.experiment:
                 raise UserError(
-                    f"{current.path.name} is not a checkpoint of torchdeck: it names neither a model nor data. F makes an "
+                    f"{current.path.name} is not a checkpoint of torchdeck: it names neither a model nor data. F "
+                    f"makes an "
                     "experiment from it."
                 )
             return await self._vouched(stored)

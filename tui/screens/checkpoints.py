@@ -255,11 +255,17 @@ class CheckpointsScreen(CheckpointActions):
         words = self.query_one("#weights-words", Words)
         numbers = sum(t.numel for t in stored.tensors)
         words.set_class(not stored.safe, "-wrong")
-        text = f"{printable(stored.path.name)}: {stored.format}, {size(stored.size)}, {count(len(stored.tensors), 'tensor')}, {numbers:,} numbers"
+        text = (
+            f"{printable(stored.path.name)}: {stored.format}, {size(stored.size)}, "
+            f"{count(len(stored.tensors), 'tensor')}, {numbers:,} numbers"
+        )
         if stored.dangerous:
             text = f"DANGER, would run {stored.calls[0]} when loaded; nothing was run. {text}"
         elif not stored.safe:
-            text = f"would call {stored.calls[0]}{' and more' if len(stored.calls) > 1 else ''} when loaded; nothing was run. {text}"
+            text = (
+                f"would call {stored.calls[0]}{' and more' if len(stored.calls) > 1 else ''} when loaded; "
+                f"nothing was run. {text}"
+            )
         words.update(text)
         lines = [
             ("path", str(stored.path)),

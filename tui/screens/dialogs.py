@@ -30,8 +30,8 @@ class Dialog(ModalScreen):
     ]
     DEFAULT_CSS = """
     Dialog { align: center middle; background: $background 60%;
-        & > .box { width: 72; max-width: 96%; height: auto; max-height: 90%; background: $surface; border: round $primary;
-            padding: 0 1; }
+        & > .box { width: 72; max-width: 96%; height: auto; max-height: 90%; background: $surface;
+            border: round $primary; padding: 0 1; }
         & .title { text-style: bold; width: 100%; height: auto; }
         & .words { color: $text-muted; width: 100%; height: auto; }
         & .words.-wrong { color: $text-error; text-style: bold; }

@@ -220,8 +220,10 @@ class RunsScreen(RunActions):
         row = self.listed.current
         if row is None:
             return ""
-        note = f"  {value_text('note', row.note)}" if row.note else ""
-        return f"{value_text('name', row.name)}{note or ('  ' + value_text('message', row.message) if row.message else '')}"
+        name = value_text("name", row.name)
+        if row.note:
+            return f"{name}  {value_text('note', row.note)}"
+        return f"{name}  {value_text('message', row.message)}" if row.message else name
 
     def _complain(self, sentence: str) -> None:
         """Say what is wrong, until it is put right."""
@@ -400,7 +402,8 @@ def _difference(number: int, difference: Difference) -> str:
 
 
 def labelled(rows: Sequence[Row], histories: Sequence[History]) -> list[ChartSource]:
-    """Runs with labels that tell them apart: their titles, what differs between them (``cnn 0.003``), or their names."""
+    """Runs with labels that tell them apart: their titles, what differs between them (``cnn 0.003``), or their
+    names."""
     names = [row.title or without_time(row.name) for row in rows]
     if len(set(names)) < len(names):
         names = [row.title or words for row, words in zip(rows, _differing(rows), strict=True)]

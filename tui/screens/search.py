@@ -212,7 +212,8 @@ class SearchScreen(TrialActions):
         best = snapshot.row(snapshot.best[0]) if snapshot.best else None
         if best is not None and len(snapshot.objectives) == 1:
             words.append(
-                f"best {snapshot.objectives[0].name} {number(best.value, snapshot.objectives[0].name)} (trial {best.number})"
+                f"best {snapshot.objectives[0].name} {number(best.value, snapshot.objectives[0].name)} (trial "
+                f"{best.number})"
             )
         elif best is not None:
             words.append(f"{len(snapshot.best)} on the Pareto front")

@@ -120,7 +120,8 @@ class SearchActions(SplitScreen):
                 self._fail(error)
             self.refresh_now()
 
-    # --- beginning, going on, stopping ---------------------------------------------------------------------------------
+    # --- beginning, going on, stopping
+    # ---------------------------------------------------------------------------------
 
     @work
     async def action_new(self) -> None:

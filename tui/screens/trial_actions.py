@@ -103,7 +103,8 @@ class TrialActions(SearchActions):
 
             await self._do(add, "it will be tried next")
 
-    # --- taking it further -----------------------------------------------------------------------------------------------
+    # --- taking it further
+    # -----------------------------------------------------------------------------------------------
 
     def _run(self) -> Path | None:
         row = self._needs_trial()

@@ -111,7 +111,8 @@ class Charts(Grid, can_focus=True):
 
     DEFAULT_CSS = """
     Charts { height: 1fr; grid-gutter: 0 1; min-height: 5;
-        & > #charts-empty { width: 100%; height: 100%; content-align: center middle; color: $text-muted; display: none; }
+        & > #charts-empty { width: 100%; height: 100%; content-align: center middle; color: $text-muted;
+            display: none; }
         &.-empty > #charts-empty { display: block; }
     }
     """

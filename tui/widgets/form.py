@@ -234,7 +234,8 @@ class Form(Vertical):
         return False
 
     def find(self, text: str) -> bool:
-        """Go to the field of that name, else to one whose name begins with it or holds it; tells whether there is one."""
+        """Go to the field of that name, else to one whose name begins with it or holds it; tells whether there is
+        one."""
         self._found = text
         found = self._matches()
         return bool(found) and self.go_to(found[0])

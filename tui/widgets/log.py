@@ -30,7 +30,10 @@ class Log(RichLog):
         Binding("c", "copy", "Copy", id="log.copy", tooltip="Copy the log to the clipboard (OSC 52)"),
     ]
 
-    DEFAULT_CSS = "Log { height: 1fr; min-height: 1; background: $background; scrollbar-size-vertical: 1; overflow-x: hidden; overflow-y: auto; }"
+    DEFAULT_CSS = (
+        "Log { height: 1fr; min-height: 1; background: $background; scrollbar-size-vertical: 1; "
+        "overflow-x: hidden; overflow-y: auto; }"
+    )
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id, wrap=True, max_lines=2000, auto_scroll=False)

@@ -28,6 +28,13 @@ _THEME = {
 _BOLD = ("best", "chosen", "title")
 
 
+def _style(theme: dict[str, str], name: str) -> str:
+    """The rich style of a part of a picture, in the theme's colours."""
+    plain = "text-muted" if name in ("axis", "pruned") else ""
+    tone = colour(theme, _THEME.get(name, plain))
+    return f"bold {tone}".strip() if name in _BOLD else tone
+
+
 class Picture(Lines, can_focus=True):
     """Lines that a function draws; the arrows ask for other parameters."""
 
@@ -79,10 +86,7 @@ class Picture(Lines, can_focus=True):
         if self._draw is None or width < 8 or height < 3:
             return
         theme = self.app.theme_variables
-        styles = {
-            name: f"{'bold ' if name in _BOLD else ''}{colour(theme, _THEME.get(name, 'text-muted' if name in ('axis', 'pruned') else ''))}".strip()
-            for name in STYLES
-        }
+        styles = {name: _style(theme, name) for name in STYLES}
         lines = self._draw(width, height, styles)
         self.set_lines(lines[:height] + [Text("")] * (height - len(lines)))
 

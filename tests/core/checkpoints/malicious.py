@@ -1,5 +1,5 @@
-"""Run by test_malicious.py in a process of its own: makes hostile files, looks at them in every way, and listens with an
-audit hook (PEP 578) whether anything happens that reading must not do. Prints what it saw as JSON."""
+"""Run by test_malicious.py in a process of its own: makes hostile files, looks at them in every way, and listens with
+an audit hook (PEP 578) whether anything happens that reading must not do. Prints what it saw as JSON."""
 
 from __future__ import annotations
 

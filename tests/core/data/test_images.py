@@ -205,7 +205,8 @@ def test_images_behind_a_link_to_a_folder_are_found_by_training_and_prediction(t
     assert len(images.images_below(tmp_path / "d")) == 2
 
 
-# --- a damaged image, wherever it is met -------------------------------------------------------------------------------
+# --- a damaged image, wherever it is met
+# -------------------------------------------------------------------------------
 
 GIVEN = "data.transforms=[{name='ToTensor'},{name='Normalize',mean=[0.5,0.5,0.5],std=[0.2,0.2,0.2]}]"
 
@@ -245,7 +246,8 @@ def test_16_bits_without_totensor_are_refused(tmp_path: Path) -> None:
         load_data(toml.build(tables), torch.device("cpu"))
 
 
-# --- random transforms of the user's -----------------------------------------------------------------------------------
+# --- random transforms of the user's
+# -----------------------------------------------------------------------------------
 
 OWN = {
     "torch": "def f(x):\n    import torch\n    return x if torch.rand(()) < 0.5 else x * 0\n",

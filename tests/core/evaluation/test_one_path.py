@@ -1,4 +1,5 @@
-"""Evaluation and prediction give the same logits for the same files, and they are those of torchvision and plain torch."""
+"""Evaluation and prediction give the same logits for the same files, and they are those of torchvision and plain
+torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Weights that a model begins with: tied ones, wrapped ones, torchvision's by name; each against torch's own loading."""
+"""Weights that a model begins with: tied ones, wrapped ones, torchvision's by name; each against torch's own
+loading."""
 
 from __future__ import annotations
 

@@ -284,7 +284,8 @@ def test_trials_are_stopped_and_pruned_by_hand(search: Search, tmp_path: Path) -
         ask_of(own, 0, "prune")
 
 
-# --- warm starts, changes ----------------------------------------------------------------------------------------------
+# --- warm starts, changes
+# ----------------------------------------------------------------------------------------------
 
 
 def test_former_runs_are_learned_from_and_do_not_count(search: Search, train: Any) -> None:
@@ -357,7 +358,8 @@ def test_a_moved_study_still_opens(search: Search, tmp_path: Path) -> None:
     assert (moved / "best.pt").resolve() == (again.run_of(0) / "checkpoints" / "best.pt").resolve()
 
 
-# --- the user's own objective --------------------------------------------------------------------------------------------
+# --- the user's own objective
+# --------------------------------------------------------------------------------------------
 
 
 def test_an_objective_of_ones_own(search: Search, tmp_path: Path) -> None:
@@ -365,7 +367,8 @@ def test_an_objective_of_ones_own(search: Search, tmp_path: Path) -> None:
         "import optuna\n"
         "def plain(trial):\n    x = trial.suggest_float('x', -1, 1)\n    return x * x\n"
         "def trained(trial, train):\n"
-        "    found = train({'optimizer.lr': trial.suggest_float('lr', 1e-3, 1e-1), 'model.args.widths': [8] * trial.suggest_int('depth', 1, 2)})\n"
+        "    found = train({'optimizer.lr': trial.suggest_float('lr', 1e-3, 1e-1), 'model.args.widths': [8] * "
+        "trial.suggest_int('depth', 1, 2)})\n"
         "    return found['loss'] + 1\n"
         "def pruning(trial):\n    raise optuna.TrialPruned('enough')\n"
         "def wrong(trial):\n    return 'much'\n"
@@ -386,7 +389,8 @@ def test_an_objective_of_ones_own(search: Search, tmp_path: Path) -> None:
     assert "returned 'much', not a number" in worker.failure
 
 
-# --- samplers and pruners ------------------------------------------------------------------------------------------------
+# --- samplers and pruners
+# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["random", "grid", "CMA-ES", "GP", "QMC", "NSGA-II", "NSGA-III", "brute-force"])
@@ -455,7 +459,8 @@ import decimal, fractions, math
 import numpy as np
 import torch
 
-VALUES = [0.5, 1, True, np.float32(0.25), np.float64("nan"), np.array(2.0), np.array([3.0]), torch.tensor(4.0), torch.tensor([5.0]),
+VALUES = [0.5, 1, True, np.float32(0.25), np.float64("nan"), np.array(2.0), np.array([3.0]), torch.tensor(4.0),
+          torch.tensor([5.0]),
           float("nan"), math.inf, -math.inf, None, 1j, {}, [1.0], (2.0,), [1.0, 2.0], [math.nan],
           decimal.Decimal("1.5"), fractions.Fraction(1, 4), np.int64(7), np.ones(3), object(), ValueError]
 

@@ -207,7 +207,8 @@ def test_class_weights(train: Train) -> None:
 
 def test_two_classes_with_one_logit(train: Train, tmp_path: Path) -> None:
     (tmp_path / "n.py").write_text(
-        "from torch import nn\n\ndef net(in_features):\n    return nn.Sequential(nn.Linear(in_features, 16), nn.ReLU(), nn.Linear(16, 1))\n"
+        "from torch import nn\n\ndef net(in_features):\n    return nn.Sequential(nn.Linear(in_features, 16), "
+        "nn.ReLU(), nn.Linear(16, 1))\n"
     )
     run = train(
         "data.name=breast_cancer",

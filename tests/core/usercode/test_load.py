@@ -460,7 +460,8 @@ def test_modules_imported_by_name_are_those_of_import_statements(
     (tmp_path / "zoo_nets" / "small.py").write_text("from zoo_nets import base\n\nclass Small(base.Base): ...\n")
     (tmp_path / "zoo_nets" / "base.py").write_text("class Base: ...\n")
     (tmp_path / "zoo_nets" / "__init__.py").write_text(
-        "import importlib\n\ndef create(kind): return getattr(importlib.import_module('zoo_nets.' + kind), kind.title())()\n"
+        "import importlib\n\ndef create(kind): return getattr(importlib.import_module('zoo_nets.' + kind), "
+        "kind.title())()\n"
     )
     (tmp_path / "train.py").write_text(
         "import importlib\nimport zoo_nets.small\n\n"
