@@ -37,7 +37,8 @@ found = {"root": str(Path(sys.modules["torchdeck.tui.__main__"].__file__).resolv
 found["catalog"] = told("catalog")
 told("--batch", "--json", "--set", "data.name=spirals", "--set", "model.name=waves", "--set",
     "optimizer.name=Lion", "--set", "model.args.features=64", "--set", "trainer.epochs=40",
-    "--set", "tracking.name=first", "--set", "trainer.batch_size=32", "--set", "tracking.note=two arms", "--set", "tracking.tensorboard=false")
+    "--set", "tracking.name=first", "--set", "trainer.batch_size=32", "--set", "tracking.note=two arms",
+    "--set", "tracking.tensorboard=false")
 found["help"] = told("newest", "--help")
 found["newest"] = told("newest", "data:spirals").strip()
 found["completed"] = told("__complete", "fish", "newes")
