@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.data._utils.signal_handling import _remove_worker_pids
 
 from torchdeck.core import usercode
 from torchdeck.core.data.batches import Batch, Feed, FeedOptions, moved
@@ -105,11 +106,14 @@ class LoaderFeed(Feed):
         try:
             # Workers are told the command line of this process at their start, and import the user's code with it.
             with children.shielded(), usercode.own_arguments(""):
-                return iter(self._loader)
+                iterator = iter(self._loader)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise UserError(
                 f"The data set can't be sent to DataLoader workers ({error}); set data.workers=0."
             ) from None
+        if self._workers:
+            _unwatch(iterator)
+        return iterator
 
     def _next(self, iterator: Any, number: int) -> Batch | Failure:
         watchdog = self._watchdog
@@ -202,6 +206,14 @@ class _Watchdog(threading.Thread):
             if waited - told >= patience:
                 told = waited
                 self._warn(f"DataLoader worker {name} has not delivered for {waited:.0f} s.")
+
+
+def _unwatch(iterator: Any) -> None:
+    """Take the workers from torch's list of those whose end its SIGCHLD handler raises, out of the blue, in the main
+    thread, once any DataLoader was made there. Whoever waits for a batch here is told of it in any case."""
+    if iterator._worker_pids_set:
+        _remove_worker_pids(id(iterator))
+        iterator._worker_pids_set = False
 
 
 def _start_worker(trainer: int, number: int) -> None:

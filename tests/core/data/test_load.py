@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import Train
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from torchdeck.core.data import vision
 from torchdeck.core.data.batches import ResidentFeed, batch_bounds, order
@@ -424,6 +425,8 @@ def test_workers_that_hang_or_die_end_the_run_in_a_sentence(
     tmp_path: Path, train: Train, how: str, sentence: str
 ) -> None:
     (tmp_path / "d.py").write_text(USER)
+    # The user's own loader in the main thread: from now on torch watches over workers there.
+    assert next(iter(DataLoader([1.0], num_workers=1))) == 1
     run = train(
         f"data.name={tmp_path}/d.py:Data", f"data.args.how={how}", "data.workers=2", "data.timeout=12", source=None
     )
