@@ -110,10 +110,10 @@ def test_a_terminal_that_vanishes_ends_the_workbench_and_not_the_run(
 def test_a_fault_of_the_workbench_is_one_sentence_and_the_run_goes_on(tmp_path: Path, runs_end: None) -> None:
     """The fault is injected for real: the header raises as soon as a run is some way on."""
     code = (
-        "import sys\nfrom torchdeck.tui.widgets import header\nshow = header.Progress.show\n"
+        "import sys\nfrom torchdeck.tui.widgets import header\nshow = header.ProgressLines.show\n"
         "def broken(self, snapshot):\n"
         "    if snapshot.history.step > 500: raise ZeroDivisionError('injected')\n    show(self, snapshot)\n"
-        "header.Progress.show = broken\nfrom torchdeck.tui.__main__ import main\n"
+        "header.ProgressLines.show = broken\nfrom torchdeck.tui.__main__ import main\n"
         f"sys.exit(main({[*LONG, '--runs', str(tmp_path / 'runs')]!r}))"
     )
     terminal = Pty([sys.executable, "-P", "-c", code], tmp_path, 120, 35, environment())
