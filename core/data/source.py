@@ -121,12 +121,11 @@ class DataInfo:
 
 
 def targets_of(values: torch.Tensor, where: str) -> tuple[Task, torch.Tensor]:
-    """The task that a target tensor means, and the target: int64 classes, or numbers in float64.
+    """The task that a target tensor means, and the target: int64 classes [N], or numbers in float64 of the shape that
+    they have, for a loss of the user's compares them with outputs of that shape.
 
     Raises UserError for targets of another kind.
     """
-    if values.ndim > 1 and values.shape[-1] == 1:
-        values = values.squeeze(-1)
     if values.dtype.is_complex:
         raise UserError(f"{where}: targets are complex numbers; classes or plain numbers are needed.")
     if values.dtype.is_floating_point:
@@ -134,6 +133,8 @@ def targets_of(values: torch.Tensor, where: str) -> tuple[Task, torch.Tensor]:
             at = int((~torch.isfinite(values.reshape(len(values), -1))).any(1).nonzero()[0])
             raise UserError(f"{where}: the target of sample {at} is not a finite number.")
         return "regression", values.double()
+    if values.ndim > 1 and values.shape[-1] == 1:
+        values = values.squeeze(-1)
     if values.ndim > 1:
         raise UserError(
             f"{where}: targets are whole numbers of the shape {list(values.shape[1:])} a sample; one class number per "

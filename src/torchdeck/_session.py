@@ -27,12 +27,16 @@ def interrupted(message: str, run: Path | None) -> KeyboardInterrupt:
     return error
 
 
+#: After more interrupts than these nobody waits: it hangs in somebody's code, and ends with the process.
+_HANGS = 2
+
+
 class Session:
     """A training in a thread of this process, begun by ``torchdeck.start``.
 
     Iterating gives its events (``torchdeck.EpochEnded`` and so on), from the first to the last, as they come; a slow
-    reader never slows the training. As a context manager it waits for the end, and stops the training where the block
-    raises.
+    reader never slows the training. As a context manager it waits for the end, also after a ``break``, and stops the
+    training after a checkpoint where the block raises, Ctrl-C included.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -56,7 +60,10 @@ class Session:
             self.wait()
             return
         self.stop()
-        self._engine.join()
+        self._await_end()
+        if isinstance(error, KeyboardInterrupt):
+            error.run = self.run.path if self.run is not None else None  # type: ignore[attr-defined]
+            error.add_note(str(self._interrupted()))
 
     @property
     def run(self) -> Run | None:
@@ -105,13 +112,24 @@ class Session:
         self._engine.control.set_learning_rate(value)
 
     def wait(self) -> Run:
-        """Wait for the end, and give the run.
+        """Wait for the end, and give the run. Ctrl-C stops after a checkpoint, a second one at once.
 
-        Raises Error (``UserError``, ``UserCodeError``, ``TrainingError``) where it has failed.
+        Raises Error (``UserError``, ``UserCodeError``, ``TrainingError``) where it has failed, KeyboardInterrupt after
+        Ctrl-C.
         """
-        while not self._engine.join(0.2):  # Ctrl-C is let through
-            pass
+        if self._await_end() and self.status != "done":
+            raise self._interrupted()
         return self._ended()
+
+    def _await_end(self) -> int:
+        """Wait for the end; returns how often Ctrl-C came meanwhile."""
+        signals, heard = Signals(stays=True), 0
+        with batch.handling(signals):
+            while not self._engine.join(0.1) and heard <= _HANGS:
+                if signals.interrupts > heard:
+                    heard = signals.interrupts
+                    self._interrupt(heard)
+        return heard
 
     def _ended(self) -> Run:
         engine = self._engine
@@ -144,17 +162,18 @@ class Session:
                         reporter.report(event)
                 if signals.interrupts > heard:
                     heard = signals.interrupts
-                    self._interrupt(heard, reporter)
-                if heard > 2:
-                    break  # it hangs in somebody's code: it ends with the process
+                    if heard == 1:
+                        reporter.note("stopping after a checkpoint (Ctrl-C again: at once)")
+                    self._interrupt(heard)
+                if heard > _HANGS:
+                    break
         reporter.close()
         if heard and self.status != "done":
             raise self._interrupted()
         return self._ended()
 
-    def _interrupt(self, times: int, reporter: Reporter) -> None:
+    def _interrupt(self, times: int) -> None:
         if times == 1:
-            reporter.note("stopping after a checkpoint (Ctrl-C again: at once)")
             self.stop()
         else:
             self.abort()
