@@ -587,3 +587,53 @@ def test_names_that_there_are_not_are_attribute_errors() -> None:
         _ = torchdeck.trian  # type: ignore[attr-defined]
     assert all(hasattr(torchdeck, name) for name in torchdeck.__all__)
     assert set(torchdeck.__all__) <= set(dir(torchdeck))
+
+
+class Pairs(Dataset):
+    """Inputs and targets as they are."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.x[index], self.y[index]
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (5, 1)])
+@pytest.mark.parametrize("kind", [TensorDataset, Pairs, lambda x, y: (x.numpy(), y.numpy())])
+def test_targets_reach_a_loss_of_ones_own_in_their_own_shape(tmp_path: Path, kind: Any, shape: tuple[int, ...]) -> None:
+    """A target [N, 1] that comes as [N] is broadcast against outputs [N, 1] to [N, N], and nothing is learned."""
+    torch.manual_seed(len(shape))
+    inputs = torch.randn(300, *shape[:-1], 4)
+    targets = inputs @ torch.randn(4, shape[-1]) if shape else inputs @ torch.randn(4)
+    seen: set[tuple[int, ...]] = set()
+
+    def loss(outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        seen.add((*outputs.shape[1:], -1, *y.shape[1:]))
+        return ((outputs - y) ** 2).mean()
+
+    net = nn.Linear(4, shape[-1]) if shape else nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
+    parts = tuple(kind(inputs[a:b], targets[a:b]) for a, b in ((0, 200), (200, 250), (250, 300)))
+    run = torchdeck.train(
+        {**QUICK, "tracking.tensorboard": False}, model=net, data=parts, loss=loss, epochs=2, lr=0.1, runs=tmp_path
+    )
+    assert seen == {(*shape, -1, *shape)}
+    with torch.no_grad():
+        plain = ((run.best.load(net)(inputs[250:]) - targets[250:]) ** 2).mean()
+    assert run.test["loss"] == pytest.approx(float(plain), rel=1e-4)
+
+
+def test_ctrl_c_at_the_end_of_a_block_stops_after_a_checkpoint(tmp_path: Path) -> None:
+    presser = interrupting(lambda: any(tmp_path.glob("*/checkpoints/*.pt")))
+    with (
+        pytest.raises(KeyboardInterrupt, match="stopped by Ctrl-C") as caught,
+        torchdeck.start("digits", QUICK, epochs=100_000, runs=tmp_path) as session,
+    ):
+        pass
+    presser.join()
+    assert session.status == "stopped"
+    assert caught.value.run == torchdeck.Run(caught.value.run).path  # type: ignore[attr-defined]
+    assert session.run is not None and session.run.last.step == session.step
