@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -116,9 +117,8 @@ def check_root(root: Path) -> None:
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        probe = root / f"{files.TEMPORARY}{os.getpid()}"
-        probe.mkdir()
-        probe.rmdir()
+        # A name of its own each time: two sessions of one process may begin at once.
+        Path(tempfile.mkdtemp(prefix=files.TEMPORARY, dir=root)).rmdir()
     except OSError as error:
         raise UserError(
             f"Runs can't be written to {str(root)!r}: {error.strerror}. Choose another folder with --runs."

@@ -73,6 +73,9 @@ def describe(
     Raises UserError for what is wrong.
     """
     chosen = {**_values(overrides, options), **(more or {})}
+    without_data = experiment is None and objects.get("data") is None and "data.name" not in chosen
+    if without_data and not isinstance(objects.get("model"), str | None):
+        raise UserError("model= needs data to train on: give data=, or name a data set of the catalog.")
     given: dict[str, Any] = {}
     for kind, thing in objects.items():
         if thing is not None:
