@@ -117,19 +117,34 @@ class Session:
         Raises Error (``UserError``, ``UserCodeError``, ``TrainingError``) where it has failed, KeyboardInterrupt after
         Ctrl-C.
         """
-        if self._await_end() and self.status != "done":
-            raise self._interrupted()
-        return self._ended()
+        return self._outcome(self._await_end())
 
-    def _await_end(self) -> int:
-        """Wait for the end; returns how often Ctrl-C came meanwhile."""
-        signals, heard = Signals(stays=True), 0
+    def _await_end(self, reporter: Reporter | None = None) -> int:
+        """Wait for the end, and tell ``reporter`` of everything until then; returns how often Ctrl-C came meanwhile."""
+        signals, heard, over = Signals(stays=True), 0, False
         with batch.handling(signals):
-            while not self._engine.join(0.1) and heard <= _HANGS:
+            while not over and heard <= _HANGS:
+                over = self._engine.join(0.1) if reporter is None else self._report_to(reporter)
                 if signals.interrupts > heard:
                     heard = signals.interrupts
-                    self._interrupt(heard)
+                    self._interrupt(heard, reporter)
         return heard
+
+    def _report_to(self, reporter: Reporter) -> bool:
+        """Tell of the events that have come; whether they were the last."""
+        engine = self._engine
+        over = self._events.closed and engine.join(0)
+        for event in self._events.get(0.1):
+            if reporter.run is None and engine.run is not None:
+                reporter.run = str(engine.run.path)
+            if not isinstance(event, Failed):  # which is raised
+                reporter.report(event)
+        return over
+
+    def _outcome(self, interrupts: int) -> Run:
+        if interrupts and self.status != "done":
+            raise self._interrupted()
+        return self._ended()
 
     def _ended(self) -> Run:
         engine = self._engine
@@ -150,30 +165,14 @@ class Session:
 
         Raises as ``wait``, and KeyboardInterrupt after Ctrl-C.
         """
-        engine, signals, heard = self._engine, Signals(stays=True), 0
-        with batch.handling(signals):
-            over = False
-            while not over:
-                over = self._events.closed and engine.join(0)
-                for event in self._events.get(0.1):
-                    if reporter.run is None and engine.run is not None:
-                        reporter.run = str(engine.run.path)
-                    if not isinstance(event, Failed):  # which is raised
-                        reporter.report(event)
-                if signals.interrupts > heard:
-                    heard = signals.interrupts
-                    if heard == 1:
-                        reporter.note("stopping after a checkpoint (Ctrl-C again: at once)")
-                    self._interrupt(heard)
-                if heard > _HANGS:
-                    break
+        interrupts = self._await_end(reporter)
         reporter.close()
-        if heard and self.status != "done":
-            raise self._interrupted()
-        return self._ended()
+        return self._outcome(interrupts)
 
-    def _interrupt(self, times: int) -> None:
+    def _interrupt(self, times: int, reporter: Reporter | None) -> None:
         if times == 1:
+            if reporter is not None:
+                reporter.note("stopping after a checkpoint (Ctrl-C again: at once)")
             self.stop()
         else:
             self.abort()
