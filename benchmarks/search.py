@@ -179,8 +179,7 @@ def overhead(trials: int = 8, seconds: float = 10.0) -> bool:
     cost, trained = (median(column) for column in zip(*spent, strict=True))
     print(
         f"a trial trains {trained:.1f} s and costs {cost:.2f} s more: its data and model built, its directory "
-        f"and events, "
-        f"asked for and told: {cost / seconds:.1%} of a trial of {seconds:.0f} s"
+        f"and events, asked for and told: {cost / seconds:.1%} of a trial of {seconds:.0f} s"
     )
     return cost / seconds <= 0.05
 

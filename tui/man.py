@@ -35,8 +35,7 @@ def page() -> str:
         ".B \\-\\-batch",
         *_wrapped(
             "the workbench opens, in which experiments are chosen, trained, watched and compared. With it, and "
-            "with the "
-            "verbs, the same is done without a screen."
+            "with the verbs, the same is done without a screen."
         ),
         ".SH OPTIONS",
         *_arguments(main),

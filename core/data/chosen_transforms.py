@@ -22,8 +22,7 @@ def refuse_float_transforms(chosen: tuple[Transform, ...], integer: bool, name: 
     if integer and wrong is not None:
         raise UserError(
             f"data.transforms: {wrong} would make floats of the inputs of {name!r}, which are whole numbers and "
-            f"stay so; "
-            "leave it out.",
+            "stay so; leave it out.",
             field="data.transforms",
         )
 

@@ -91,8 +91,7 @@ def order_of_classes(source: Source, classes: tuple[str, ...], trained: DataInfo
             shown = ", ".join(trained.class_names[:12]) + (" ..." if len(trained.class_names) > 12 else "")
             raise UserError(
                 f"data.name = {name!r} has the class {classes[number]!r}, which the model was not trained on "
-                f"({place}); it "
-                f"knows {shown}.",
+                f"({place}); it knows {shown}.",
                 field="data.name",
             )
     return torch.tensor(numbers)

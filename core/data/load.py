@@ -146,8 +146,7 @@ def _tell_split(
     if experiment.trainer.validate_on == "test":
         warn(
             "The test set is evaluated after every epoch and chooses the best checkpoint (trainer.validate_on = "
-            "'test'): "
-            "its figures are not those of unseen data."
+            "'test'): its figures are not those of unseen data."
         )
     elif source.val is None and len(val_at) and samples.augments(source.train, train_at):
         warn(

@@ -40,8 +40,7 @@ def _why_not_again(file: Path) -> str:
         return ""
     return (
         f"run {str(file)!r} once more, from its top; put what it does below if __name__ == '__main__':, its "
-        f"classes and "
-        "functions before that"
+        "classes and functions before that"
     )
 
 

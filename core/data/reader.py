@@ -96,8 +96,7 @@ class Reader(Dataset):
         if not self._unit and getattr(self._part.dataset, "decodes", False) and isinstance(x, Tensor):
             raise UserError(
                 f"Sample {index} of {self.name!r} is an image of 16 bits; add ToTensor to data.transforms, which "
-                f"brings "
-                "images of 8 and of 16 bits to the same range."
+                "brings images of 8 and of 16 bits to the same range."
             )
 
     def _target(self, y: Any, index: int) -> Tensor:

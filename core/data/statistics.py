@@ -122,8 +122,7 @@ def _statistics(
         except RuntimeError:
             raise UserError(
                 f"Sample {index} of {source.place!r} has the shape {list(x.shape)}, which others have not; "
-                f"Normalize needs "
-                "the same number of channels or features in all."
+                "Normalize needs the same number of channels or features in all."
             ) from None
     return found.mean.tolist(), found.std().tolist()
 

@@ -117,8 +117,7 @@ def _features(table: TableFile, chosen: Sequence[str]) -> torch.Tensor:
             if found is None or not math.isfinite(found):
                 raise UserError(
                     f"{table.path!r} column {name!r} row {table.rows[index]}: {_shown(value)} is not a finite "
-                    f"number; make a "
-                    "number of it, or leave the column out: data.args.features names those to use."
+                    "number; make a number of it, or leave the column out: data.args.features names those to use."
                 )
             result[index, place] = found
         _refuse_collapsed(table, name, result[:, place])
@@ -134,8 +133,7 @@ def _refuse_collapsed(table: TableFile, name: str, values: np.ndarray) -> None:
         if seen.setdefault(found, value) != value:
             raise UserError(
                 f"{table.path!r} column {name!r} row {row}: {_shown(value)} has more figures than can be told "
-                f"apart (15); "
-                "subtract what all have in common, or leave the column out by data.args.features."
+                "apart (15); subtract what all have in common, or leave the column out by data.args.features."
             )
 
 

@@ -50,8 +50,7 @@ def classes_and_task(
     if len(found) <= int(targets.max()):
         notes.append(
             f"The labels of {reference!r} leave gaps: {len(found)} are in use, of the {int(targets.max()) + 1} "
-            f"classes from 0 "
-            f"to {int(targets.max())} that the model tells apart."
+            f"classes from 0 to {int(targets.max())} that the model tells apart."
         )
     return "classification", tuple(map(str, range(int(targets.max()) + 1))), parts
 
@@ -107,8 +106,7 @@ def _class_number(label: Any, index: int, reference: str) -> int:
     if value.numel() != 1 or value.is_floating_point() or value.is_complex():
         raise UserError(
             f"Sample {index} of {reference!r} has the label {label!r}; the first sample's is a class number, and "
-            f"so must be "
-            "all others."
+            "so must be all others."
         )
     return int(value)
 

@@ -56,8 +56,7 @@ def evaluate_model(
     if tuple(info.input_shape) != trained.info.input_shape:
         raise UserError(
             f"data.name = {info.name!r} gives inputs of the shape {list(info.input_shape)}, but the model was "
-            f"trained on "
-            f"{list(trained.info.input_shape)}; add transforms that make them alike to data.transforms.",
+            f"trained on {list(trained.info.input_shape)}; add transforms that make them alike to data.transforms.",
             field="data.name",
         )
     target = trained.net if net is None else net

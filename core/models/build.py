@@ -99,8 +99,7 @@ def _torchvision(model: Model, info: DataInfo, outputs: int, offered: Any | None
     except OSError as error:
         raise UserError(
             f"model.weights = {model.weights!r}: the weights of {model.name} could not be downloaded ({error}); "
-            f"put a file in "
-            f"model.weights, or the download in {torch.hub.get_dir()!r}.",
+            f"put a file in model.weights, or the download in {torch.hub.get_dir()!r}.",
             field="model.weights",
         ) from None
     except RuntimeError as error:  # a download with a wrong checksum, or weights for another num_classes

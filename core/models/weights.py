@@ -89,8 +89,7 @@ def _refuse_untied(loaded: Mapping[str, Tensor], where: Mapping[str, Hashable], 
         if not torch.equal(loaded[other], tensor):
             raise UserError(
                 f"model.weights = {weights!r}: the model ties {name!r} to {other!r}, but the file holds "
-                f"different numbers "
-                "for them.",
+                "different numbers for them.",
                 field="model.weights",
             )
 

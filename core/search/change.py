@@ -144,8 +144,7 @@ def _refuse_incompatible(study: Study, space: Space) -> None:
             key = next(k for k in space.dimensions if name == k or name.startswith((f"{k}[", f"{k}.length")))
             raise UserError(
                 f"search.space.{key}: the choices of a field, and whether a range is logarithmic or of whole "
-                f"numbers, can't be changed "
-                f"once there are trials; start a study that learns from this one: --set "
+                "numbers, can't be changed once there are trials; start a study that learns from this one: --set "
                 f"search.warm_start={study.folder}",
                 field=f"search.space.{key}",
             ) from None

@@ -37,8 +37,7 @@ def learn(study: Study, places: Sequence[str]) -> int:
         if not added:
             raise UserError(
                 f"search.warm_start: no run in {place!r} fits: it needs a value of {study.objectives[0].name} "
-                f"and values "
-                "within search.space.",
+                "and values within search.space.",
                 field="search.warm_start",
             )
         total += added

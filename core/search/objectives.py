@@ -50,8 +50,7 @@ def objectives(experiment: Experiment) -> tuple[Objective, ...]:
     if len(found) > 1 and experiment.pruner.name not in ("auto", "none"):
         raise UserError(
             f"pruner.name = {experiment.pruner.name!r} with {len(found)} objectives: Optuna prunes by one "
-            f"objective only; "
-            "leave the pruner out, or name one objective.",
+            "objective only; leave the pruner out, or name one objective.",
             field="pruner.name",
         )
     return found

@@ -46,8 +46,7 @@ def search(
     if missing is not None:
         raise UserError(
             f"The study {study.name!r} trains {missing!r}, an object of the Python process that made it, and no "
-            f"file can bring it "
-            "back; search on in Python: torchdeck.search(...) with the objects given again."
+            "file can bring it back; search on in Python: torchdeck.search(...) with the objects given again."
         )
     if workers > 1:
         from torchdeck.core.search.workers import Workers

@@ -112,8 +112,7 @@ class PlainReporter(Reporter):
                 self._said = time.monotonic()
                 self.line(
                     f"step {event.step}/{started.steps}  {metrics_line(event.train)}  "
-                    f"{event.samples_per_second:,.0f} samples/s"
-                    f"  ETA {duration(self.progress.eta(event.time))}"
+                    f"{event.samples_per_second:,.0f} samples/s  ETA {duration(self.progress.eta(event.time))}"
                 )
             case EpochEnded() if started:
                 self._said = time.monotonic()

@@ -185,8 +185,7 @@ def _tell_loss(trainer: Trainer, name: str | None, warn: Callable[[str], None]) 
         "sum": "sums over the batch; what is told of it is its mean over samples",
         "whole": "is no mean and no sum over samples: validation and test compute it on all their outputs at once",
         "batches": "is no mean and no sum over samples, and all outputs of a set are too many to keep: what is "
-        "told of it is the "
-        "mean of its batches, which depends on trainer.eval_batch_size",
+        "told of it is the mean of its batches, which depends on trainer.eval_batch_size",
     }[trainer.loss.kind]
     several = "; with trainer.accumulate its batches count by their samples"
     several = several if trainer.experiment.trainer.accumulate > 1 and trainer.loss.kind != "sum" else ""

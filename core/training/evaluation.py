@@ -151,8 +151,7 @@ class Evaluator:
         except Exception as error:
             warn(
                 f"{metric.what} raised {type(error).__name__}: {first_line(error)} on {count(len(y), 'sample')}; "
-                f"it is tried "
-                "again with the whole set."
+                "it is tried again with the whole set."
             )
             return {}
 

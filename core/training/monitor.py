@@ -48,8 +48,7 @@ class Monitor:
         if higher is None:
             raise UserError(
                 f"trainer.monitor = {chosen!r}: it is not known whether more of it is better; write 'maximize "
-                f"{chosen}' or "
-                f"'minimize {chosen}'.",
+                f"{chosen}' or 'minimize {chosen}'.",
                 field="trainer.monitor",
             )
         return higher

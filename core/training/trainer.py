@@ -383,8 +383,7 @@ class Trainer:
         if state["epoch_length"] != self.epoch_length:
             raise UserError(
                 f"--resume: an epoch had {state['epoch_length']} steps and now has {self.epoch_length}; keep the "
-                f"data and "
-                "trainer.batch_size as they were, or start a new run from these weights (model.weights)."
+                "data and trainer.batch_size as they were, or start a new run from these weights (model.weights)."
             )
         self.step = int(state["step"])
         self.monitor.load_state_dict(state["best"])

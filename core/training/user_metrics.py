@@ -84,8 +84,7 @@ def user_metrics(references: tuple[str, ...], device: torch.device) -> list[User
     if world().size > 1 and any(one.is_ignites for one in made):
         raise UserError(
             f"tracking.metrics: Ignite's metrics would be added up over {count(world().size, 'process')} that "
-            f"each see every "
-            "sample; give a function or a torchmetrics metric.",
+            "each see every sample; give a function or a torchmetrics metric.",
             field="tracking.metrics",
         )
     return made

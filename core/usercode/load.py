@@ -148,8 +148,7 @@ def _check_names_free(root: Path, loading: str, told: str) -> None:
         if imported is None or name in imported:
             raise NameTaken(
                 f"{told}: another module {name!r} is loaded, from {file!r}, and {str(place)!r} can't be loaded "
-                f"beside it; "
-                "give one of them another name, or use them in runs of their own."
+                "beside it; give one of them another name, or use them in runs of their own."
             )
 
 

@@ -54,7 +54,6 @@ def find_object(reference: str, where: str) -> Any:
         kind = where.partition(".")[0]
         raise UserError(
             f"{where} = {reference!r} was an object in the Python process that made this, and no file can bring "
-            f"it back; "
-            f"give it again in Python, with {kind}=.",
+            f"it back; give it again in Python, with {kind}=.",
             field=where,
         ) from None

@@ -41,8 +41,7 @@ def _exits(error: SystemExit) -> str:
     where = f' in "{last.filename}", line {last.lineno}' if last else ""
     return (
         f"The code ends the process (SystemExit: {error.code}){where}; what a script does with its command line "
-        f"belongs "
-        "below if __name__ == '__main__'."
+        "belongs below if __name__ == '__main__'."
     )
 
 

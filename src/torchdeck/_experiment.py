@@ -179,8 +179,7 @@ def _tables(experiment: AnyExperiment, chosen: list[str]) -> tuple[dict[str, Any
     if experiment is not None and not isinstance(experiment, str | os.PathLike):
         raise UserError(
             f"An experiment can't be a {type(experiment).__name__}; give a preset's name, a TOML file, a dict of "
-            f"tables or an "
-            "Experiment."
+            "tables or an Experiment."
         )
     source = toml.base_of(os.fspath(experiment) if experiment is not None else None, chosen)
     return toml.tables(source), toml.said_base(source, ())

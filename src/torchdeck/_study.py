@@ -247,13 +247,11 @@ def _refuse_unsuitable(described: Described, workers: int, trials: int | None) -
         names = ", ".join(described.objects)
         raise UserError(
             f"workers = {workers}: other processes can't rebuild what was given as objects ({names}); leave "
-            f"workers out, or "
-            "name code by path/to/file.py:Name."
+            "workers out, or name code by path/to/file.py:Name."
         )
     for thing in described.objects.values():
         if isinstance(thing, nn.Module) and any(True for _ in thing.parameters()):
             raise UserError(
                 f"A search trains a fresh model in each trial, but {type(thing).__name__} is one that is made; "
-                f"give its class, "
-                "or a function that makes one."
+                "give its class, or a function that makes one."
             )

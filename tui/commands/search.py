@@ -72,8 +72,7 @@ def _study(options: argparse.Namespace, root: Path) -> Study:
         if (options.workers or 1) > 1 and in_memory(url or experiment.search.storage):
             raise UserError(
                 f"search.storage = {url or experiment.search.storage!r} is in the memory of one process, which "
-                f"other workers "
-                "can't reach; choose sqlite or journal, or leave --workers out.",
+                "other workers can't reach; choose sqlite or journal, or leave --workers out.",
                 field="search.storage",
             )
         study = studies.create(with_directions(experiment), root, url, name)

@@ -193,8 +193,7 @@ class CheckpointActions(Screen):
             if not stored.experiment:
                 raise UserError(
                     f"{current.path.name} is not a checkpoint of torchdeck: it names neither a model nor data. F "
-                    f"makes an "
-                    "experiment from it."
+                    "makes an experiment from it."
                 )
             return await self._vouched(stored)
         except UserError as error:
