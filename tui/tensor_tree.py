@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -89,8 +88,3 @@ def contents_words(branch: Branch) -> str:
     if len(leaves) == len(branch.children) and len(leaves) <= 2:
         return "  ".join(f"{c.name} {shape_words(c.tensor.shape)}" for c in leaves if c.tensor is not None)
     return f"{branch.count} tensors"
-
-
-def natural(name: str) -> list[object]:
-    """A key that sorts layer2 before layer10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
