@@ -13,12 +13,14 @@ from torchdeck.core.catalog.models import MODELS
 from torchdeck.core.catalog.optimizers import OPTIMIZERS
 from torchdeck.core.catalog.schedules import SCHEDULES
 from torchdeck.core.catalog.search import PRUNERS, SAMPLERS
+from torchdeck.core.catalog.tasks import TASKS
 from torchdeck.core.catalog.transforms import TARGET_TRANSFORMS, TRANSFORMS
 from torchdeck.core.errors import UserError, did_you_mean
 
 __all__ = ["KINDS", "Entry", "Param", "entries", "find", "is_user_code"]
 
 KINDS: dict[str, tuple[Entry, ...]] = {
+    "task": TASKS,
     "data": DATA,
     "transform": TRANSFORMS,
     "target_transform": TARGET_TRANSFORMS,
@@ -60,5 +62,5 @@ def find(kind: str, name: str, where: str | None = None) -> Entry:
             return entry
     names = [e.name for e in entries(kind)]
     hint = did_you_mean(name, names)
-    own = "" if kind in ("schedule", "sampler", "pruner") else " (your own: path/to/file.py:Name)"
+    own = "" if kind in ("task", "schedule", "sampler", "pruner") else " (your own: path/to/file.py:Name)"
     raise UserError(f"{where or kind} = {name!r} is not in the catalog; {hint}{own}", field=where)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchdeck.core.data.source import Arrays, Source, Task, targets_of
+from torchdeck.core.data.source import Arrays, Source, targets_of
 from torchdeck.core.data.tables import label_of, narrowed, sorted_names
 from torchdeck.core.errors import UserError, first_line
 
@@ -130,7 +130,7 @@ def _pick(arrays: dict[str, np.ndarray], given: str | None, names: Sequence[str]
 
 def _targets(
     y: np.ndarray, path: str, task: str, names: tuple[str, ...], num_classes: int | None
-) -> tuple[Tensor, tuple[str, ...], Task]:
+) -> tuple[Tensor, tuple[str, ...], str]:
     """The targets, the names of the classes, and the task."""
     if y.ndim < 1 or y.dtype.kind not in "uifbUS":
         raise UserError(

@@ -7,15 +7,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from torchdeck.core.data.items import AS_USUAL, Layout, map_tensors, tensors_in, to_device
 from torchdeck.core.data.seeds import derive
 from torchdeck.core.data.source import Arrays
 from torchdeck.core.data.transforms import BatchOp
 
-Batch = tuple[Tensor, Tensor]
+
+class Batch(NamedTuple):
+    """Samples on the training device."""
+
+    #: The inputs [B, ...]: a tensor, or any nesting of tensors.
+    x: Any
+    #: The targets [B, ...], or any nesting; None where the data have none.
+    y: Any
+    #: How many samples.
+    size: int
+    #: What the data set and its collate function gave, where that is not (x, y).
+    whole: Any = None
+
+    @property
+    def given(self) -> Any:
+        """The batch as its data set gives it, which a step of the user's own gets."""
+        return (self.x, self.y) if self.whole is None else self.whole
+
+    def first(self, count: int) -> Batch:
+        """The first samples: of tensors, and of a list of inputs that differ in size (images of a detector)."""
+        part = slice(0, count)
+        listed = isinstance(self.x, list | tuple) and len(self.x) == self.size and not _stacked(self.x, self.size)
+        if listed:
+            return Batch(self.x[part], None if self.y is None else self.y[part], min(count, self.size))
+        whole = None if self.whole is None else _part_of(self.whole, part)
+        return Batch(_part_of(self.x, part), _part_of(self.y, part), min(count, self.size), whole)
 
 
 def order(count: int, seed: int, epoch: int) -> Tensor:
@@ -51,7 +78,7 @@ class FeedOptions:
     #: Transforms of the batch on the device.
     ops: Sequence[BatchOp]
     #: Transform of the target on the device (one-hot, standardising).
-    target_op: Callable[[Tensor], Tensor]
+    target_op: Callable[[Any], Any]
     shuffle: bool
     #: Whether a transform of the batch draws random numbers.
     random: bool = False
@@ -59,6 +86,9 @@ class FeedOptions:
     training: bool = False
     #: Whether inputs are whole numbers, which stay so (as int64).
     integer: bool = False
+    #: Whether inputs and targets are one tensor each, to be prepared; what is not is handed on as it is.
+    plain: bool = True
+    layout: Layout = AS_USUAL
     #: Which of several processes this is, among how many (training only).
     rank: int = 0
     processes: int = 1
@@ -100,19 +130,16 @@ class Feed:
             return self.indices
         return self.indices[order(len(self.indices), self._options.seed, epoch)]
 
-    def _finish(self, x: Tensor, y: Tensor, epoch: int, number: int) -> Batch:
+    def _finish(self, x: Any, y: Any, epoch: int, number: int) -> tuple[Any, Any]:
         """The batch transforms, with a random draw that depends on (seed, epoch, batch) alone."""
         o = self._options
+        if not o.plain:
+            return x, y
         if o.random:
             self._generator.manual_seed(derive(o.seed, "augment", epoch, number * o.processes + o.rank))
         for op in o.ops:
             x = op(x, self._generator)
         return (x.long() if o.integer else x.float()).to(o.device), o.target_op(y)
-
-
-def moved(t: Tensor, device: torch.device) -> Tensor:
-    """On the device; float64 stays on the CPU where the device has none (mps) until the mean is taken out."""
-    return t if device.type == "mps" and t.dtype == torch.float64 else t.to(device, non_blocking=True)
 
 
 #: Samples that are indexed and transformed at once where no random numbers are drawn: with batches of 64 of a small
@@ -121,26 +148,40 @@ _TOGETHER = 512
 
 
 class ResidentFeed(Feed):
-    """Samples that live as one tensor on the device (or in memory where that is too small) and are indexed there."""
+    """Samples that live as tensors on the device (or in memory where that is too small) and are indexed there."""
 
     def __init__(self, arrays: Arrays, indices: Tensor, options: FeedOptions) -> None:
         super().__init__(indices, options)
-        self._x, self._y = arrays.x, arrays.y
+        self._parts = arrays.x, arrays.y
+        self._home = tensors_in(arrays.x)[0].device
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of that epoch from number ``start`` on."""
         o = self._options
-        indices = self._ordered(epoch).to(self._x.device)
+        indices = self._ordered(epoch).to(self._home)
         together = 1 if o.random or o.processes > 1 else max(1, _TOGETHER // o.batch_size)
         for number in range(start, len(self._bounds), together):
             bounds = self._bounds[number : number + together]
             begin = bounds[0][0]
             at = indices[begin : bounds[-1][1]]
-            x = moved(self._x.index_select(0, at), o.device)
-            y = moved(self._y.index_select(0, at), o.device)
+            x, y = (to_device(_at(part, at), o.device) for part in self._parts)
             x, y = self._finish(x, y, epoch, number)
             for first, last in bounds:
-                yield x[first - begin : last - begin], y[first - begin : last - begin]
+                here = slice(first - begin, last - begin)
+                yield Batch(_part_of(x, here), _part_of(y, here), last - first)
+
+
+def _stacked(tree: Any, size: int) -> bool:
+    """Whether the tensors of a nesting each hold a batch of so many samples."""
+    return all(t.ndim and len(t) == size for t in tensors_in(tree))
+
+
+def _at(tree: Any, at: Tensor) -> Any:
+    return tree.index_select(0, at) if isinstance(tree, Tensor) else map_tensors(lambda t: t.index_select(0, at), tree)
+
+
+def _part_of(tree: Any, here: slice) -> Any:
+    return tree[here] if isinstance(tree, Tensor) else map_tensors(lambda t: t[here], tree)
 
 
 def evaluation_batch_size(given: int | None, training: int) -> int:
@@ -151,6 +192,7 @@ def evaluation_batch_size(given: int | None, training: int) -> int:
 def resident_device(arrays: Sequence[Arrays], device: torch.device, free: int) -> torch.device:
     """The device that the data live on: the training device, unless they would take more than half its free memory, or
     are float64 and the device has none (mps)."""
-    total = sum(a.x.numel() * a.x.element_size() + a.y.numel() * a.y.element_size() for a in arrays)
-    exact = device.type == "mps" and any(torch.float64 in (a.x.dtype, a.y.dtype) for a in arrays)
+    tensors = [t for a in arrays for t in tensors_in((a.x, a.y))]
+    total = sum(t.nbytes for t in tensors)
+    exact = device.type == "mps" and any(t.dtype == torch.float64 for t in tensors)
     return device if total <= free / 2 and not exact else torch.device("cpu")

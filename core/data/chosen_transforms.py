@@ -27,14 +27,15 @@ def refuse_float_transforms(chosen: tuple[Transform, ...], integer: bool, name: 
         )
 
 
-def default_transforms(source: Source, integer: bool) -> tuple[Transform, ...]:
-    """Those of an experiment that names none."""
-    images = (Transform(name="ToTensor"), Transform(name="Normalize"))
+def default_transforms(source: Source, integer: bool, normalised: bool = True) -> tuple[Transform, ...]:
+    """Those of an experiment that names none; ``normalised``: whether the task's inputs are."""
+    normalise = (Transform(name="Normalize"),) if normalised else ()
+    images = (Transform(name="ToTensor"), *normalise)
     if integer:
         return ()
     if isinstance(source.train, Arrays):
-        return images if source.image else (Transform(name="Normalize"),)
-    sample, _ = samples.first_sample(source.train, source.place)
+        return images if source.image else normalise
+    sample, _ = samples.first_sample(source.train, source.layout)
     floats = isinstance(sample, Tensor) and sample.is_floating_point()
     floats = floats or (isinstance(sample, np.ndarray) and sample.dtype.kind == "f")
     if floats and getattr(source.train.dataset, "samples", None) is None:
@@ -53,7 +54,7 @@ def without_random_in_evaluation(
             before = [t for t in transforms.evaluation(marked) if t.name != "Normalize"]
             apply = transforms.sample_transform(before)
             step = transforms.sample_transform((transform,))
-            if any(_draws(step, apply(samples.sample_at(source.train, index, source.place)[0])) for index in some):
+            if any(_draws(step, apply(samples.sample_at(source.train, index, source.layout)[0])) for index in some):
                 transform = transform.model_copy(update={"train_only": True})
                 warn(
                     f"data.transforms: {transforms.called(transform)} draws random numbers and is run on "
@@ -85,7 +86,7 @@ def refuse_other_forms(source: Source, train_at: Tensor, chosen: tuple[Transform
         return
     known = [t for t in chosen if t.name != "Normalize"]
     run = [t.model_copy(update={"train_only": False}) if t.train_only else t for t in known]
-    x, _ = samples.sample_at(source.train, int(train_at[0]), source.place)
+    x, _ = samples.sample_at(source.train, int(train_at[0]), source.layout)
     with usercode.user_errors(), seeded(0):
         training, evaluation = (
             transforms.as_tensor(transforms.sample_transform(transforms.evaluation(each))(_copied(x)))

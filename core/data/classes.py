@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from torchdeck.core import catalog
 from torchdeck.core.data.source import Arrays, DataInfo, Part, Source
 from torchdeck.core.data.tables import label_of
 from torchdeck.core.errors import UserError, count
@@ -16,8 +17,9 @@ def class_names(source: Source, data: Data) -> tuple[str, ...]:
 
     Raises UserError when the data have more classes than data.num_classes.
     """
-    if source.task == "regression":
-        return ()
+    kind = catalog.find("task", source.task).fact("targets")
+    if kind not in ("classes", "class_map"):
+        return source.class_names
     names = source.class_names
     if data.num_classes and data.num_classes > len(names):
         free = (str(i) for i in range(data.num_classes) if str(i) not in names)
@@ -40,7 +42,7 @@ def check(source: Source, name: str, classes: int, training: bool = True) -> Non
     for part in source.parts.values():
         if not len(part):
             raise UserError(f"{where} is empty.", field="data.name")
-        if isinstance(part, Arrays) and part.x.is_floating_point():
+        if isinstance(part, Arrays) and source.plain and part.x.is_floating_point():
             rows = torch.isfinite(part.x.reshape(len(part), -1)).all(1)
             if not rows.all():
                 at = int((~rows).nonzero()[0])

@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from torchdeck.core import usercode
+from torchdeck.core import catalog, usercode
 from torchdeck.core.data import samples, transforms
 from torchdeck.core.data.batches import Batch, Feed
 from torchdeck.core.data.classes import check, class_names, order_of_classes
 from torchdeck.core.data.feeds import FeedMaker, Preparation
 from torchdeck.core.data.fingerprint import fingerprint
+from torchdeck.core.data.infer import Hints
 from torchdeck.core.data.load_source import load_source
 from torchdeck.core.data.source import DataInfo, Part, Source
 from torchdeck.core.data.split import split_parts
@@ -83,7 +84,8 @@ def evaluation_feed(
     """
     data = as_trained(experiment.data, trained)
     channels = trained.input_shape[0] if len(trained.input_shape) == 3 else 3
-    source = load_source(_counted_alike(data, own), "RGBA" if channels == 4 else "RGB")
+    hints = Hints(trained.task, experiment.model.name, experiment.loss.name)
+    source = load_source(_counted_alike(data, own), hints, "RGBA" if channels == 4 else "RGB")
     for note in source.notes:
         warn(note)
     classes = class_names(source, data)
@@ -111,11 +113,11 @@ def evaluation_feed(
         prepared = replace(prepared, order=order, names=classes)
     maker = FeedMaker(experiment, list(source.parts.values()), prepared, device, warn)
     part, at = next((part, at) for part, at in chosen if len(at))
-    x, _ = maker.peek(part, at[:2])
+    x = maker.peek(part, at[:2]).x
     info = DataInfo(
         data.name,
         source.task,
-        tuple(x.shape[1:]),
+        tuple(x.shape[1:]) if isinstance(x, Tensor) else (),
         trained.outputs,
         trained.class_names,
         trained.target_mean,
@@ -125,6 +127,9 @@ def evaluation_feed(
         trained.feature_names,
         trained.target_names,
         trained.integer,
+        target_shape=trained.target_shape,
+        plain=source.plain,
+        vocabulary=trained.vocabulary,
     )
     feeds = [maker.make(part, at, training=False) for part, at in chosen if len(at)]
     return Evaluation(
@@ -198,10 +203,22 @@ def _preparation(
     experiment: Experiment,
     warn: Callable[[str], None],
 ) -> Preparation:
-    fitted = _fitted(chosen, source, source.train, trained, warn)
-    fitted = measure(fitted, source, train_at, experiment.trainer.seed, warn)
     mean, std = (torch.tensor(values, dtype=torch.float64) for values in (trained.target_mean, trained.target_std))
-    return Preparation(fitted, len(trained.class_names), mean, std, trained.integer)
+    targets = catalog.find("task", trained.task).fact("targets")
+    fitted: tuple[Transform, ...] = ()
+    if source.plain:
+        fitted = _fitted(chosen, source, source.train, trained, warn)
+        fitted = measure(fitted, source, train_at, experiment.trainer.seed, warn)
+    return Preparation(
+        fitted,
+        len(trained.class_names),
+        mean,
+        std,
+        trained.integer,
+        plain=source.plain,
+        layout=source.layout,
+        targets=targets,
+    )
 
 
 def _fitted(
@@ -211,7 +228,7 @@ def _fitted(
     if not source.image or len(trained.input_shape) != 3:
         return tuple(chosen)
     streamed = isinstance(part, samples.Samples)
-    first = transforms.as_tensor(samples.first_sample(part, source.place)[0])
+    first = transforms.as_tensor(samples.first_sample(part, source.layout)[0])
     raw_shape = trained.raw_shape if len(trained.raw_shape) == 3 else trained.input_shape
     if first.ndim != 3 or _sized_by_own_code(chosen, source, part, trained):
         return tuple(chosen)
@@ -232,7 +249,7 @@ def _sized_by_own_code(chosen: Sequence[Transform], source: Source, part: Part, 
     run = transforms.evaluation(chosen)
     if not any(transforms.is_own(t) for t in run):
         return False
-    image = samples.first_sample(part, source.place)[0]
+    image = samples.first_sample(part, source.layout)[0]
     height, width = transforms.as_tensor(image).shape[-2:]
     larger = transforms.make("Resize", size=[height + 3, width + 2])
     apply = transforms.sample_transform([larger, *(t for t in run if t.name != "Normalize")])

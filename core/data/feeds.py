@@ -13,9 +13,10 @@ from torch import Tensor
 from torchdeck.core import usercode
 from torchdeck.core.data import samples, transforms
 from torchdeck.core.data.batches import Batch, Feed, FeedOptions, ResidentFeed, evaluation_batch_size, resident_device
+from torchdeck.core.data.items import AS_USUAL, Layout, map_tensors, to_device
 from torchdeck.core.data.loader import LoaderFeed, default_workers
 from torchdeck.core.data.main_script import why_no_workers
-from torchdeck.core.data.reader import Reader
+from torchdeck.core.data.reader import ItemReader, Reader
 from torchdeck.core.data.source import Arrays, Part
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment, Transform
@@ -27,7 +28,7 @@ from torchdeck.core.machine.distributed import world
 class Preparation:
     """How samples become what the model gets."""
 
-    transforms: Sequence[Transform]
+    transforms: tuple[Transform, ...]
     #: How many classes; 0 in regression.
     classes: int
     #: Mean and standard deviation of each target, in float64, which are taken out; empty: none are.
@@ -39,6 +40,11 @@ class Preparation:
     order: Tensor | None = None
     #: The names of the classes of the data, where these are not those of the training.
     names: tuple[str, ...] = ()
+    #: Whether samples are one input and one target, and how they are taken apart (see Source).
+    plain: bool = True
+    layout: Layout = AS_USUAL
+    #: What the targets are (see the catalog of tasks).
+    targets: str = "classes"
 
 
 class FeedMaker:
@@ -73,6 +79,8 @@ class FeedMaker:
             random=training and transforms.draws(pipeline.batch),
             training=training,
             integer=self._prepared.integer,
+            plain=self._prepared.plain,
+            layout=self._prepared.layout,
             rank=world().rank if training else 0,
             processes=world().size if training else 1,
         )
@@ -94,6 +102,8 @@ class FeedMaker:
             False,
             training and transforms.draws(pipeline.batch),
             integer=self._prepared.integer,
+            plain=self._prepared.plain,
+            layout=self._prepared.layout,
         )
         return next(iter(self._feed(part, indices, options, pipeline, workers=0).epoch(0)))
 
@@ -101,11 +111,13 @@ class FeedMaker:
         self, part: Part, indices: Tensor, options: FeedOptions, pipeline: transforms.Pipeline, workers: int
     ) -> Feed:
         """Indexed where they live, or read one by one where something needs single samples."""
-        if isinstance(part, Arrays) and not pipeline.needs_samples() and self._target_sample is None:
+        collated = self._experiment.data.collate is not None
+        if isinstance(part, Arrays) and not (pipeline.needs_samples() or self._target_sample or collated):
             return ResidentFeed(self._resident(part), indices, options)
-        timeout = self._experiment.data.timeout
+        data = self._experiment.data
         reader = self._reader(part, pipeline)
-        return LoaderFeed(reader, indices, options, self._possible(workers, part), timeout, self._warn)
+        workers = self._possible(workers, part)
+        return LoaderFeed(reader, indices, options, workers, data.timeout, self._warn, data.collate)
 
     def _possible(self, workers: int, part: Part) -> int:
         """How many workers read a part, of those that were asked for or chosen.
@@ -124,11 +136,13 @@ class FeedMaker:
     def _resident(self, part: Arrays) -> Arrays:
         """The data on their device; training and validation share one copy."""
         if id(part) not in self._moved:
-            self._moved[id(part)] = Arrays(part.x.to(self._home), part.y.to(self._home))
+            self._moved[id(part)] = Arrays(to_device(part.x, self._home), to_device(part.y, self._home))
         return self._moved[id(part)]
 
-    def _reader(self, part: Part, pipeline: transforms.Pipeline) -> Reader:
-        listed = part if not isinstance(part, Arrays) else samples.Samples(_ArrayItems(part), part.y)
+    def _reader(self, part: Part, pipeline: transforms.Pipeline) -> Reader | ItemReader:
+        listed = part if not isinstance(part, Arrays) else samples.Samples(_ArrayItems(part), part.targets)
+        if not self._prepared.plain:
+            return ItemReader(listed, self._experiment.trainer.seed, self._experiment.data.name)
         unit = any(t.name == "ToTensor" or transforms.is_own(t) for t in self._prepared.transforms)
         return Reader(
             listed,
@@ -139,6 +153,8 @@ class FeedMaker:
             self._experiment.data.name,
             unit,
             self._unknown(),
+            AS_USUAL if isinstance(part, Arrays) else self._prepared.layout,
+            self._experiment.task.resolved().get("ignore_index") if self._prepared.targets == "class_map" else None,
         )
 
     def _unknown(self) -> dict[int, str]:
@@ -157,8 +173,9 @@ class _ArrayItems(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self._arrays)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self._arrays.x[index], self._arrays.y[index]
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        x, y = (map_tensors(lambda t: t[index], part) for part in (self._arrays.x, self._arrays.y))
+        return x, y
 
 
 def _target_functions(
@@ -176,23 +193,44 @@ def _target_functions(
             raise UserError(
                 "data.target_transforms: OneHot needs classes, but this is regression.", field="data.target_transforms"
             )
-    exact = torch.device("cpu") if device.type == "mps" else device  # mps has no float64
-    mean, std = (t.to(exact, torch.float64) for t in (prepared.mean, prepared.std))
-    numbers = None if prepared.order is None else prepared.order.to(device)
-
-    def on_batch(y: Tensor) -> Tensor:
-        if numbers is not None and not y.is_floating_point():
-            y = numbers[y.long()]
-        if one_hot and y.ndim == 1:
-            return F.one_hot(y.long(), classes).float()
-        if classes:
-            return y.float() if y.is_floating_point() else y.long()
-        if not len(mean):
-            return y.float().to(device)
-        y = y.to(exact, torch.float64)  # beside a large offset float32 would lose what changes
-        return ((y - mean) / std if y.ndim > 1 else (y - mean[0]) / std[0]).float().to(device)
-
+    on_batch = _TargetOp(prepared, device, one_hot)
     if not steps:
         return None, on_batch
 
     return transforms.Composed(steps), on_batch
+
+
+class _TargetOp:
+    """What is done to the targets of a batch, on the device."""
+
+    def __init__(self, prepared: Preparation, device: torch.device, one_hot: bool) -> None:
+        self._kind, self._classes, self._one_hot, self._device = prepared.targets, prepared.classes, one_hot, device
+        self._exact = torch.device("cpu") if device.type == "mps" else device  # mps has no float64
+        self._mean, self._std = (t.to(self._exact, torch.float64) for t in (prepared.mean, prepared.std))
+        self._numbers = None if prepared.order is None else prepared.order.to(device)
+
+    def __call__(self, y: Any) -> Any:
+        """The targets [B, ...] as the loss gets them."""
+        if not isinstance(y, Tensor) or self._kind == "given":
+            return y
+        if self._kind == "class_map":
+            return y.long().squeeze(1) if y.ndim == 4 else y.long()
+        if self._kind == "tokens":
+            return y.long()
+        if self._kind == "labels":
+            return y.float()
+        return self._classes_of(y) if self._classes else self._numbers_of(y)
+
+    def _classes_of(self, y: Tensor) -> Tensor:
+        if self._numbers is not None and not y.is_floating_point():
+            y = self._numbers[y.long()]
+        if self._one_hot and y.ndim == 1:
+            return F.one_hot(y.long(), self._classes).float()
+        return y.float() if y.is_floating_point() else y.long()
+
+    def _numbers_of(self, y: Tensor) -> Tensor:
+        if not len(self._mean):
+            return y.float().to(self._device)
+        y = y.to(self._exact, torch.float64)  # beside a large offset float32 would lose what changes
+        mean, std = (self._mean, self._std) if y.ndim > 1 else (self._mean[0], self._std[0])
+        return ((y - mean) / std).float().to(self._device)

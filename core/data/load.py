@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from torchdeck.core import catalog
 from torchdeck.core.data import samples, transforms
-from torchdeck.core.data.batches import Feed
+from torchdeck.core.data.batches import Batch, Feed
 from torchdeck.core.data.chosen_transforms import (
     default_transforms,
     refuse_float_transforms,
@@ -20,8 +21,10 @@ from torchdeck.core.data.chosen_transforms import (
 from torchdeck.core.data.classes import check, class_names
 from torchdeck.core.data.feeds import FeedMaker, Preparation
 from torchdeck.core.data.fingerprint import fingerprint
+from torchdeck.core.data.infer import hints_of
+from torchdeck.core.data.items import to_device
 from torchdeck.core.data.load_source import load_source
-from torchdeck.core.data.source import DataInfo, Source
+from torchdeck.core.data.source import DataInfo, Samples, Source
 from torchdeck.core.data.split import split_parts
 from torchdeck.core.data.statistics import measure, tell_collapsed
 from torchdeck.core.data.target_scale import target_scale
@@ -43,10 +46,8 @@ class LoadedData:
     transforms: tuple[Transform, ...]
     #: Classes of the training samples, where they are known without reading each; for class weights.
     train_targets: Tensor | None
-    #: A few training samples as the model gets them, on the CPU [N, ...].
-    sample: Tensor
-    #: Their targets [N, ...].
-    sample_targets: Tensor
+    #: A few training samples as the model gets them, on the CPU.
+    sample: Batch
 
     def close(self) -> None:
         """End DataLoader workers."""
@@ -63,7 +64,7 @@ def load_data(
     Raises UserError for data that can't be trained on, in one sentence.
     """
     data, trainer = experiment.data, experiment.trainer
-    source = load_source(data)
+    source = load_source(data, hints_of(experiment))
     classes = class_names(source, data)
     check(source, data.name, len(classes))
     for note in source.notes:
@@ -78,17 +79,10 @@ def load_data(
         )
     _tell_split(source, parts["val"][1], train_at, experiment, warn)
 
-    integer = _whole_numbers(source, experiment, warn)
-    chosen = data.transforms if data.transforms is not None else default_transforms(source, integer)
-    refuse_float_transforms(chosen, integer, data.name)
-    chosen = without_random_in_evaluation(chosen, source, train_at, warn)
-    chosen = measure(chosen, source, train_at, trainer.seed, warn)
-    if not integer and not any(t.name == "Normalize" for t in chosen):
-        tell_collapsed(source, warn)
-    mean, std = target_scale(source, train_at, experiment, warn)
-    prepared = Preparation(chosen, len(classes), mean, std, integer)
+    prepared = _preparation(source, train_at, experiment, len(classes), warn)
     feeds = FeedMaker(experiment, list(source.parts.values()), prepared, device, warn)
-    refuse_other_forms(source, train_at, chosen)
+    if source.plain:
+        refuse_other_forms(source, train_at, prepared.transforms)
 
     train = feeds.make(train_part, train_at, training=True)
     if not len(train):
@@ -104,22 +98,26 @@ def load_data(
         )
 
     spread = torch.linspace(0, len(train_at) - 1, min(25, len(train_at))).round().long()
-    x, y = feeds.peek(train_part, train_at[spread])
+    sample = feeds.peek(train_part, train_at[spread])
+    sample = Batch(*(to_device(part, torch.device("cpu")) for part in sample))
     info = DataInfo(
         name=data.name,
         task=source.task,
-        input_shape=tuple(x.shape[1:]),
-        outputs=len(classes) or (y.shape[1] if y.ndim > 1 else 1),
+        input_shape=tuple(sample.x.shape[1:]) if isinstance(sample.x, Tensor) else (),
+        outputs=_outputs(source, classes, sample),
         class_names=classes,
-        target_mean=tuple(mean.tolist()),
-        target_std=tuple(std.tolist()),
+        target_mean=tuple(prepared.mean.tolist()),
+        target_std=tuple(prepared.std.tolist()),
         samples={name: len(at) for name, (_, at) in parts.items()},
         place=source.place,
         feature_names=source.feature_names,
         target_names=source.target_names,
-        integer=integer,
+        integer=prepared.integer,
         raw_shape=_raw_shape(source),
         fingerprint=fingerprint(source),
+        target_shape=tuple(sample.y.shape[1:]) if isinstance(sample.y, Tensor) else (),
+        plain=source.plain,
+        vocabulary=source.vocabulary,
     )
     known = train_part.targets if source.task == "classification" else None
     return LoadedData(
@@ -127,17 +125,63 @@ def load_data(
         train,
         test if on_test else val,
         test,
-        tuple(chosen),
+        tuple(prepared.transforms),
         known[train_at] if known is not None else None,
-        x.cpu(),
-        y.cpu(),
+        sample,
     )
 
 
+def _preparation(
+    source: Source, train_at: Tensor, experiment: Experiment, classes: int, warn: Callable[[str], None]
+) -> Preparation:
+    """How samples become what the model gets; ``warn`` is told what is scaled or guessed."""
+    data, none = experiment.data, torch.zeros(0, dtype=torch.float64)
+    facts = catalog.find("task", source.task)
+    targets = facts.fact("targets")
+    if not source.plain:
+        given = next((name for name in ("transforms", "target_transforms") if getattr(data, name)), None)
+        if given is not None:
+            raise UserError(
+                f"data.{given}: the items of {data.name!r} are used as they are (task {source.task}"
+                f"{', data.collate' if data.collate else ''}); change them in the data set itself.",
+                field=f"data.{given}",
+            )
+        return Preparation((), classes, none, none, plain=False, layout=source.layout, targets=targets)
+    integer = _whole_numbers(source, experiment, warn)
+    chosen = data.transforms
+    if chosen is None:
+        chosen = default_transforms(source, integer, bool(facts.fact("normalised")))
+        _tell_default(source, chosen, warn)
+    refuse_float_transforms(chosen, integer, data.name)
+    chosen = without_random_in_evaluation(chosen, source, train_at, warn)
+    chosen = measure(chosen, source, train_at, experiment.trainer.seed, warn)
+    if not integer and not any(t.name == "Normalize" for t in chosen):
+        tell_collapsed(source, warn)
+    mean, std = target_scale(source, train_at, experiment, warn)
+    return Preparation(chosen, classes, mean, std, integer, layout=source.layout, targets=targets)
+
+
+def _tell_default(source: Source, chosen: Sequence[Transform], warn: Callable[[str], None]) -> None:
+    """What is done to inputs of the user's own unasked is told."""
+    if chosen and isinstance(source.train, Samples):
+        names = " and ".join(t.name for t in chosen)
+        warn(f"Inputs of {source.place!r} go through {names}; data.transforms = [] leaves them as they are.")
+
+
+def _outputs(source: Source, classes: tuple[str, ...], sample: Batch) -> int:
+    """Numbers that a model gives for a sample, a pixel or a token."""
+    if classes or source.tokens:
+        return len(classes) or source.tokens
+    wanted = sample.x if source.task == "reconstruction" else sample.y
+    if not isinstance(wanted, Tensor):
+        return 1
+    return int(wanted[0].numel())
+
+
 def _raw_shape(source: Source) -> tuple[int, ...]:
-    if not source.image:
+    if not (source.image and source.plain):
         return ()
-    return tuple(transforms.as_tensor(samples.first_sample(source.train, source.place)[0]).shape)
+    return tuple(transforms.as_tensor(samples.first_sample(source.train, source.layout)[0]).shape)
 
 
 def _tell_split(
@@ -158,7 +202,7 @@ def _tell_split(
 def _whole_numbers(source: Source, experiment: Experiment, warn: Callable[[str], None]) -> bool:
     """Whether inputs are whole numbers that stay so: token ids, which a model of the user's takes as they are. The
     models of the catalog take floats."""
-    sample, _ = samples.first_sample(source.train, source.place)
+    sample, _ = samples.first_sample(source.train, source.layout)
     if isinstance(sample, Tensor | np.ndarray):
         kind = str(sample.dtype).removeprefix("torch.")
         bytes_of_images = kind == "uint8" and (sample.ndim >= 2 or source.image)

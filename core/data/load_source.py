@@ -5,9 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
-from torchdeck.core.data.source import Arrays, Source
+from torch.utils.data import Dataset
+
+from torchdeck.core.data.infer import Hints
+from torchdeck.core.data.items import Layout
+from torchdeck.core.data.source import Arrays, Samples, Source
 from torchdeck.core.data.user_data import load_user
+from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Data
 
 
@@ -31,24 +38,25 @@ def keeping_source() -> Iterator[None]:
             _Kept.source = None
 
 
-def load_source(data: Data, mode: str = "RGB") -> Source:
-    """The raw data that ``data.name`` points to; ``mode``: that of PIL in which image files are read.
+def load_source(data: Data, hints: Hints, mode: str = "RGB") -> Source:
+    """The raw data that ``data.name`` points to; ``hints``: what is known of the task; ``mode``: that of PIL in which
+    image files are read.
 
     Raises UserError when they are not there or damaged.
     """
-    key = f"{data.name} {data.root} {data.num_classes} {data.resolved()}"
+    key = f"{data.name} {data.root} {data.num_classes} {data.resolved()} {hints.task}"
     if _Kept.users and _Kept.source is not None and _Kept.key == key:
         return _Kept.source
-    source = _read_source(data, mode)
+    source = as_task(_read_source(data, hints, mode), hints)
     if _Kept.users and data.entry() is not None and isinstance(source.train, Arrays):
         _Kept.key, _Kept.source = key, source
     return source
 
 
-def _read_source(data: Data, mode: str) -> Source:
+def _read_source(data: Data, hints: Hints, mode: str) -> Source:
     entry = data.entry()
     if entry is None:
-        return load_user(data.name, data.args, data.num_classes)
+        return load_user(data, hints)
     factory = entry.load_factory()
     offered = {
         "name": entry.name,
@@ -60,3 +68,52 @@ def _read_source(data: Data, mode: str) -> Source:
     }
     takes = inspect.signature(factory).parameters
     return factory(**{name: value for name, value in offered.items() if name in takes})
+
+
+#: Tasks that any data can be used for: they make their own targets, or take items as they are.
+_OF_ANY = ("reconstruction", "contrastive", "own", "lightning")
+
+
+def as_task(source: Source, hints: Hints) -> Source:
+    """The source for the task that was asked for.
+
+    Raises UserError where its targets are of another kind.
+    """
+    if hints.task in ("auto", source.task):
+        return source
+    if hints.task not in _OF_ANY:
+        raise UserError(
+            f"task.name = {hints.task!r} does not fit the data of {source.place!r}, whose targets are those of "
+            f"{source.task}.",
+            field="task.name",
+            also=("data.name",),
+        )
+    if hints.task != "reconstruction":
+        return replace(source, task=hints.task)
+    parts = {
+        name: replace(part, y=None) if isinstance(part, Arrays) else Samples(Inputs(part.dataset, source.layout))
+        for name, part in source.parts.items()
+    }
+    note = f"The targets of {source.place!r} are not used: the input is the target (task.name = 'reconstruction')."
+    return replace(
+        source,
+        task=hints.task,
+        train=parts["train"],
+        val=parts.get("val"),
+        test=parts.get("test"),
+        class_names=(),
+        notes=(*source.notes, note),
+    )
+
+
+class Inputs(Dataset):
+    """The inputs of a data set without its targets."""
+
+    def __init__(self, dataset: Any, layout: Layout) -> None:
+        self._dataset, self._layout = dataset, layout
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> tuple[Any]:
+        return (self._layout.split(self._dataset[index])[0],)

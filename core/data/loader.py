@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader
 from torch.utils.data._utils.signal_handling import _remove_worker_pids
 
 from torchdeck.core import usercode
-from torchdeck.core.data.batches import Batch, Feed, FeedOptions, moved
-from torchdeck.core.data.reader import Failure, Reader, collate
+from torchdeck.core.data.batches import Batch, Feed, FeedOptions
+from torchdeck.core.data.items import to_device
+from torchdeck.core.data.reader import Failure, ItemReader, Reader, collate, collate_items
 from torchdeck.core.data.seeds import derive
 from torchdeck.core.errors import TrainingError, UserCodeError, UserError
 from torchdeck.core.machine import children
@@ -45,14 +46,19 @@ class LoaderFeed(Feed):
 
     def __init__(
         self,
-        reader: Reader,
+        reader: Reader | ItemReader,
         indices: Tensor,
         options: FeedOptions,
         workers: int,
         timeout: float,
         warn: Callable[[str], None],
+        collate_by: str | None = None,
     ) -> None:
+        """``collate_by``: a reference to the user's function that makes a batch of items."""
         super().__init__(indices, options)
+        collate_fn = functools.partial(collate, name=reader.name)
+        if isinstance(reader, ItemReader):
+            collate_fn = functools.partial(collate_items, name=reader.name, function=collate_by)
         self._workers = workers
         self._timeout = timeout
         self._warn = warn
@@ -61,7 +67,7 @@ class LoaderFeed(Feed):
             reader,
             batch_sampler=self._keys,
             num_workers=workers,
-            collate_fn=functools.partial(collate, name=reader.name),
+            collate_fn=collate_fn,
             pin_memory=options.device.type == "cuda",
             worker_init_fn=functools.partial(_start_worker, os.getpid()) if workers else None,
             # Whoever waits for a batch looks up once a second: a stop must not wait for a worker that hangs.
@@ -83,7 +89,7 @@ class LoaderFeed(Feed):
         return self._iterator._workers if self._iterator is not None else []
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of that epoch from number ``start`` on: inputs [B, ...] float, targets [B] or [B, T].
+        """The batches of that epoch from number ``start`` on.
 
         Raises UserError or UserCodeError for a sample that can't be read, TrainingError for a worker that died or
         hangs.
@@ -99,8 +105,20 @@ class LoaderFeed(Feed):
             found = self._next(iterator, number - start)
             if isinstance(found, Failure):
                 raise (UserCodeError if found.user_code else UserError)(found.message)
-            x, y = (moved(t, self._options.device) for t in found)
-            yield self._finish(x, y, epoch, number)
+            begin, end = self._bounds[number]
+            yield self._batch(found, epoch, number, end - begin)
+
+    def _batch(self, found: Any, epoch: int, number: int, size: int) -> Batch:
+        options = self._options
+        found = to_device(found, options.device)
+        if options.plain:
+            x, y = found
+            x, y = self._finish(x, y, epoch, number)
+            return Batch(x, y, size)
+        x, y = options.layout.split(found)
+        if isinstance(x, Tensor) and isinstance(y, Tensor) and x.ndim and y.ndim and len(x) != len(y):
+            raise UserError(f"A batch of {options.layout.where!r} has {len(x)} inputs and {len(y)} targets.")
+        return Batch(x, y, size, found)
 
     def _start(self) -> Any:
         try:
@@ -115,7 +133,7 @@ class LoaderFeed(Feed):
             _unwatch(iterator)
         return iterator
 
-    def _next(self, iterator: Any, number: int) -> Batch | Failure:
+    def _next(self, iterator: Any, number: int) -> Any:
         watchdog = self._watchdog
         if watchdog is None:
             return next(iterator)
@@ -138,7 +156,7 @@ class LoaderFeed(Feed):
         finally:
             watchdog.waiting = None
 
-    def _waited(self, iterator: Any, watchdog: _Watchdog, began: float) -> Batch | Failure:
+    def _waited(self, iterator: Any, watchdog: _Watchdog, began: float) -> Any:
         while True:
             try:
                 return next(iterator)

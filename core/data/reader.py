@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from torchdeck.core import usercode
-from torchdeck.core.data.batches import Batch
 from torchdeck.core.data.classes import wrong_label
+from torchdeck.core.data.infer import as_values
+from torchdeck.core.data.items import AS_USUAL, Layout, tensors_in
 from torchdeck.core.data.probe import seeded
-from torchdeck.core.data.samples import pair
 from torchdeck.core.data.seeds import derive
 from torchdeck.core.data.source import Samples
 from torchdeck.core.data.transforms import as_tensor, to_unit
-from torchdeck.core.errors import UserCodeError, UserError
+from torchdeck.core.errors import UserCodeError, UserError, first_line
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Failure:
     user_code: bool
 
 
-#: A sample: input, target, and its index in the data.
-Item = tuple[Tensor, Tensor, int]
+#: A sample: input, target (None where there is none), and its index in the data.
+Item = tuple[Tensor, Tensor | None, int]
 
 
 _NONE: Mapping[int, str] = {}
@@ -50,8 +50,11 @@ class Reader(Dataset):
         name: str,
         unit: bool = True,
         unknown: Mapping[int, str] = _NONE,
+        layout: Layout = AS_USUAL,
+        ignored: int | None = None,
     ) -> None:
-        """``unit``: whether a transform brings pixels of any depth to 0 to 1; ``unknown``: classes that are refused."""
+        """``unit``: whether a transform brings pixels of any depth to 0 to 1; ``unknown``: classes that are refused;
+        ``layout``: how items are taken apart; ``ignored``: the class of pixels and tokens that don't count."""
         self._part = part
         self._unit = unit
         self._transform = transform
@@ -59,6 +62,7 @@ class Reader(Dataset):
         self._seed = seed
         self._classes = classes
         self._unknown = unknown
+        self._layout, self._ignored = layout, ignored
         self.name = name
 
     def __len__(self) -> int:
@@ -68,7 +72,7 @@ class Reader(Dataset):
         epoch, index = key
         try:
             with usercode.user_errors(), seeded(derive(self._seed, "sample", epoch, index)):
-                x, y = pair(self._part.dataset[index], self.name)
+                x, y = self._layout.split(self._part.dataset[index])
                 self._check_depth(x, index)
                 x = self._tensor(self._transform(x), index)
                 y = self._target(y, index)
@@ -99,23 +103,28 @@ class Reader(Dataset):
                 "brings images of 8 and of 16 bits to the same range."
             )
 
-    def _target(self, y: Any, index: int) -> Tensor:
-        y = self._target_transform(y)
-        try:
-            return torch.as_tensor(y)
-        except (TypeError, ValueError, RuntimeError):
+    def _target(self, y: Any, index: int) -> Tensor | None:
+        if y is None:
+            return None
+        values = as_values(self._target_transform(y))
+        if values is None:
             raise UserError(
                 f"The target of sample {index} of {self.name!r} is {type(y).__name__}; a class number or numbers "
                 f"are needed."
-            ) from None
+            )
+        return values
 
-    def _check(self, x: Tensor, y: Tensor, index: int) -> None:
+    def _check(self, x: Tensor, y: Tensor | None, index: int) -> None:
         if x.is_floating_point() and not torch.isfinite(x).all():
             raise UserError(f"Sample {index} of {self.name!r} holds NaN or infinite values.")
-        if x.is_complex() or y.is_complex():
+        if x.is_complex() or (y is not None and y.is_complex()):
             raise UserError(f"Sample {index} of {self.name!r} holds complex numbers; plain ones are needed.")
+        if y is None:
+            return
         if y.is_floating_point() and not torch.isfinite(y).all():
             raise UserError(f"The target of sample {index} of {self.name!r} holds NaN or infinite values.")
+        if self._classes and y.ndim and self._ignored is not None:
+            check_map(y, self._classes, self._ignored, f"The target of sample {index} of {self.name!r}")
         if self._classes and y.ndim == 0 and not 0 <= int(y) < self._classes:
             raise wrong_label(f"Sample {index} of {self.name!r}", int(y), self._classes)
         if self._unknown and y.ndim == 0 and int(y) in self._unknown:
@@ -125,15 +134,15 @@ class Reader(Dataset):
             )
 
 
-def collate(items: list[Item | Failure], name: str) -> Batch | Failure:
+def collate(items: list[Item | Failure], name: str) -> tuple[Tensor, Tensor | None] | Failure:
     """Samples of the data called ``name`` stacked to a batch, or the first failure."""
     failure = next((i for i in items if isinstance(i, Failure)), None)
     if failure:
         return failure
     read: list[Item] = items  # type: ignore[assignment]
-    inputs, targets = [x for x, _, _ in read], [y for _, y, _ in read]
+    inputs, targets = [x for x, _, _ in read], [y for _, y, _ in read if y is not None]
     for what, values in (("inputs", inputs), ("targets", targets)):
-        shapes = {tuple(value.shape): index for value, (_, _, index) in zip(values, read, strict=True)}
+        shapes = {tuple(value.shape): index for value, (_, _, index) in zip(values, read, strict=False)}
         if len(shapes) > 1:
             (a, at_a), (b, at_b) = sorted(shapes.items())[:2]
             more = "; add a Resize to data.transforms" if values is inputs and len(a) == 3 else ""
@@ -144,4 +153,72 @@ def collate(items: list[Item | Failure], name: str) -> Batch | Failure:
             )
     if len({x.dtype for x in inputs}) > 1:  # images of 8 bits among others of 16, which are floats from 0 to 1
         inputs = [to_unit(x) for x in inputs]
-    return torch.stack(inputs), torch.stack(targets)
+    return torch.stack(inputs), torch.stack(targets) if targets else None
+
+
+class ItemReader(Dataset):
+    """Reads items as they are, for (epoch, index); what the data set draws at random depends on (seed, epoch, index).
+    Each comes with its index."""
+
+    def __init__(self, part: Samples, seed: int, name: str) -> None:
+        self._part, self._seed = part, seed
+        self.name = name
+
+    def __len__(self) -> int:
+        return len(self._part)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Any, int] | Failure:
+        epoch, index = key
+        try:
+            with usercode.user_errors(), seeded(derive(self._seed, "sample", epoch, index)):
+                return self._part.dataset[index], index
+        except UserCodeError as error:
+            return Failure(f"Sample {index} of {self.name!r}: {error}", True)
+        except Exception as error:
+            return Failure(f"Sample {index} of {self.name!r} can't be read: {type(error).__name__}: {error}.", False)
+
+
+def collate_items(items: list[tuple[Any, int] | Failure], name: str, function: str | None) -> Any:
+    """Items as a batch by the user's ``function`` (a reference) or torch's default_collate, or the first failure."""
+    failure = next((i for i in items if isinstance(i, Failure)), None)
+    if failure:
+        return failure
+    read: list[tuple[Any, int]] = items  # type: ignore[assignment]
+    values = [item for item, _ in read]
+    try:
+        if function is not None:
+            with usercode.user_errors():
+                return usercode.load(function, "data.collate")(values)
+        return default_collate(values)
+    except UserCodeError as error:
+        return Failure(f"data.collate = {function!r}: {error}", True)
+    except (RuntimeError, TypeError, KeyError, ValueError) as error:
+        return Failure(_why_not_stacked(read, name, error), False)
+
+
+def _why_not_stacked(read: list[tuple[Any, int]], name: str, error: Exception) -> str:
+    """Which part of the items differs in shape, and what to do."""
+    first, at_first = read[0]
+    for item, at in read[1:]:
+        for a, b in zip(tensors_in(first), tensors_in(item), strict=False):
+            if a.shape != b.shape:
+                return (
+                    f"The items of {name!r} hold tensors of several sizes, such as {list(a.shape)} and "
+                    f"{list(b.shape)} (samples {at_first} and {at}); pad them in a collate function of your own "
+                    "(data.collate = 'file.py:function')."
+                )
+    return (
+        f"The items of {name!r} can't be stacked to a batch: {first_line(error)}; give a collate function "
+        "(data.collate = 'file.py:function')."
+    )
+
+
+def check_map(y: Tensor, classes: int, ignored: int, where: str) -> None:
+    """Raises UserError for a class beyond those of the data in a mask, or among the classes of tokens."""
+    wrong = y[(y != ignored) & ((y < 0) | (y >= classes))]
+    if len(wrong):
+        value = int(wrong[0])
+        raise UserError(
+            f"{where} holds the class {value}; with {classes} classes it must be between 0 and {classes - 1} "
+            f"(task.args.ignore_index = {value} leaves it out)."
+        )

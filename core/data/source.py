@@ -4,39 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from torchdeck.core.data.items import AS_USUAL, Layout, tensors_in
 from torchdeck.core.errors import UserError
-
-Task = Literal["classification", "regression"]
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """Samples that fit in memory: ``x`` [N, C, H, W] (uint8 or float) or [N, F] (float, or whole numbers), ``y`` [N] or
-    [N, T]. Floats are float64 where float32 would lose what tells them apart: ``Normalize`` takes the mean out first.
+    """Samples that fit in memory: ``x`` [N, C, H, W] (uint8 or float) or [N, F] (float, or whole numbers), or several
+    inputs as a tuple or dict of tensors [N, ...]; ``y`` [N, ...], such a nesting, or None. Floats are float64 where
+    float32 would lose what tells them apart: ``Normalize`` takes the mean out first.
     """
 
-    x: torch.Tensor
-    y: torch.Tensor
+    x: Any
+    y: Any
     #: Each sample's row in the file, where it comes from a table.
     rows: Sequence[int] | None = None
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(tensors_in(self.x)[0])
 
     @property
     def targets(self) -> torch.Tensor | None:
-        """The targets of all samples."""
-        return self.y
+        """The targets of all samples, where they are one tensor."""
+        return self.y if isinstance(self.y, Tensor) else None
 
 
 @dataclass(frozen=True)
 class Samples:
-    """A map-style Dataset of (input, target) pairs, read sample by sample in the DataLoader.
+    """A map-style Dataset, read sample by sample in the DataLoader.
 
     ``targets`` are those of all samples, where they are known without reading each sample.
     """
@@ -57,7 +58,8 @@ class Source:
 
     train: Part
     test: Part | None
-    task: Task
+    #: A task's name in the catalog.
+    task: str
     image: bool
     class_names: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
@@ -67,6 +69,14 @@ class Source:
     target_names: tuple[str, ...] = ()
     #: What was guessed, left out or changed, in sentences: told in the first lines of a run.
     notes: tuple[str, ...] = ()
+    #: Whether a sample is one input, of one shape, and one target. What is not goes to the model as the data set and
+    #: its collate function give it.
+    plain: bool = True
+    #: What tokens stand for, where the data tell, and how many there are.
+    vocabulary: tuple[str, ...] = ()
+    tokens: int = 0
+    #: How items are taken apart.
+    layout: Layout = AS_USUAL
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -80,8 +90,9 @@ class DataInfo:
     """What the model and the metrics need to know of the data."""
 
     name: str
-    task: Task
-    #: Shape of one input as the model gets it: (C, H, W) or (F,).
+    #: A task's name in the catalog.
+    task: str
+    #: Shape of one input as the model gets it: (C, H, W) or (F,); empty where there are several.
     input_shape: tuple[int, ...]
     #: Numbers that the model gives per sample: classes, or targets in regression.
     outputs: int
@@ -100,6 +111,11 @@ class DataInfo:
     raw_shape: tuple[int, ...] = ()
     #: A fingerprint of the samples: the same data have the same, wherever they lie.
     fingerprint: str = ""
+    #: Shape of one target; empty for a number, and where there are several.
+    target_shape: tuple[int, ...] = ()
+    #: Whether a sample is one input and one target (see Source).
+    plain: bool = True
+    vocabulary: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:
@@ -120,7 +136,7 @@ class DataInfo:
         return (values.to(exact).reshape(len(values), -1) * std + mean).reshape(values.shape)
 
 
-def targets_of(values: torch.Tensor, where: str) -> tuple[Task, torch.Tensor]:
+def targets_of(values: torch.Tensor, where: str) -> tuple[str, torch.Tensor]:
     """The task that a target tensor means, and the target: int64 classes [N], or numbers in float64 of the shape that
     they have, for a loss of the user's compares them with outputs of that shape.
 

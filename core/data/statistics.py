@@ -115,7 +115,7 @@ def _statistics(
     found = Moments()
     for index in some.tolist():
         with usercode.user_errors():
-            x = transforms.as_tensor(apply(samples.sample_at(part, index, source.place)[0]))
+            x = transforms.as_tensor(apply(samples.sample_at(part, index, source.layout)[0]))
         x = transforms.to_unit(x) if unit else x
         try:
             found.add(_by_feature(x))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from torchdeck.core.data import table_files
-from torchdeck.core.data.source import Arrays, Source, Task, targets_of
+from torchdeck.core.data.source import Arrays, Source, targets_of
 from torchdeck.core.data.table_files import TableFile, parse_number
 from torchdeck.core.errors import UserError, count, did_you_mean
 from torchdeck.core.text import quoted
@@ -171,7 +171,7 @@ def _rounded(columns: np.ndarray) -> bool:
 
 def _target_column(
     table: TableFile, name: str, task: str, class_names: tuple[str, ...] = ()
-) -> tuple[torch.Tensor, tuple[str, ...], Task, tuple[str, ...]]:
+) -> tuple[torch.Tensor, tuple[str, ...], str, tuple[str, ...]]:
     """The target [N], the names of its classes, the task, and what to say of it."""
     values, path = table.columns[name], table.path
     for row, value in zip(table.rows, values, strict=True):

@@ -17,14 +17,15 @@ from torchdeck.core.text import numbers_in_words
 def target_scale(
     source: Source, train_at: Tensor, experiment: Experiment, warn: Callable[[str], None]
 ) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation that are taken out of the targets: of plain regression with a loss of the catalog,
-    not for a loss of the user's, and not of 0 and 1, unless data.scale_target says so.
+    """Mean and standard deviation that are taken out of the targets: of plain regression on data of the catalog with a
+    loss of the catalog, not of a data set or for a loss of the user's, and not of 0 and 1, unless data.scale_target
+    says so.
 
     Raises UserError for targets that are all the same, from which a loss of the catalog learns nothing.
     """
     targets, name, asked = source.train.targets, experiment.data.name, experiment.data.scale_target
     none = torch.zeros(0, dtype=torch.float64)
-    if source.task == "classification":
+    if source.task != "regression":
         return none, none
     if targets is None:
         if asked:
@@ -32,6 +33,7 @@ def target_scale(
         return none, none
     y = targets[train_at].reshape(len(train_at), -1)
     constant = (y == y[0]).all(0)
+    own_data = experiment.data.entry() is None
     own_loss = experiment.loss.name is not None and experiment.loss.entry() is None
     if bool(constant.all()) and not own_loss and len(y) > 1:
         raise UserError(
@@ -39,7 +41,7 @@ def target_scale(
             field="data.name",
         )
     zeros_and_ones = bool(((y == 0) | (y == 1)).all())
-    if asked is False or (asked is None and (own_loss or zeros_and_ones)):
+    if asked is False or (asked is None and (own_loss or own_data or zeros_and_ones)):
         return none, none
     found = moments(y, torch.arange(len(y)))
     mean, std = found.mean, found.std()

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
-from torchdeck.core import usercode
+from torchdeck.core import catalog, usercode
+from torchdeck.core.data.infer import Hints, as_values, infer, only_0_and_1
+from torchdeck.core.data.items import Layout, layout_of
 from torchdeck.core.data.probe import equal, seeded
-from torchdeck.core.data.samples import first_sample, pair
+from torchdeck.core.data.samples import first_sample
 from torchdeck.core.data.source import Arrays, Part, Samples, Source, targets_of
 from torchdeck.core.data.tables import narrowed
-from torchdeck.core.data.user_labels import classes_and_task
+from torchdeck.core.data.user_labels import with_classes
 from torchdeck.core.errors import UserCodeError, UserError
+from torchdeck.core.experiment.schema import Data
 from torchdeck.core.machine import children
 
 #: Attributes under which data sets are used to keep the targets of all samples.
@@ -26,53 +31,73 @@ _TARGETS = ("targets", "labels", "y")
 _PARTS = ("train", "val", "test")
 
 
-def load_user(reference: str, args: dict[str, Any], num_classes: int | None) -> Source:
+def load_user(data: Data, hints: Hints) -> Source:
     """The user's own Dataset, its class, or a function that returns one, or (train, val) or (train, val, test) of them.
 
     A class with a parameter ``train`` (bool) gives training and test set, as torchvision's do; one with ``split``
     (text) is asked for train, val (valid, validation) and test.
 
-    Raises UserError when it gives no map-style data set of (input, target) pairs.
+    Raises UserError when it gives no map-style data set, or its task can't be told.
     """
     children.start_tracker()  # user code may start a Pool
-    target = usercode.load(reference, "data.name")
-    notes: list[str] = []
-    if isinstance(target, tuple | list) and 2 <= len(target) <= 3:
-        made = dict(zip(_PARTS, target, strict=False))
-    elif isinstance(target, Dataset):
-        made = {"train": target}
-    elif callable(target):
-        made, notes = _make(target, args, reference)
-    elif hasattr(target, "__len__") and hasattr(target, "__getitem__"):
-        made = {"train": target}
-    else:
-        raise UserError(
-            f"data.name = {reference!r} is a {type(target).__name__}, not a Dataset class.", field="data.name"
-        )
-    parts = {name: _part(dataset, reference) for name, dataset in made.items()}
-    sample, label = first_sample(parts["train"], reference)
-    task, classes, parts = classes_and_task(made["train"], parts, label, num_classes, reference, notes)
-    shape = np.shape(sample)
-    known = torch.Tensor | np.ndarray | list | tuple | float | int | str | bytes | dict | None
-    image = len(shape) >= 2 or not isinstance(sample, known)
-    if task == "regression" and parts["train"].targets is not None and _only_0_and_1(parts["train"].targets):
-        notes.append(
-            f"The targets of {reference!r} are floats 0 and 1, taken as numbers; give whole numbers for classes."
-        )
-    return Source(
+    reference, layout = data.name, layout_of(data)
+    made, notes = _parts(reference, data.args)
+    parts = {name: _part(dataset, reference, layout) for name, dataset in made.items()}
+    sample, label = first_sample(parts["train"], layout)
+    task, reason = infer(sample, label, hints)
+    if task not in ("classification", "regression"):
+        notes.append(f"The task is {task}: {reason}. task.name says otherwise.")
+    plain = data.collate is None and is_plain(sample, label, task)
+    if plain:
+        parts = {name: _as_plain(part, reference) for name, part in parts.items()}
+    source = Source(
         parts["train"],
         parts.get("test"),
         task,
-        image,
-        classes,
+        is_image(sample),
         place=reference,
         val=parts.get("val"),
-        notes=tuple(notes),
+        layout=layout,
+        plain=plain,
     )
+    source = with_classes(source, made["train"], label, data.num_classes, reference, notes)
+    targets = source.train.targets
+    if task == "regression" and targets is not None and only_0_and_1(targets):
+        notes.append(
+            f"The targets of {reference!r} are floats 0 and 1, taken as numbers; give whole numbers for classes."
+        )
+    return replace(source, notes=tuple(notes))
 
 
-def _only_0_and_1(targets: torch.Tensor) -> bool:
-    return bool(((targets == 0) | (targets == 1)).all())
+def _parts(reference: str, args: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The data sets that a reference gives, by part, and what to say of them."""
+    target = usercode.load(reference, "data.name")
+    if isinstance(target, tuple | list) and 2 <= len(target) <= 3:
+        return dict(zip(_PARTS, target, strict=False)), []
+    if isinstance(target, Dataset):
+        return {"train": target}, []
+    if callable(target):
+        return _make(target, args, reference)
+    if hasattr(target, "__len__") and hasattr(target, "__getitem__"):
+        return {"train": target}, []
+    raise UserError(f"data.name = {reference!r} is a {type(target).__name__}, not a Dataset class.", field="data.name")
+
+
+def is_image(sample: Any) -> bool:
+    """Whether an input is a picture, or may be one."""
+    known = torch.Tensor | np.ndarray | list | tuple | float | int | str | bytes | Mapping | None
+    if not isinstance(sample, known):
+        return hasattr(sample, "getbands")
+    values = None if isinstance(sample, str | bytes | Mapping) else as_values(sample)
+    return values is not None and values.ndim >= 2
+
+
+def is_plain(sample: Any, label: Any, task: str) -> bool:
+    """Whether a sample is one input and one target that are stacked to a batch, and prepared as such."""
+    if catalog.find("task", task).fact("targets") == "given":
+        return False
+    one = is_image(sample) or (not isinstance(sample, str | Mapping | tuple) and as_values(sample) is not None)
+    return one and (label is None or isinstance(label, str | bytes) or as_values(label) is not None)
 
 
 def _make(target: Any, args: dict[str, Any], reference: str) -> tuple[dict[str, Any], list[str]]:
@@ -144,7 +169,7 @@ def _drawn(dataset: Any, index: int) -> Any:
         return dataset[index]
 
 
-def _part(dataset: Any, reference: str) -> Part:
+def _part(dataset: Any, reference: str, layout: Layout) -> Part:
     if isinstance(dataset, IterableDataset):
         raise UserError(
             f"data.name = {reference!r} is an IterableDataset; exact resume needs a data set with __len__ and "
@@ -161,13 +186,24 @@ def _part(dataset: Any, reference: str) -> Part:
         length = len(dataset)
     if not length:
         raise UserError(f"data.name = {reference!r} is empty: its length is 0.", field="data.name")
-    if type(dataset) is TensorDataset and len(dataset.tensors) == 2:
-        x, y = dataset.tensors
-        return Arrays(narrowed(x) if x.dtype == torch.float64 else x, targets_of(y, reference)[1])
-    return Samples(dataset, _known_targets(dataset, reference))
+    if type(dataset) is TensorDataset:
+        return Arrays(*layout.split(dataset.tensors))
+    return Samples(dataset, _known_targets(dataset, layout))
 
 
-def _known_targets(dataset: Any, reference: str) -> torch.Tensor | None:
+def _as_plain(part: Part, reference: str) -> Part:
+    """Tensors as those of the catalog's data sets are: floats of 64 bits smaller where nothing is lost, labels in one
+    dimension, numbers exact."""
+    if not isinstance(part, Arrays):
+        return part
+    x, y = part.x, part.y
+    x = narrowed(x) if x.dtype == torch.float64 else x
+    if y is not None and (y.is_floating_point() or y.is_complex() or y.ndim == 1 or y.shape[-1] == 1):
+        y = targets_of(y, reference)[1]
+    return Arrays(x, y)
+
+
+def _known_targets(dataset: Any, layout: Layout) -> torch.Tensor | None:
     """The targets of all samples, where the data set keeps them under a usual name and they are those it gives."""
     for name in _TARGETS:
         values = getattr(dataset, name, None)
@@ -177,15 +213,15 @@ def _known_targets(dataset: Any, reference: str) -> torch.Tensor | None:
             tensor = torch.as_tensor(np.asarray(values) if isinstance(values, list | tuple) else values)
         except (TypeError, ValueError, RuntimeError):
             continue
-        if tensor.ndim and len(tensor) == len(dataset) and _are_given(dataset, tensor, reference):
+        if tensor.ndim and len(tensor) == len(dataset) and _are_given(dataset, tensor, layout):
             return tensor
     return None
 
 
-def _are_given(dataset: Any, targets: torch.Tensor, reference: str) -> bool:
+def _are_given(dataset: Any, targets: torch.Tensor, layout: Layout) -> bool:
     for index in {0, len(targets) // 2, len(targets) - 1}:
         with usercode.user_errors():
-            _, label = pair(dataset[index], reference)
+            _, label = layout.split(dataset[index])
         try:
             given = torch.as_tensor(label)
         except (TypeError, ValueError, RuntimeError):

@@ -1,16 +1,20 @@
-"""What the labels of the user's data say: the task, the classes and their names."""
+"""What the labels of the user's data say: the classes and their names."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from torchdeck.core import usercode
-from torchdeck.core.data.samples import pair
-from torchdeck.core.data.source import Arrays, Part, Samples, Task
+from torchdeck.core import catalog, usercode
+from torchdeck.core.data.infer import as_values
+from torchdeck.core.data.items import Layout
+from torchdeck.core.data.source import Arrays, Part, Samples, Source
 from torchdeck.core.data.tables import label_of, sorted_names
 from torchdeck.core.errors import UserCodeError, UserError
 
@@ -18,33 +22,99 @@ from torchdeck.core.errors import UserCodeError, UserError
 _READ = 20_000
 
 
-def classes_and_task(
-    dataset: Any,
-    parts: dict[str, Part],
-    label: Any,
-    num_classes: int | None,
-    reference: str,
-    notes: list[str],
-) -> tuple[Task, tuple[str, ...], dict[str, Part]]:
-    """The task, the names of the classes, and the parts, with texts as class numbers."""
+def with_classes(
+    source: Source, dataset: Any, label: Any, num_classes: int | None, reference: str, notes: list[str]
+) -> Source:
+    """The source with the names of its classes, as its task has such, and texts as class numbers. ``dataset`` is what
+    the user gave for training, ``label`` its first target.
+
+    Raises UserError for labels that are none.
+    """
     names = getattr(dataset, "classes", None)
     names = tuple(map(str, names)) if isinstance(names, list | tuple) and names else ()
+    kind = catalog.find("task", source.task).fact("targets")
+    if kind == "classes":
+        return _with_class_numbers(source, label, names, num_classes, reference, notes)
+    if kind == "tokens":
+        return _with_vocabulary(source, dataset, num_classes)
+    if kind == "labels":
+        count = max(1, np.size(label))
+        return replace(source, class_names=names if len(names) == count else _numbered(count))
+    if kind == "class_map" and not names:
+        count = num_classes or _greatest(source, lambda part: _maps(part, source, reference)) + 1
+        return replace(source, class_names=_numbered(count))
+    return replace(source, class_names=names if kind == "class_map" else ())
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(map(str, range(count)))
+
+
+def _with_vocabulary(source: Source, dataset: Any, num_classes: int | None) -> Source:
+    """How many tokens there are: told, or one more than the greatest that occurs."""
+    told = num_classes or getattr(dataset, "vocab_size", None)
+    if told is None and callable(getattr(dataset, "get_vocab_size", None)):
+        told = dataset.get_vocab_size()
+    if isinstance(told, int):
+        return replace(source, tokens=told)
+    greatest = _greatest(source, lambda part: _inputs(part, source))
+    return replace(source, tokens=greatest + 1)
+
+
+def _greatest(source: Source, values: Callable[[Part], Iterable[Tensor]]) -> int:
+    """The greatest number in all parts, which are read for it.
+
+    Raises UserError where they are too many to read.
+    """
+    found = 0
+    for part in source.parts.values():
+        if isinstance(part, Samples) and len(part) > _READ:
+            raise UserError(
+                f"data.name = {source.place!r} has {len(part):,} samples and does not tell how many classes there are; "
+                "set data.num_classes, rather than reading them all to count.",
+                field="data.num_classes",
+            )
+        found = max(found, *(int(v.max()) for v in values(part) if v.numel()), 0)
+    return found
+
+
+def _maps(part: Part, source: Source, reference: str) -> Iterator[Tensor]:
+    """The targets of a part; what the loss ignores is usually 255 or negative, and no class."""
+    everything = [part.y] if isinstance(part, Arrays) else (_label(part.dataset, i, source) for i in range(len(part)))
+    for label in everything:
+        values = as_values(label)
+        if values is None or values.is_floating_point():
+            raise UserError(f"The targets of {reference!r} are no whole numbers; a class number is needed for each.")
+        yield values[(values != 255) & (values >= 0)]
+
+
+def _inputs(part: Part, source: Source) -> Iterator[Tensor]:
+    if isinstance(part, Arrays):
+        yield part.x
+        return
+    for index in range(len(part)):
+        with usercode.user_errors():
+            values = as_values(source.layout.split(part.dataset[index])[0])
+        if values is not None:
+            yield values
+
+
+def _with_class_numbers(
+    source: Source, label: Any, names: tuple[str, ...], num_classes: int | None, reference: str, notes: list[str]
+) -> Source:
     if isinstance(label, str | bytes):
-        names = names or sorted_names({label_of(v) for part in parts.values() for v in _labels(part, reference)})
-        index = {name: number for number, name in enumerate(names)}
-        return "classification", names, {n: Samples(_Named(p.dataset, index, reference)) for n, p in parts.items()}  # type: ignore[union-attr]
+        names = names or sorted_names({label_of(v) for part in source.parts.values() for v in _labels(part, source)})
+        return _with_numbers_for(source, names)
     value = _as_target(label, reference)
-    if value.dtype.is_floating_point:
-        return "regression", (), parts
     if names:
-        return "classification", names, parts
+        return replace(source, class_names=names)
     if num_classes:
-        return "classification", tuple(map(str, range(num_classes))), parts
+        return replace(source, class_names=_numbered(num_classes))
     if value.dtype == torch.bool:
-        return "classification", ("False", "True"), parts
-    targets = parts["train"].targets
+        return replace(source, class_names=("False", "True"))
+    targets = source.train.targets
     if targets is None:
-        labels = _labels(parts["train"], reference)
+        labels = _labels(source.train, source)
         targets = torch.tensor([_class_number(v, at, reference) for at, v in enumerate(labels)])
     found = targets.unique()
     if len(found) <= int(targets.max()):
@@ -52,7 +122,23 @@ def classes_and_task(
             f"The labels of {reference!r} leave gaps: {len(found)} are in use, of the {int(targets.max()) + 1} "
             f"classes from 0 to {int(targets.max())} that the model tells apart."
         )
-    return "classification", tuple(map(str, range(int(targets.max()) + 1))), parts
+    return replace(source, class_names=_numbered(int(targets.max()) + 1))
+
+
+def _with_numbers_for(source: Source, names: tuple[str, ...]) -> Source:
+    index = {name: number for number, name in enumerate(names)}
+    parts: dict[str, Part] = {
+        part: Samples(_Named(samples.dataset, index, source.layout))  # type: ignore[union-attr]
+        for part, samples in source.parts.items()
+    }
+    return replace(
+        source,
+        class_names=names,
+        train=parts["train"],
+        val=parts.get("val"),
+        test=parts.get("test"),
+        layout=Layout(where=source.layout.where),
+    )
 
 
 def _as_target(label: Any, reference: str) -> torch.Tensor:
@@ -60,41 +146,34 @@ def _as_target(label: Any, reference: str) -> torch.Tensor:
     where = f"The target of the first sample of {reference!r}"
     if label is None:
         raise UserError(f"{where} is None; a class number, a name or numbers are needed.")
-    if isinstance(label, dict):
-        keys = ", ".join(map(str, label))
-        raise UserError(f"{where} is a dict with the keys {keys}; a class number, a name or numbers are needed.")
     try:
         value = torch.as_tensor(label)
     except (TypeError, ValueError, RuntimeError):
         raise UserError(f"{where} is a {type(label).__name__}; a class number, a name or numbers are needed.") from None
-    if value.dtype.is_complex or (value.numel() > 1 and not value.dtype.is_floating_point):
-        raise UserError(
-            f"{where} holds {'complex' if value.dtype.is_complex else 'whole'} numbers of the shape "
-            f"{list(value.shape)}; one "
-            "class number is needed, or floats (several labels are floats 0 and 1, with a loss of your own)."
-        )
+    if value.dtype.is_complex:
+        raise UserError(f"{where} holds complex numbers; a class number is needed.")
     return value
 
 
-def _labels(part: Part, reference: str) -> Sequence[Any]:
+def _labels(part: Part, source: Source) -> Sequence[Any]:
     """The labels of all samples, read one by one."""
     if isinstance(part, Arrays):
         return part.y.tolist()
     if len(part) > _READ:
         raise UserError(
-            f"data.name = {reference!r} has {len(part):,} samples and neither 'targets' nor 'classes'; set "
+            f"data.name = {source.place!r} has {len(part):,} samples and neither 'targets' nor 'classes'; set "
             "data.num_classes, rather than reading them all to count.",
             field="data.name",
         )
-    return [_label(part.dataset, index, reference) for index in range(len(part))]
+    return [_label(part.dataset, index, source) for index in range(len(part))]
 
 
-def _label(dataset: Dataset, index: int, reference: str) -> Any:
+def _label(dataset: Dataset, index: int, source: Source) -> Any:
     try:
         with usercode.user_errors():
-            return pair(dataset[index], reference)[1]
+            return source.layout.split(dataset[index])[1]
     except UserCodeError as error:
-        raise UserCodeError(f"Sample {index} of {reference!r}: {error}") from error.__cause__
+        raise UserCodeError(f"Sample {index} of {source.place!r}: {error}") from error.__cause__
 
 
 def _class_number(label: Any, index: int, reference: str) -> int:
@@ -114,17 +193,17 @@ def _class_number(label: Any, index: int, reference: str) -> int:
 class _Named(Dataset):
     """A data set whose targets are names of classes, given as their numbers."""
 
-    def __init__(self, dataset: Dataset, index: dict[str, int], reference: str) -> None:
-        self._dataset, self._index, self._reference = dataset, index, reference
+    def __init__(self, dataset: Dataset, index: dict[str, int], layout: Layout) -> None:
+        self._dataset, self._index, self._layout = dataset, index, layout
 
     def __len__(self) -> int:
         return len(self._dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, at: int) -> tuple[Any, int]:
-        x, label = pair(self._dataset[at], self._reference)
+        x, label = self._layout.split(self._dataset[at])
         number = self._index.get(str(label), self._index.get(label_of(label)))
         if number is None:
             raise UserError(
-                f"Sample {at} of {self._reference!r} has the label {label!r}, which is none of its classes."
+                f"Sample {at} of {self._layout.where!r} has the label {label!r}, which is none of its classes."
             )
         return x, number

@@ -10,12 +10,15 @@ from typing import cast
 import torch
 
 from torchdeck.core.data.evaluation import evaluation_feed
+from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
 from torchdeck.core.evaluation.trained import Trained
 from torchdeck.core.experiment.schema import Data, Experiment
 from torchdeck.core.machine import devices
+from torchdeck.core.tasks.base import Task
+from torchdeck.core.tasks.build import build_task
+from torchdeck.core.tasks.losses import Kind
 from torchdeck.core.training.evaluation import Evaluator, Report
-from torchdeck.core.training.losses import Kind, TrainingLoss, build_loss
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def evaluate_model(
     channels_last = trained.channels_last if net is None else False
     evaluator = Evaluator(
         info,
-        _loss(trained, chosen),
+        _task(trained, target, info, chosen, warn),
         chosen,
         nullcontext,
         experiment.trainer.flip_test,
@@ -88,13 +91,18 @@ def _with(trained: Trained, data: Data | None) -> Experiment:
     return trained.experiment.model_copy(update={"data": chosen})
 
 
-def _loss(trained: Trained, device: torch.device) -> TrainingLoss:
-    """The loss of the training, with the weights that it had there and what it had learned.
+def _task(
+    trained: Trained, net: torch.nn.Module, info: DataInfo, device: torch.device, warn: Callable[[str], None]
+) -> Task:
+    """The task of the training, with the weights that its loss had there and what it had learned.
 
     Raises UserError when the code of the loss has changed since.
     """
     weights = None if trained.class_weights is None else torch.tensor(trained.class_weights)
-    loss = build_loss(trained.experiment, trained.info, device, None, weights)
+    task = build_task(trained.experiment, info, net, device, class_weights=weights, warn=warn)
+    loss = task.loss
+    if loss is None:
+        return task
     if loss.module is not None and trained.loss_state is not None:
         try:
             loss.module.load_state_dict(trained.loss_state)
@@ -104,4 +112,4 @@ def _loss(trained: Trained, device: torch.device) -> TrainingLoss:
             raise UserError(f"{str(trained.path)!r} does not fit loss.name = {name!r} any more: {last}") from None
     if loss.kind == "whole" and trained.loss_kind in ("mean", "sum", "batches"):
         loss.kind, loss.measured = cast(Kind, trained.loss_kind), True  # as the run found out
-    return loss
+    return task

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torchdeck.core import files
 from torchdeck.core.checkpoints.save import to_torch
 from torchdeck.core.errors import UserError, first_line
-from torchdeck.core.models.build import logits_of
+from torchdeck.core.models.calls import logits_of
 
 #: Formats and the suffix of their files.
 FORMATS = {"model": "pth", "torchscript": "ts.pt", "onnx": "onnx", "torch_export": "pt2", "int8": "int8.pt2"}

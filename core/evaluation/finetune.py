@@ -75,16 +75,17 @@ def fitted_to(path: Path, experiment: Experiment) -> Experiment:
     """
     from torchdeck.core.checkpoints.read import load_checkpoint
     from torchdeck.core.data import samples, transforms
+    from torchdeck.core.data.infer import hints_of
     from torchdeck.core.data.load_source import load_source
 
     if not inspect_file(path).experiment:
         return experiment
     trained = load_checkpoint(path, "finetune")["data"]
     shape = trained.get("raw_shape") or trained["input_shape"]
-    source = load_source(experiment.data)
-    if not source.image or len(shape) != 3:
+    source = load_source(experiment.data, hints_of(experiment))
+    if not (source.image and source.plain) or len(shape) != 3:
         return experiment
-    image = transforms.as_tensor(samples.first_sample(source.train, experiment.data.name)[0])
+    image = transforms.as_tensor(samples.first_sample(source.train, source.layout)[0])
     chosen = experiment.data.transforms or (transforms.make("ToTensor"), transforms.make("Normalize"))
     streamed = isinstance(source.train, samples.Samples)
     fitted = transforms.fitted(chosen, image, shape, streamed) if image.ndim == 3 else chosen

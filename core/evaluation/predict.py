@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from torchdeck.core import usercode
 from torchdeck.core.data import arrays, table_files
+from torchdeck.core.data.batches import Batch
 from torchdeck.core.data.evaluation import prediction_feed
 from torchdeck.core.data.folders import files_below
 from torchdeck.core.data.source import Arrays, Part, Samples
@@ -21,7 +21,8 @@ from torchdeck.core.data.tables import rows_for
 from torchdeck.core.errors import UserError
 from torchdeck.core.evaluation.trained import Trained
 from torchdeck.core.machine import devices
-from torchdeck.core.training.evaluation import evaluating, forward
+from torchdeck.core.models.calls import caller_of, logits_of
+from torchdeck.core.training.evaluation import evaluating, flipped, in_layout
 
 #: Images that are read ahead of their predictions.
 _AT_ONCE = 4096
@@ -68,13 +69,13 @@ def predict_paths(
     for names, part, image in reader.read(inputs):
         feed = prediction_feed(_as_trained(trained), trained.info, part, image, chosen)
         at = 0
-        for x, _ in feed.epoch(0):
-            expected = trained.info.input_shape
+        for batch in feed.epoch(0):
+            x, expected = batch.x, trained.info.input_shape
             if tuple(x.shape[1:]) != expected:
                 raise UserError(
                     f"{names[at]!r} gives an input of the shape {list(x.shape[1:])}; the model takes {list(expected)}."
                 )
-            yield from _predicted(trained, names[at : at + len(x)], _logits(trained, x, chosen), top)
+            yield from _predicted(trained, names[at : at + len(x)], _logits(trained, batch, chosen), top)
             at += len(x)
 
 
@@ -187,12 +188,14 @@ def _looks_like_table(data: bytes) -> bool:
     return "," in first or "\n" in first.strip()
 
 
-def _logits(trained: Trained, x: Tensor, device: torch.device) -> Tensor:
+def _logits(trained: Trained, batch: Batch, device: torch.device) -> Tensor:
     """As the evaluation of the training computes them, test-time augmentation included."""
-    net = trained.net.to(device)
+    net: Any = trained.net.to(device)
     flip = trained.experiment.trainer.flip_test and len(trained.info.input_shape) == 3
-    with evaluating(net), torch.no_grad(), usercode.user_errors():
-        return forward(net, x, nullcontext, trained.channels_last, flip).float().cpu()
+    with evaluating(trained.net), torch.no_grad(), usercode.user_errors():
+        net = flipped(net) if flip else net
+        x = in_layout(batch, trained.channels_last).x
+        return logits_of(caller_of(trained.net, trained.model_name)(net, x)).float().cpu()
 
 
 def _predicted(trained: Trained, names: Sequence[str], logits: Tensor, top: int) -> Iterator[Prediction]:

@@ -74,9 +74,12 @@ def load_trained(path: Path, trust_code: bool, note: Callable[[str], None] = lam
         raw_shape=tuple(data.get("raw_shape", ())),
         integer=bool(data.get("integer", False)),
         fingerprint=str(data.get("fingerprint", "")),
+        target_shape=tuple(data.get("target_shape", ())),
+        plain=bool(data.get("plain", True)),
+        vocabulary=tuple(data.get("vocabulary", ())),
     )
     # The weights come from the checkpoint; those that training began with need not be there any more.
-    net = build_model(experiment.model.model_copy(update={"weights": None, "freeze": ()}), info, experiment.loss.name)
+    net = build_model(experiment.model.model_copy(update={"weights": None, "freeze": ()}), info)
     weights = {n: t.contiguous() for n, t in strip_prefixes(weights_in(state, path, "the checkpoint")).items()}
     try:
         net.load_state_dict(weights)

@@ -12,7 +12,7 @@ def flat(experiment: Experiment) -> dict[str, Any]:
     out."""
     result: dict[str, Any] = {}
     dumped = experiment.model_dump(mode="json", exclude={"tracking", "search", "sampler", "pruner"})
-    for section in ("data", "model", "optimizer", "schedule", "loss"):
+    for section in ("data", "task", "model", "optimizer", "schedule", "loss"):
         picked = getattr(experiment, section)
         dumped[section]["args"] = picked.resolved() if picked.name else {}
     dumped["optimizer"] |= {"lr": experiment.optimizer.learning_rate(), "weight_decay": experiment.optimizer.decay()}

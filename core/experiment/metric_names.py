@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from torchdeck.core import catalog
+
 #: Words in the names of metrics of which more is better, and of which less is: the field's usual ones.
 _HIGHER = frozenset(
     [
@@ -141,10 +143,9 @@ _LOWER = frozenset(
 )
 
 #: The metrics that are measured by task, and what else has a curve of its own.
-MEASURED = {
-    "classification": ("loss", "accuracy", "top5", "f1"),
-    "regression": ("loss", "mae", "rmse", "r2"),
-}
+MEASURED: dict[str, tuple[str, ...]] = {entry.name: entry.fact("metrics") for entry in catalog.entries("task")}
+#: Those of which there is one for each class or target, too.
+OF_EACH = ("mae", "rmse", "r2", "iou")
 TAKEN = ("learning_rate", "gradient_norm", "samples_per_second", "data_wait", "memory", "epoch", "step")
 
 _PARTS = {
@@ -225,7 +226,7 @@ def known_direction(name: str) -> bool | None:
 def direction_of(name: str, own: Sequence[str] = ()) -> bool | None:
     """Whether more of what is measured is better, as ``known_direction``; of one target's or one class's figure
     (``r2_distance``) as of its metric: the words of a target tell nothing."""
-    return known_direction(whole_of(name, (*own, "mae", "rmse", "r2")) or name)
+    return known_direction(whole_of(name, (*own, *OF_EACH)) or name)
 
 
 def whole_of(name: str, metrics: Iterable[str]) -> str | None:

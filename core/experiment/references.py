@@ -15,6 +15,8 @@ def references(experiment: Experiment) -> list[str]:
         experiment.model.name,
         experiment.loss.name,
         experiment.data.name,
+        experiment.data.collate,
+        experiment.task.step,
         *experiment.tracking.metrics,
         *(t.name for t in transforms),
         *(str(t.args().get("function", "")) for t in transforms),

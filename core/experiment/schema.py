@@ -14,9 +14,12 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from torchdeck.core import catalog
 from torchdeck.core.errors import UserError, did_you_mean
-from torchdeck.core.experiment.metric_names import MEASURED, TAKEN, metric, short_name, watched
+from torchdeck.core.experiment.metric_names import MEASURED, OF_EACH, TAKEN, metric, short_name, watched
 from torchdeck.core.experiment.search_schema import Pruner, Sampler, Search
 from torchdeck.core.experiment.section import Picked, Section, Seed, collected, not_own
+
+#: Tasks whose figures are those that the user's code tells.
+_OPEN_ENDED = (None, "own", "lightning")
 
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -88,9 +91,15 @@ class Data(Picked):
     """Applied to the target in this order."""
     scale_target: bool | None = None
     """Regression: train on the standardised target; metrics are told in the target's own unit. Default: with the
-    losses of the catalog, but for targets of 0 and 1."""
+    data sets and losses of the catalog, but for targets of 0 and 1."""
     num_classes: Annotated[int, Field(ge=1)] | None = None
     """How many classes; default: counted."""
+    inputs: tuple[str | int, ...] = ()
+    """Which parts of an item are the inputs, by key or position; default: all but the target."""
+    target: str | int | None = None
+    """Which part of an item is the target; default: label, target, y and the like, or the last one."""
+    collate: str | None = None
+    """How items become a batch: path/to/file.py:my_collate; default: they are stacked."""
     workers: Annotated[int, Field(ge=0, le=256)] | None = None
     """DataLoader processes for data that do not live on the device; default: chosen from the cores."""
     timeout: Annotated[float, Field(gt=0, le=86400)] = 300
@@ -105,6 +114,22 @@ class Data(Picked):
     @classmethod
     def _target_transforms(cls, raw: Any) -> Any:
         return _check_transforms("target_transform", raw, "data.target_transforms")
+
+
+class Task(Picked):
+    """What is made of a batch: its loss and its figures."""
+
+    name: str = "auto"
+    """What is learned: classification, segmentation, language, ...; auto: taken from the first sample, the model and
+    the loss, and told in the first lines of a run."""
+    args: dict[str, Any] = {}
+    """Parameters of the task."""
+    step: str | None = None
+    """A step of your own: path/to/file.py:step, called with (model, batch); it returns the loss, or a dict with it."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Task:
+        return not_own(self)
 
 
 class Model(Picked):
@@ -294,6 +319,7 @@ class Experiment(Section):
     """The complete description of one training, and of a search over its fields."""
 
     data: Data = Data()
+    task: Task = Task()
     model: Model = Model()
     loss: Loss = Loss()
     optimizer: Optimizer = Optimizer()
@@ -308,16 +334,7 @@ class Experiment(Section):
     @collected()
     def _fits_together(self) -> Experiment:
         entry = self.data.entry()
-        task = entry.fact("task") if entry else None
-        loss = self.loss.entry() if self.loss.name else None
-        if task and loss and task not in loss.fact("tasks"):
-            fitting = [e.name for e in catalog.entries("loss") if task in e.fact("tasks")]
-            raise UserError(
-                f"loss.name = {self.loss.name!r} does not fit data.name = {self.data.name!r}, which is {task}; "
-                f"choose from {', '.join(fitting)}.",
-                field="loss.name",
-                also=("data.name",),
-            )
+        self._check_loss()
         self._check_metrics()
         if entry and entry.fact("download") and self.data.root:
             root = Path(self.data.root).expanduser()
@@ -325,10 +342,48 @@ class Experiment(Section):
                 raise UserError(f"data.root = {self.data.root!r} is not a folder.", field="data.root")
         return self
 
+    def chosen_task(self) -> str | None:
+        """The task, as far as the experiment tells it: given, or that of a data set of the catalog; None where it is
+        taken from the first sample."""
+        if self.task.step is not None:
+            return "own"
+        if self.task.name != "auto":
+            return self.task.name
+        entry = self.data.entry()
+        return entry.fact("task") if entry else None
+
+    def _check_loss(self) -> None:
+        """Raises UserError for a loss that does not fit the task."""
+        task = self.chosen_task()
+        if self.task.step is not None and self.task.name not in ("auto", "own"):
+            raise UserError(
+                f"task.step is a step of your own, which task.name = {self.task.name!r} has no use for; leave one out.",
+                field="task.step",
+                also=("task.name",),
+            )
+        if self.task.step is not None and self.loss.name is not None:
+            raise UserError(
+                f"loss.name = {self.loss.name!r} would not be used: task.step makes the loss.",
+                field="loss.name",
+                also=("task.step",),
+            )
+        loss = self.loss.entry() if self.loss.name else None
+        if not task or loss is None or task in loss.fact("tasks"):
+            return
+        fitting = ", ".join(e.name for e in catalog.entries("loss") if task in e.fact("tasks"))
+        told = f"task.name = {task!r}"
+        if self.task.name == "auto":
+            told = f"data.name = {self.data.name!r}, which is {task}"
+        raise UserError(
+            f"loss.name = {self.loss.name!r} does not fit {told}; "
+            f"{'choose from ' + fitting if fitting else 'give one of your own'}.",
+            field="loss.name",
+            also=("task.name" if self.task.name != "auto" else "data.name",),
+        )
+
     def _check_metrics(self) -> None:
         """Names of metrics: of the user's own each once and none that is taken; what decides must be measured."""
-        entry = self.data.entry()
-        task = entry.fact("task") if entry else None
+        task = self.chosen_task()
         built_in = tuple(dict.fromkeys(n for t, names in MEASURED.items() for n in names if task in (None, t)))
         own = self.tracking.metric_names
         for name in own:
@@ -354,10 +409,12 @@ class Experiment(Section):
             raise UserError(f"{key} = {text!r} is not of the form 'maximize METRIC' or 'minimize METRIC'.", field=key)
         name = watched(text)[0]
         name = metric(name)[1] if key == "search.objectives" else name
-        parts = tuple(f"{n}_" for n in (*own, "mae", "rmse", "r2"))  # of each class, or of each target
+        parts = tuple(f"{n}_" for n in (*own, *OF_EACH))  # of each class, or of each target
         costs = ("parameters", "latency", "seconds") if key == "search.objectives" else ()
         if name in ("auto", *built_in, *own, *costs) or name.startswith(parts):
             return
+        if self.chosen_task() in _OPEN_ENDED:
+            return  # what the code of the user's own tells is known when it runs
         raise UserError(f"{key} = {text!r} is not measured; {did_you_mean(name, [*built_in, *own, *costs])}", field=key)
 
     def to_share(self) -> Experiment:

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import fnmatch
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from torchdeck.core import catalog, usercode
+from torchdeck.core.data.batches import Batch
+from torchdeck.core.data.items import shapes
 from torchdeck.core.data.source import DataInfo
-from torchdeck.core.errors import UserCodeError, UserError, count, first_line
+from torchdeck.core.errors import UserCodeError, UserError, first_line
 from torchdeck.core.experiment.schema import Model
 from torchdeck.core.models import weights
+from torchdeck.core.models.calls import caller_of
 
 
 def build_model(
     model: Model,
     info: DataInfo,
-    loss: str | None = None,
     tell: Callable[[str], None] = lambda text: None,
-    sample: Tensor | None = None,
+    sample: Batch | None = None,
 ) -> nn.Module:
     """The model for these data, on the CPU, with its weights loaded and its frozen parameters marked; ``tell`` is
-    called with what of the weights did not load as it stands. It is tried on two of ``sample`` [N, ...], real inputs;
-    without such only where its shapes depend on it (torch's lazy modules).
+    called with what of the weights did not load as it stands. It is tried on ``sample``, a real batch; without such
+    only where its shapes depend on it (torch's lazy modules).
 
     Weights are drawn from torch's global generator: seed it first.
 
@@ -48,7 +51,7 @@ def build_model(
                 f"{list(info.input_shape)}; choose mlp or linear.",
                 field="model.name",
             )
-        net = entry.load_factory()(info.input_shape, outputs, **model.resolved())
+        net = _from_catalog(entry, model, info)
     if model.weights and offered is None:
         if model.weights == "DEFAULT":
             raise UserError(
@@ -56,9 +59,20 @@ def build_model(
             )
         weights.load_into(net, model.weights, model.partial, tell)
     _freeze(net, model.freeze)
-    if sample is not None or any(isinstance(m, LazyModuleMixin) for m in net.modules()):
-        _check_output(net, info, loss, model.name, info.example(2) if sample is None else sample[:2])
+    if sample is not None:
+        _try_forward(net, info, model.name, sample.x, sample.y)
+    elif any(isinstance(m, LazyModuleMixin) for m in net.modules()):
+        _try_forward(net, info, model.name, info.example(2), None)
     return net
+
+
+def _from_catalog(entry: catalog.Entry, model: Model, info: DataInfo) -> nn.Module:
+    """A net of ours, with the shape of the targets or of all inputs where it asks for them."""
+    factory = entry.load_factory()
+    offered = {"target_shape": info.target_shape}
+    takes = inspect.signature(factory).parameters
+    extra = {name: value for name, value in offered.items() if name in takes}
+    return factory(info.input_shape, info.outputs, **extra, **model.resolved())
 
 
 def _user_model(model: Model, info: DataInfo) -> nn.Module:
@@ -70,9 +84,10 @@ def _user_model(model: Model, info: DataInfo) -> nn.Module:
             f"model.name = {model.name!r} is a {type(target).__name__}, not an nn.Module or a function.",
             field="model.name",
         )
-    inputs = info.input_shape[0]
     offered = dict.fromkeys(("num_classes", "n_classes", "num_outputs", "out_features", "output_dim"), info.outputs)
-    offered |= dict.fromkeys(("in_channels", "in_features", "input_dim", "in_chans"), inputs)
+    offered |= dict.fromkeys(("vocab_size", "ntoken", "n_vocab") if info.task == "language" else (), info.outputs)
+    if info.input_shape:
+        offered |= dict.fromkeys(("in_channels", "in_features", "input_dim", "in_chans"), info.input_shape[0])
     made = usercode.call(target, model.args, "model", offered | {"input_shape": info.input_shape})
     if not isinstance(made, nn.Module):
         raise UserError(
@@ -178,62 +193,28 @@ def _freeze(net: nn.Module, patterns: Sequence[str]) -> None:
         raise UserError("model.freeze leaves nothing to train: every parameter is frozen.", field="model.freeze")
 
 
-def logits_of(output: Any) -> Any:
-    """The logits in what a model returns: the tensor itself, or the ``logits`` of a Hugging Face or Inception
-    output."""
-    return output if isinstance(output, Tensor) else getattr(output, "logits", output)
-
-
-def _check_output(net: nn.Module, info: DataInfo, loss: str | None, name: str, sample: Tensor) -> None:
+def _try_forward(net: nn.Module, info: DataInfo, name: str, x: Any, y: Any) -> None:
     """Try the model on a small batch, so that a misfit is told before training and not in the middle of it."""
     was_training = net.training
     net.eval()
     try:
         with torch.no_grad(), usercode.user_errors():
-            output = logits_of(net(sample))
+            caller_of(net, name)(net, x, y)
     except UserCodeError as error:
-        shape = list(sample.shape)
         raise UserCodeError(
-            f"model.name = {name!r} raised in forward, given a batch of the shape {shape}: {error}"
+            f"model.name = {name!r} raised in forward, given a batch of the shape {shapes(x)}: {error}"
         ) from None
     except UserError:
         raise
     except Exception as error:
         hint = "; images may be too small for it: add a Resize to data.transforms" if len(info.input_shape) == 3 else ""
+        shape = list(info.input_shape) if info.input_shape else shapes(x)
         raise UserError(
-            f"model.name = {name!r} can't take inputs of the shape {list(info.input_shape)}: "
-            f"{first_line(error)}{hint}.",
+            f"model.name = {name!r} can't take inputs of the shape {shape}: {first_line(error)}{hint}.",
             field="model.name",
         ) from None
     finally:
         net.train(was_training)
-    if not isinstance(output, Tensor):
-        raise UserError(
-            f"model.name = {name!r} returned a {type(output).__name__}; a tensor [batch, outputs] is needed.",
-            field="model.name",
-        )
-    if loss and catalog.is_user_code(loss):
-        return  # a loss of the user's judges by itself
-    size = len(sample)
-    expected = [size, info.outputs]
-    allowed: list[list[int]] = [expected]
-    if info.outputs == 1:
-        allowed.append([size])
-    if loss == "bce_with_logits" and info.classes == 2:
-        allowed += [[size, 1], [size]]
-    if list(output.shape) not in allowed:
-        if info.classes and output.ndim == 2 and output.shape[0] == size and output.shape[1] < info.classes:
-            raise UserError(
-                f"model.name = {name!r} has {count(output.shape[1], 'output')}, but {info.name!r} has "
-                f"{info.classes} classes.",
-                field="model.name",
-            )
-        if not (info.classes and output.ndim == 2 and output.shape[0] == size and output.shape[1] > info.classes):
-            raise UserError(
-                f"model.name = {name!r} returned the shape {list(output.shape)} for a batch of {size}; "
-                f"{expected} is needed.",
-                field="model.name",
-            )
 
 
 def channels_last_of(model: Model, net: nn.Module, info: DataInfo) -> bool:

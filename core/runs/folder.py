@@ -55,6 +55,7 @@ class _Locator:
                 "root": self._path(data.root, "data.root"),
                 "transforms": None if data.transforms is None else self._transforms(data.transforms, "transforms"),
                 "target_transforms": self._transforms(data.target_transforms, "target_transforms"),
+                "collate": self._code(data.collate, "data.collate") if data.collate else None,
             }
         )
         new_model = model.model_copy(
@@ -64,11 +65,13 @@ class _Locator:
                 "weights": self._path(model.weights, "model.weights"),
             }
         )
+        step = experiment.task.step
+        new_task = experiment.task.model_copy(update={"step": self._code(step, "task.step") if step else None})
         new_loss = loss.model_copy(update={"name": self._code(loss.name, "loss.name") if loss.name else None})
         metrics = tuple(self._code(one, "tracking.metrics") for one in experiment.tracking.metrics)
         tracking = experiment.tracking.model_copy(update={"metrics": metrics})
         return experiment.model_copy(
-            update={"data": new_data, "model": new_model, "loss": new_loss, "tracking": tracking}
+            update={"data": new_data, "task": new_task, "model": new_model, "loss": new_loss, "tracking": tracking}
         )
 
     def _transforms(self, transforms: Any, key: str) -> tuple[Any, ...]:

@@ -26,21 +26,23 @@ def latency(session: Session) -> float:
     """Milliseconds that the model takes for one sample on the device it was trained on: the median of many calls."""
     import torch
 
+    from torchdeck.core.data.items import to_device
     from torchdeck.core.training.evaluation import evaluating
 
     assert session.built is not None
     net, device = session.built.trainer.trained_net, session.built.device
-    sample = session.built.data.sample[:1].to(device)
+    batch = session.built.data.sample.first(1)
+    task, x = session.built.trainer.task, to_device(batch.x, device)
     wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     times: list[float] = []
     with torch.inference_mode(), evaluating(net):
         for _ in range(_WARM):
-            net(sample)
+            task.caller(net, x)
         wait()
         end = time.perf_counter() + _SECONDS
         while len(times) < _CALLS or time.perf_counter() < end:
             began = time.perf_counter()
-            net(sample)
+            task.caller(net, x)
             wait()
             times.append(time.perf_counter() - began)
     return median(times) * 1e3

@@ -77,7 +77,7 @@ def _directed(text: str, experiment: Experiment) -> str:
         return text
     import torch
 
-    from torchdeck.core.training.user_metrics import UserMetric
+    from torchdeck.core.tasks.user_metrics import UserMetric
 
     told = UserMetric(own[whole], torch.device("cpu")).higher_is_better
     return text if told is None else Objective(name, told).text

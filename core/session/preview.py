@@ -29,6 +29,7 @@ from torchdeck.core.usercode.files import changed_at
 if TYPE_CHECKING:
     import torch
 
+    from torchdeck.core.data.batches import Batch
     from torchdeck.core.data.source import DataInfo
     from torchdeck.core.experiment.schema import Experiment
 
@@ -44,7 +45,7 @@ _SIDE = 32
 class _Loaded:
     info: DataInfo
     facts: dict[str, Any]
-    sample: torch.Tensor
+    sample: Batch
 
 
 class Previewer:
@@ -100,6 +101,7 @@ class Previewer:
                 options.validate_on,
                 experiment.model.name,
                 experiment.loss.name,
+                experiment.task,
             )
         )
         if self._loaded is None or key != self._key:
@@ -118,11 +120,11 @@ class Previewer:
                 "counts": _counts(data.train_targets, data.info.outputs),
                 "warnings": warnings,
                 "transforms": [t.name for t in data.transforms],
-                **_pictures(data.sample),
-                "labels": _labels(data.sample_targets, data.info),
-                "rows": _rows(data.sample),
+                **_pictures(data.sample.x),
+                "labels": _labels(data.sample.y, data.info),
+                "rows": _rows(data.sample.x),
             }
-            self._key, self._loaded = key, _Loaded(data.info, facts, data.sample[:2])
+            self._key, self._loaded = key, _Loaded(data.info, facts, data.sample.first(2))
         return self._loaded
 
 
@@ -153,12 +155,19 @@ def _device(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _model(experiment: Experiment, info: DataInfo, sample: torch.Tensor) -> dict[str, Any]:
+def _model(experiment: Experiment, info: DataInfo, sample: Batch) -> dict[str, Any]:
+    import torch
+
     from torchdeck.core.models.build import build_model
     from torchdeck.core.models.summary import summarize
+    from torchdeck.core.tasks.build import build_task
+    from torchdeck.core.training.evaluation import evaluating
 
     bare = experiment.model.model_copy(update={"weights": None})  # nothing is downloaded for a look
-    net = build_model(bare, info, experiment.loss.name, sample=sample)
+    net = build_model(bare, info, sample=sample)
+    task = build_task(experiment, info, net, torch.device("cpu"))
+    with evaluating(net), torch.no_grad():
+        task.check(task.forward(net, sample))
     summary = summarize(net, info.input_shape, experiment.trainer.batch_size, experiment.optimizer.name, info.integer)
     return asdict(summary)
 
@@ -167,16 +176,18 @@ def _counts(targets: torch.Tensor | None, outputs: int) -> list[int] | None:
     return None if targets is None else targets.long().bincount(minlength=outputs).tolist()
 
 
-def _labels(targets: torch.Tensor, info: DataInfo) -> list[str]:
+def _labels(targets: Any, info: DataInfo) -> list[str]:
+    if info.task not in ("classification", "regression"):
+        return []
     if not info.classes:
         return [f"{float(y.reshape(-1)[0]):.4g}" for y in targets]
     numbers = targets.argmax(-1) if targets.ndim > 1 else targets
     return [info.class_names[int(y)] for y in numbers]
 
 
-def _pictures(sample: torch.Tensor) -> dict[str, Any]:
+def _pictures(sample: Any) -> dict[str, Any]:
     """The first images as bytes, red, green, blue, each stretched to its own range; nothing for tables."""
-    if sample.ndim != 4 or sample.shape[1] not in (1, 3):
+    if not hasattr(sample, "ndim") or sample.ndim != 4 or sample.shape[1] not in (1, 3):
         return {"pictures": None}
     from torch.nn.functional import interpolate
 
@@ -191,9 +202,9 @@ def _pictures(sample: torch.Tensor) -> dict[str, Any]:
     return {"pictures": {"count": n, "height": height, "width": width, "rgb": pixels}}
 
 
-def _rows(sample: torch.Tensor) -> list[list[float]] | None:
+def _rows(sample: Any) -> list[list[float]] | None:
     """The first samples of a table, standardised as the model gets them."""
-    if sample.ndim != 2:
+    if not hasattr(sample, "ndim") or sample.ndim != 2:
         return None
     return [[round(float(v), 4) for v in row[:8]] for row in sample[:8]]
 

@@ -181,7 +181,7 @@ class Session:
             assert self.run is not None
             self._writer = self._start_writer()
             self._header = checkpoint_header(
-                self.experiment, str(folder), built.data, trainer.loss, trainer.channels_last
+                self.experiment, str(folder), built.data, trainer.task, trainer.channels_last
             )
         self._publisher.publish(started_event(self.experiment, built))
         self._tell_notes()

@@ -76,10 +76,11 @@ class TensorBoard(Listener):
                 0,
             )
         sample = self._built.data.sample
-        if self._experiment.tracking.images and sample.ndim == 4 and sample.shape[1] in (1, 3):
-            self._writer.add_image("data/train", grid(sample), 0)
-        if self._experiment.tracking.graph:
-            self._graph(sample[:1])
+        images = sample.x if isinstance(sample.x, torch.Tensor) else torch.zeros(0)
+        if self._experiment.tracking.images and images.ndim == 4 and images.shape[1] in (1, 3):
+            self._writer.add_image("data/train", grid(images), 0)
+        if self._experiment.tracking.graph and isinstance(sample.x, torch.Tensor):
+            self._graph(sample.x[:1])
 
     def _hparams(self) -> None:
         metrics = {name: 0.0 for name in self._names}
@@ -181,7 +182,7 @@ def _session_end(status: int) -> Summary:
 
 
 def _metric_names(built: Built) -> list[str]:
-    names = ["loss", "accuracy", "f1"] if built.data.info.task == "classification" else ["loss", "mae", "rmse", "r2"]
+    names = [name for name in built.trainer.task.figures if name != "top5"]
     return [f"{name}/{part}" for part in ("val", "test") for name in names]
 
 

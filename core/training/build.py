@@ -11,23 +11,26 @@ from typing import Any
 import torch
 
 from torchdeck.core.control import Control
+from torchdeck.core.data.batches import Batch
+from torchdeck.core.data.items import to_device
 from torchdeck.core.data.load import LoadedData, load_data
 from torchdeck.core.data.seeds import derive
 from torchdeck.core.errors import UserError, count, did_you_mean, first_line
 from torchdeck.core.events import Event
-from torchdeck.core.experiment.metric_names import MEASURED, metric, watched
+from torchdeck.core.experiment.metric_names import metric, watched
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.machine import devices, distributed
 from torchdeck.core.models.build import build_model, channels_last_of
-from torchdeck.core.training import losses
+from torchdeck.core.tasks.base import Step, Task
+from torchdeck.core.tasks.build import build_task
+from torchdeck.core.tasks.losses import TrainingLoss, find_kind
+from torchdeck.core.tasks.metrics import gathered_bytes
 from torchdeck.core.training.commands import Commands
-from torchdeck.core.training.evaluation import Tried, evaluating
+from torchdeck.core.training.evaluation import Tried, evaluating, loss_module
 from torchdeck.core.training.layout import takes_channels_last
-from torchdeck.core.training.losses import find_kind
-from torchdeck.core.training.metrics import gathered_bytes
-from torchdeck.core.training.random import seed_everything
+from torchdeck.core.training.random import seed_everything, unchanged_random_states
 from torchdeck.core.training.trainer import Judge, Save, Trainer, goes_on, nothing
-from torchdeck.core.usercode import writer
+from torchdeck.core.usercode import user_errors, writer
 
 
 @dataclass(frozen=True)
@@ -65,18 +68,17 @@ def build_trainer(
     _set_switches(experiment, device)
     data = load_data(experiment, device, warn)
     seed_everything(options.seed)
-    loss_kind = experiment.loss.name or ""
-    net = build_model(experiment.model, data.info, loss_kind, warn, data.sample).to(device)
-    if channels_last_of(experiment.model, net, data.info) and takes_channels_last(net, data.sample, experiment.model):
+    net = build_model(experiment.model, data.info, warn, data.sample).to(device)
+    if channels_last_of(experiment.model, net, data.info) and takes_channels_last(net, data.sample.x, experiment.model):
         net = net.to(memory_format=torch.channels_last)
-    loss = losses.build_loss(experiment, data.info, device, data.train_targets)
-    if loss.parameters and distributed.world().size > 1:
+    task = build_task(experiment, data.info, net, device, data.train_targets, warn=warn)
+    if task.loss is not None and task.loss.parameters and distributed.world().size > 1:
         raise UserError(
             f"loss.name = {experiment.loss.name!r} has parameters, which several processes don't train together.",
             field="loss.name",
         )
     commands = Commands(control, experiment.tracking.every_steps)
-    trainer = Trainer(experiment, data, net, loss, device, publish, obey=commands.obey, save=save, judge=judge)
+    trainer = Trainer(experiment, data, net, task, device, publish, obey=commands.obey, save=save, judge=judge)
     with writer.current().muted():
         _try_out(trainer, warn)
     state = distributed.share(state)
@@ -122,27 +124,40 @@ def _try_out(trainer: Trainer, warn: Callable[[str], None]) -> None:
 
     Raises UserError for a loss that can't take the outputs or gives no number, and for what is not measured.
     """
-    from torchdeck.core.training.random import unchanged_random_states
-    from torchdeck.core.usercode import user_errors
-
-    name, own = trainer.experiment.loss.name, trainer.loss.own
-    x, y = (t.to(trainer.device) for t in (trainer.data.sample, trainer.data.sample_targets))
-    module = trainer.loss.module
+    task = trainer.task
+    batch = Batch(*(to_device(part, trainer.device) for part in trainer.data.sample))
+    module = loss_module(task)
     before = copy.deepcopy(module.state_dict()) if module is not None else {}
+    with evaluating(trainer.net, module), torch.no_grad(), unchanged_random_states(trainer.device), user_errors():
+        step = trainer.evaluator.step(trainer.net, batch)
+        task.check(step)
+        _try_loss(task, step, trainer)
+    if module is not None:
+        module.load_state_dict(before)  # what was only tried leaves no trace in a loss that keeps something
+    if task.loss is not None and task.loss.own:
+        _keep_within_memory(trainer, task.loss, step)
+        _tell_loss(trainer, task.loss, warn)
+    trainer.monitor.auto = task.decides
+    _check_sought(trainer, trainer.evaluator.try_out(step, warn))
+
+
+def _try_loss(task: Task, step: Step, trainer: Trainer) -> None:
+    """The loss of a few samples, and how the losses of batches make that of a set.
+
+    Raises UserError for one that can't take the outputs, or gives no number.
+    """
+    name = trainer.experiment.loss.name
     try:
-        with evaluating(trainer.net, module), torch.no_grad(), unchanged_random_states(trainer.device), user_errors():
-            out = trainer.evaluator.logits(trainer.net, x).float()
-            value = trainer.loss(out, y)
-            if isinstance(value, torch.Tensor) and value.numel() == 1:
-                trainer.loss.kind = find_kind(trainer.loss, out, y, trainer.data.info.classes)
-        if module is not None:
-            module.load_state_dict(before)  # what was only tried leaves no trace in a loss that keeps something
+        task.add_loss(step)
+        if task.loss is not None and isinstance(step.loss, torch.Tensor) and step.loss.numel() == 1:
+            task.loss.kind = find_kind(task.loss, step.outputs, step.targets, trainer.data.info.classes)
     except UserError:
         raise
     except Exception as error:
         raise UserError(
             f"loss.name = {name!r} can't take the model's outputs: {first_line(error)}.", field="loss.name"
         ) from None
+    value = step.loss
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         gave = (
             f"a tensor of the shape {list(value.shape)}"
@@ -153,42 +168,36 @@ def _try_out(trainer: Trainer, warn: Callable[[str], None]) -> None:
             f"loss.name = {name!r} must return one number as a tensor (the mean or the sum), not {gave}.",
             field="loss.name",
         )
-    if own:
-        _keep_within_memory(trainer, out, y)
-        _tell_loss(trainer, name, warn)
-    fits = trainer.evaluator.fits(out, y)
-    if not fits:
-        trainer.judge_by_loss_alone()
-        task = trainer.data.info.task
-        left_out = ", ".join(n for n in MEASURED[task] if n != "loss")
-        warn(
-            f"The outputs have the shape {list(out.shape[1:])} and are judged by the loss alone: {left_out} are "
-            f"not measured."
-        )
-    _check_sought(trainer, trainer.evaluator.try_out(out, y, warn))
 
 
-def _keep_within_memory(trainer: Trainer, out: torch.Tensor, y: torch.Tensor) -> None:
-    """A loss that needs all outputs at once is told as a mean of batches where these are too many."""
+def _keep_within_memory(trainer: Trainer, loss: TrainingLoss, step: Step) -> None:
+    """A loss that needs all outputs at once is told as a mean of batches where these are too many, or no tensors."""
+    if loss.kind != "whole":
+        return
+    out, y = step.outputs, step.targets
+    if not (isinstance(out, torch.Tensor) and isinstance(y, torch.Tensor)):
+        loss.kind = "batches"
+        return
     most = max((feed.samples for feed in (trainer.data.val, trainer.data.test) if feed is not None), default=0)
-    if trainer.loss.kind == "whole" and gathered_bytes(out, y, most) > devices.memory_free(torch.device("cpu")) / 2:
-        trainer.loss.kind = "batches"
+    if gathered_bytes(out, y, most) > devices.memory_free(torch.device("cpu")) / 2:
+        loss.kind = "batches"
 
 
-def _tell_loss(trainer: Trainer, name: str | None, warn: Callable[[str], None]) -> None:
-    numbers = sum(p.numel() for p in trainer.loss.parameters)
+def _tell_loss(trainer: Trainer, loss: TrainingLoss, warn: Callable[[str], None]) -> None:
+    name = trainer.experiment.loss.name
+    numbers = sum(p.numel() for p in loss.parameters)
     if numbers:
         warn(f"loss.name = {name!r} has {count(numbers, 'parameter')} of its own, trained with the model.")
-    if trainer.loss.kind in ("mean", "weighted"):
+    if loss.kind in ("mean", "weighted"):
         return
     manner = {
         "sum": "sums over the batch; what is told of it is its mean over samples",
         "whole": "is no mean and no sum over samples: validation and test compute it on all their outputs at once",
-        "batches": "is no mean and no sum over samples, and all outputs of a set are too many to keep: what is "
-        "told of it is the mean of its batches, which depends on trainer.eval_batch_size",
-    }[trainer.loss.kind]
+        "batches": "is no mean and no sum over samples, and all outputs of a set are too many to keep or no tensors: "
+        "what is told of it is the mean of its batches, which depends on trainer.eval_batch_size",
+    }[loss.kind]
     several = "; with trainer.accumulate its batches count by their samples"
-    several = several if trainer.experiment.trainer.accumulate > 1 and trainer.loss.kind != "sum" else ""
+    several = several if trainer.experiment.trainer.accumulate > 1 and loss.kind != "sum" else ""
     warn(f"loss.name = {name!r} {manner}{several}.")
 
 
@@ -197,19 +206,19 @@ def _check_sought(trainer: Trainer, tried: Tried) -> None:
 
     Raises UserError where it is not, or where it is not known whether more of it is better.
     """
-    experiment, task = trainer.experiment, trainer.data.info.task
+    experiment, task = trainer.experiment, trainer.task
     own = experiment.tracking.metric_names
-    taken = next((n for n in own if n in MEASURED[task]), None)
+    taken = next((n for n in own if n in task.figures), None)
     if taken is not None:
         raise UserError(
-            f"tracking.metrics: the name {taken!r} is taken in {task}; call the metric something else.",
+            f"tracking.metrics: the name {taken!r} is taken in {task.name}; call the metric something else.",
             field="tracking.metrics",
         )
     _ = trainer.monitor.higher_is_better  # raises where it is not known
     # The whole set may have classes that the few samples lack.
     of_classes = [f"{n}_{c}" for n in own for c in trainer.data.info.class_names]
     if trainer.data.val is None:  # what is counted while training is all that there is
-        tried = Tried(("loss", "accuracy") if trainer.counts_right else ("loss",), ())
+        tried = Tried(("loss", "accuracy") if task.counts else ("loss",), ())
         of_classes = []
     possible = {"auto", "parameters", "latency", "seconds", *tried.names, *of_classes}
     sought = [("trainer.monitor", trainer.monitor.name)]
@@ -218,7 +227,7 @@ def _check_sought(trainer: Trainer, tried: Tried) -> None:
     for key, name in sought:
         open_ended = any(name == n or name.startswith(f"{n}_") for n in tried.unknown)
         if name not in possible and not open_ended:
-            raise UserError(f"{key} = {name!r} is not measured for {task} here; {did_you_mean(name, tried.names)}")
+            raise UserError(f"{key} = {name!r} is not measured for {task.name} here; {did_you_mean(name, tried.names)}")
 
 
 def _activation_bytes(net: torch.nn.Module, data: LoadedData) -> int:

@@ -8,15 +8,16 @@ from torchdeck.core.checkpoints.read import VERSION
 from torchdeck.core.data.load import LoadedData
 from torchdeck.core.experiment import toml
 from torchdeck.core.experiment.schema import Experiment
-from torchdeck.core.training.losses import TrainingLoss
+from torchdeck.core.tasks.base import Task
 
 
 def checkpoint_header(
-    experiment: Experiment, folder: str, data: LoadedData, loss: TrainingLoss, channels_last: bool
+    experiment: Experiment, folder: str, data: LoadedData, task: Task, channels_last: bool
 ) -> dict[str, Any]:
     """The experiment as the user wrote it, the folder that its paths are relative to, and the facts on the data and on
     the form of inputs and outputs, as plain containers."""
-    info = data.info
+    info, loss = data.info, task.loss
+    weights = loss.weights if loss is not None else None
     return {
         "torchdeck": VERSION,
         "experiment": toml.dumps(experiment),
@@ -31,8 +32,11 @@ def checkpoint_header(
             "target_std": list(info.target_std),
             "target_names": list(info.target_names),
             "integer": info.integer,
-            "loss_kind": loss.kind,
-            "class_weights": None if loss.weights is None else loss.weights.tolist(),
+            "loss_kind": loss.kind if loss is not None else "",
+            "class_weights": None if weights is None else weights.tolist(),
+            "target_shape": list(info.target_shape),
+            "plain": info.plain,
+            "vocabulary": list(info.vocabulary),
             "channels_last": channels_last,
             "raw_shape": list(info.raw_shape),
             "fingerprint": info.fingerprint,

@@ -16,9 +16,8 @@ from torchdeck.core.data.transforms import resize
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.machine import devices, distributed
-from torchdeck.core.models.build import logits_of
+from torchdeck.core.tasks.base import Step, Task
 from torchdeck.core.training.ema import build_ema
-from torchdeck.core.training.losses import TrainingLoss
 from torchdeck.core.training.optimizers import build_optimizer
 from torchdeck.core.training.window import AccumulationWindow
 
@@ -37,11 +36,12 @@ class NotFinite(Exception):
 class OptimizerStep:
     """What a step changes (weights, optimizer, gradient scaler, average) and how."""
 
-    def __init__(self, experiment: Experiment, net: nn.Module, loss: TrainingLoss, device: torch.device) -> None:
+    def __init__(self, experiment: Experiment, net: nn.Module, task: Task, device: torch.device) -> None:
         options = experiment.trainer
-        self.net, self.loss = net, loss
+        self.net, self.task = net, task
         self.precision = devices.precision(options.precision, device)
-        self.optimizer = build_optimizer(experiment.optimizer, net, device, loss.parameters)
+        own = task.loss.parameters if task.loss is not None else []
+        self.optimizer = build_optimizer(experiment.optimizer, net, device, own)
         self.ema = build_ema(net, options.ema)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision.scaler)
         self.channels_last = any(
@@ -55,46 +55,62 @@ class OptimizerStep:
         self._image_sizes = options.image_sizes
         self._world = distributed.world()
         self._parallel = distributed.distribute_model(net, device)
-        self._forward: Callable[[Tensor], Any] = torch.compile(self._parallel) if options.compile else self._parallel
-        self._parameters = [*(p for p in net.parameters() if p.requires_grad), *loss.parameters]
+        self._forward: Callable[..., Any] = torch.compile(self._parallel) if options.compile else self._parallel
+        self._parameters = [*(p for p in net.parameters() if p.requires_grad), *own]
         self._norm_at = 0.0
 
-    def __call__(
-        self, batches: list[Batch], window: AccumulationWindow, done: float, measures: bool, counts_right: bool
-    ) -> None:
+    def __call__(self, batches: list[Batch], window: AccumulationWindow, done: float, measures: bool) -> None:
         """Change the weights by one step and tell ``window`` of it.
 
         ``done``: how much of the training is behind, 0..1. ``measures``: whether the gradients' norm is wanted.
-        ``counts_right``: whether the outputs are kept, to count right answers.
         Raises NotFinite before anything is changed. On a GPU looking at the loss would wait for it; there whoever reads
         the window looks.
         """
-        samples = sum(len(y) for _, y in batches)
-        weight = sum(self.loss.weight(y) for _, y in batches)
-        step_loss: Tensor | None = None
-        for number, (x, y) in enumerate(batches, start=1):
-            x = self._prepare(x, done)
+        samples = sum(batch.size for batch in batches)
+        weight = sum(self.task.weight(batch) for batch in batches)
+        losses: list[Tensor] = []
+        parts: dict[str, Tensor] = {}
+        for number, batch in enumerate(batches, start=1):
             with self._unshared_until(number == len(batches)):
                 with self.autocast():
-                    logits = logits_of(self._forward(x)).float()
-                    loss = self.loss(logits, y)
+                    step = self.task.forward(self._forward, self._prepare(batch, done))
+                    self.task.add_loss(step)
+                    loss = self._checked(step)
                     if len(batches) > 1:
-                        loss = self.loss.share(loss, y, weight)
+                        loss = self.task.share(loss, batch, weight)
                 if self._device.type == "cpu" and not math.isfinite(loss.item()):
                     raise NotFinite(loss.item())
                 self.scaler.scale(loss).backward()
-            detached = loss.detach()
-            step_loss = detached if step_loss is None else step_loss + detached
-            if counts_right:
-                window.outputs.append((logits.detach(), y))
+            losses.append(loss.detach())
+            for name, part in step.parts.items():
+                share = part.detach() * (batch.size / samples)
+                parts[name] = parts[name] + share if name in parts else share
+            kept = self.task.keep(step)
+            if kept is not None:
+                window.kept.append(kept)
         self._clip_and_measure(measures)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
             self.ema.update_parameters(self.net)
-        assert step_loss is not None
-        window.add(self.loss.told(step_loss, samples), samples, weight)
+        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        window.add(self.task.told(loss, samples), samples, weight, parts)
+
+    @staticmethod
+    def _checked(step: Step) -> Tensor:
+        """The loss of a step.
+
+        Raises UserError for one that nothing can be learned from.
+        """
+        loss = step.loss
+        assert loss is not None
+        if not loss.requires_grad:
+            raise UserError(
+                "The loss has no graph: it was detached, made under torch.no_grad or of numbers, or does not depend on "
+                "a parameter that is trained."
+            )
+        return loss
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Compute in the precision of the training."""
@@ -109,7 +125,7 @@ class OptimizerStep:
 
     def state_dict(self) -> dict[str, Any]:
         """All that steps change, for a checkpoint. It shares the live tensors."""
-        module, ema = self.loss.module, self.ema
+        module, ema = self._loss_module, self.ema
         return {
             "model": self.net.state_dict(),
             "loss": module.state_dict() if module is not None else None,
@@ -124,8 +140,8 @@ class OptimizerStep:
         Raises UserError for an average that was not kept before, and what torch raises where the state does not fit.
         """
         self.net.load_state_dict(state["model"])
-        if self.loss.module is not None and state.get("loss") is not None:
-            self.loss.module.load_state_dict(state["loss"])
+        if self._loss_module is not None and state.get("loss") is not None:
+            self._loss_module.load_state_dict(state["loss"])
         if self.ema is not None:
             if state["ema"] is None:
                 raise UserError("--resume: trainer.ema was not used before; it can't begin in mid-run.")
@@ -144,15 +160,21 @@ class OptimizerStep:
             return nullcontext()
         return self._parallel.no_sync()  # type: ignore[operator]
 
-    def _prepare(self, x: Tensor, done: float) -> Tensor:
+    @property
+    def _loss_module(self) -> nn.Module | None:
+        return self.task.loss.module if self.task.loss is not None else None
+
+    def _prepare(self, batch: Batch, done: float) -> Batch:
         """Progressive resizing and the memory layout."""
-        if x.ndim == 4:
-            size = next((s.size for s in self._image_sizes if done < s.until), None)
-            if size is not None:
-                x = resize(x, size)
-            if self.channels_last:
-                x = x.contiguous(memory_format=torch.channels_last)
-        return x
+        x = batch.x
+        if not (isinstance(x, Tensor) and x.ndim == 4):
+            return batch
+        size = next((s.size for s in self._image_sizes if done < s.until), None)
+        if size is not None:
+            x = resize(x, size)
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return batch if x is batch.x else batch._replace(x=x)
 
     def _clip_and_measure(self, wanted: bool) -> None:
         now = time.perf_counter()

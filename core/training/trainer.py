@@ -25,11 +25,11 @@ from torchdeck.core.errors import Diverged, TrainingError, UserError
 from torchdeck.core.events import EpochEnded, Evaluated, Event, LogLine, StateChanged, StepSummary
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.machine import devices, distributed
+from torchdeck.core.tasks.base import Task
 from torchdeck.core.training.checkpointing import CheckpointClock, finite_weights
 from torchdeck.core.training.epoch_state import EpochState
-from torchdeck.core.training.evaluation import Evaluator, Report
+from torchdeck.core.training.evaluation import Evaluator, Report, loss_module
 from torchdeck.core.training.feeding import Feeding
-from torchdeck.core.training.losses import TrainingLoss
 from torchdeck.core.training.monitor import Monitor
 from torchdeck.core.training.profiling import profiling
 from torchdeck.core.training.random import get_states, set_states
@@ -72,7 +72,7 @@ class Trainer:
         experiment: Experiment,
         data: LoadedData,
         net: nn.Module,
-        loss: TrainingLoss,
+        task: Task,
         device: torch.device,
         publish: Callable[[Event], None],
         *,
@@ -87,9 +87,9 @@ class Trainer:
         self.experiment, self.data, self.device = experiment, data, device
         self.publish, self._obey, self._save, self._judge = publish, obey, save, judge
         self.net = net
-        self.loss = loss
+        self.task = task
         self.world = distributed.world()
-        self._optimizer_step = OptimizerStep(experiment, net, loss, device)
+        self._optimizer_step = OptimizerStep(experiment, net, task, device)
         self.precision, self.channels_last = self._optimizer_step.precision, self._optimizer_step.channels_last
         self.optimizer, self.ema = self._optimizer_step.optimizer, self._optimizer_step.ema
         self.epoch_length = -(-len(data.train) // options.accumulate)
@@ -98,16 +98,14 @@ class Trainer:
         self.scheduler = Scheduler(experiment.schedule, self.optimizer, self.total_steps, self.epoch_length)
         self.evaluator = Evaluator(
             data.info,
-            loss,
+            task,
             device,
             self._optimizer_step.autocast,
             options.flip_test,
             experiment.tracking.metrics,
             self.channels_last,
         )
-        #: Whether right answers are counted while training: not where the outputs are no classes.
-        self.counts_right = data.info.task == "classification"
-        self.monitor = Monitor(experiment, "accuracy" if self.counts_right else "loss", self.evaluator.direction)
+        self.monitor = Monitor(experiment, task.decides, self.evaluator.direction)
         self.step = 0
         self.stopping = False
         #: Whether a search has given this trial up.
@@ -115,7 +113,7 @@ class Trainer:
         self._failure: str | None = None
         self._clock = CheckpointClock(options)
         self._epoch_state = EpochState()
-        self._window = AccumulationWindow()
+        self._window = AccumulationWindow(task.count_right)
         self._summary_due = False
         self._feeding = Feeding(data.train, options.accumulate, self.epoch_length, self._window, self.tell_state)
         for feed in (data.train, data.val, data.test):
@@ -131,11 +129,6 @@ class Trainer:
     def trained_net(self) -> nn.Module:
         """What is evaluated and exported: the averaged weights, or the model itself."""
         return self.ema.module if self.ema is not None else self.net
-
-    def judge_by_loss_alone(self) -> None:
-        """The outputs are not of a shape that right answers can be counted of."""
-        self.counts_right = False
-        self.monitor.auto = "loss"
 
     # --- run -------------------------------------------------------------------------------------------------------
 
@@ -153,8 +146,9 @@ class Trainer:
         engine.state.iteration, engine.state.epoch = self.step, self.step // self.epoch_length
         engine.state.max_epochs, engine.state.epoch_length = self.total_epochs, self.epoch_length
         self.net.train()
-        if self.loss.module is not None:
-            self.loss.module.train()
+        module = loss_module(self.task)
+        if module is not None:
+            module.train()
         self._clock.restart()
         self._epoch_state.began = time.monotonic()
         self._window.restart()
@@ -225,9 +219,7 @@ class Trainer:
         every = self.experiment.tracking.every_steps
         self._summary_due = (self.step + 1) % every == 0 or self._window.overdue()
         try:
-            self._optimizer_step(
-                batches, self._window, self.step / self.total_steps, self._summary_due, self.counts_right
-            )
+            self._optimizer_step(batches, self._window, self.step / self.total_steps, self._summary_due)
         except NotFinite as error:
             raise self._diverged(error.value) from None
         self.step += 1
@@ -261,13 +253,10 @@ class Trainer:
 
     def _summarize(self) -> None:
         window = self._window
-        loss, right, losses = self._epoch_state.add(window)
+        train, losses = self._epoch_state.add(window)
         bad = next((v for v in losses if not math.isfinite(v)), None)
         if bad is not None and self.device.type != "cpu":
             raise self._diverged(bad)
-        train = {"loss": loss}
-        if self.counts_right:
-            train["accuracy"] = right / window.samples
         elapsed = max(time.perf_counter() - window.began, 1e-9)
         self._feeding.usual = elapsed / max(len(window.losses), 1)
         self.publish(
@@ -297,7 +286,7 @@ class Trainer:
     # --- end of an epoch -------------------------------------------------------------------------------------------
 
     def _end_epoch(self) -> None:
-        train = self._epoch_state.metrics(self.counts_right)
+        train = self._epoch_state.metrics()
         report = self.evaluate()
         val = report.metrics if report else {}
         # GPUs may differ in the last digit, and must decide alike.

@@ -26,9 +26,9 @@ from torchdeck.core.evaluation import trained as trained_models
 from torchdeck.core.evaluation.evaluate import evaluate_model
 from torchdeck.core.experiment import toml
 from torchdeck.core.experiment.schema import Model
+from torchdeck.core.tasks.losses import build_loss, find_kind
 from torchdeck.core.training.evaluation import Evaluator
 from torchdeck.core.training.layout import takes_channels_last
-from torchdeck.core.training.losses import build_loss, find_kind
 
 CPU = torch.device("cpu")
 QUIET = ("tracking.tensorboard=false", "trainer.device=cpu")
@@ -87,7 +87,7 @@ def test_an_own_loss_over_the_set_is_one_call_though_the_samples_tried_are_of_on
         loss.kind = find_kind(loss, out[:25], torch.zeros(25, dtype=torch.long), count)
         assert loss.kind == {"class": "weighted", "sum": "sum"}.get(kind, "whole")
         if small:
-            patch.setattr("torchdeck.core.training.metrics._FEW", 0)
+            patch.setattr("torchdeck.core.tasks.metrics._FEW", 0)
         found = Evaluator(info, loss, CPU, nullcontext).evaluate(nn.Identity(), Cut(out, y, 1 + seed % 20))
     expected = float(losses[kind](out, y)) / (60 if kind == "sum" else 1)
     assert found.metrics["loss"] == pytest.approx(expected, rel=1e-5)
@@ -184,25 +184,25 @@ def test_parameters_and_buffers_of_a_loss_are_trained_saved_and_resumed(train: T
     assert any("has 1 parameter of its own" in getattr(e, "message", "") for e in once.events)
     trainer = once.session.built.trainer
     steps, samples = trainer.step, trainer.data.info.samples["train"]
-    assert trainer.loss.module.seen == 2 * samples  # neither trying it out nor evaluation has moved it
-    assert trainer.loss.module.scale != 1
+    assert trainer.task.loss.module.seen == 2 * samples  # neither trying it out nor evaluation has moved it
+    assert trainer.task.loss.module.scale != 1
     stopped = train(*common, stop_at=steps // 2 + 1)
     resumed = train(resume=stopped.path)
     for a, b in (
         (trainer.net, resumed.session.built.trainer.net),
-        (trainer.loss.module, resumed.session.built.trainer.loss.module),
+        (trainer.task.loss.module, resumed.session.built.trainer.task.loss.module),
     ):
         for name, value in a.state_dict().items():
             assert torch.equal(value, b.state_dict()[name]), name
     state = torch.load(once.path / "checkpoints" / "last.pt", weights_only=True)
-    assert torch.equal(state["loss"]["scale"], trainer.loss.module.scale.detach())
+    assert torch.equal(state["loss"]["scale"], trainer.task.loss.module.scale.detach())
     found = evaluate_model(trained_models.load_trained(once.path / "checkpoints" / "last.pt", True)).report.metrics[
         "loss"
     ]
     xs, ys = (torch.cat(part) for part in zip(*trainer.data.test.epoch(0), strict=True))
     with torch.no_grad():
         trainer.net.eval()
-        right = F.cross_entropy(trainer.net(xs) * trainer.loss.module.scale.exp(), ys)
+        right = F.cross_entropy(trainer.net(xs) * trainer.task.loss.module.scale.exp(), ys)
     assert found == pytest.approx(float(right), rel=1e-5)
 
 

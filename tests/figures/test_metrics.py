@@ -29,10 +29,10 @@ from torchdeck.core.experiment.metric_names import known_direction, watched
 from torchdeck.core.search import opening as studies
 from torchdeck.core.search.attempt import objective_values
 from torchdeck.core.search.objectives import objectives, with_directions
+from torchdeck.core.tasks.losses import TrainingLoss, build_loss, find_kind
+from torchdeck.core.tasks.metrics import Gathered
 from torchdeck.core.training.build import build_trainer
 from torchdeck.core.training.evaluation import Evaluator, Report, Tried
-from torchdeck.core.training.losses import TrainingLoss, build_loss, find_kind
-from torchdeck.core.training.metrics import Gathered
 from torchdeck.core.training.monitor import Monitor
 
 CPU = torch.device("cpu")

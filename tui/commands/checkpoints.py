@@ -295,9 +295,7 @@ def _model_shapes(options: argparse.Namespace) -> tuple[dict[str, tuple[int, ...
 
     data = load_data(experiment, torch.device("cpu"))
     data.close()
-    net = build_model(
-        experiment.model.model_copy(update={"weights": None}), data.info, experiment.loss.name, sample=data.sample
-    )
+    net = build_model(experiment.model.model_copy(update={"weights": None}), data.info, sample=data.sample)
     state = net.state_dict()
     return {name: tuple(t.shape) for name, t in state.items()}, places(state)
 

@@ -190,7 +190,7 @@ def _samples(trained: Trained) -> tuple[torch.Tensor, bool]:
     try:
         experiment = experiment.model_copy(update={"data": data})
         feed = evaluation_feed(experiment, trained.info, data, None, torch.device("cpu")).feed
-        x, _ = next(iter(feed.epoch(0)))
+        x = next(iter(feed.epoch(0))).x
         feed.close()
         return x[:64].contiguous(), True
     except UserError:

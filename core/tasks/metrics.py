@@ -14,7 +14,7 @@ from torchdeck.core.data.source import DataInfo
 from torchdeck.core.data.statistics import Moments
 from torchdeck.core.errors import UserError
 from torchdeck.core.machine import devices
-from torchdeck.core.training.losses import TrainingLoss, classes_of, predicted
+from torchdeck.core.tasks.losses import TrainingLoss, classes_of, predicted
 
 #: Numbers of a metric that gives several.
 _MOST = 100
@@ -31,7 +31,11 @@ class NoNumber(UserError):
 class Metric:
     """Something measured over a set: ``update`` with each batch's outputs and targets, then ``compute``."""
 
-    def update(self, out: Tensor, y: Tensor) -> None:
+    def take(self, step: Any) -> None:
+        """Take what a model made of a batch (tasks.base.Step), in the targets' own unit."""
+        self.update(step.outputs, step.targets)
+
+    def update(self, out: Any, y: Any) -> None:
         """Take a batch: outputs [N, ...] and targets [N, ...], on the device."""
         raise NotImplementedError
 
@@ -50,25 +54,33 @@ class LossMetric(Metric):
         self._samples = samples
         self._seen = 0
         self._gathered: Gathered | None = None
-        self._whole: Whole | None = None
+        self._parts: dict[str, Any] = {}
 
-    def update(self, out: Tensor, y: Tensor) -> None:
+    def take(self, step: Any) -> None:
         """Take a batch."""
+        out, y = step.outputs, step.targets
         if not self._seen and self._at_once(out, y):
             self._gathered = Gathered(self._samples, "The loss")
-            self._whole = Whole("loss", self._loss, self._gathered, "The loss", device=out.device)
-        self._seen += len(y)
+        self._seen += step.size
         if self._gathered is not None:
             self._gathered.update(out, y)
             return
-        value = self._loss(out, y).double() if out.device.type != "mps" else self._loss(out, y)
-        weight = self._loss.weight(y)
+        loss, parts = self._loss.with_parts(out, y)
+        weight = self._loss.weight(y, step.size)
+        self._total = self._total + self._weighed(loss, weight)
+        self._weight = self._weight + weight
+        for name, part in parts.items():
+            self._parts[name] = self._parts.get(name, 0.0) + self._weighed(part, weight)
+
+    def _weighed(self, value: Tensor, weight: Tensor | int) -> Tensor:
+        value = _exact(value)
         part = value if self._loss.kind == "sum" else value * weight
         # A batch whose targets are all ignored has no loss.
-        self._total = self._total + (torch.where(weight > 0, part, 0.0) if isinstance(weight, Tensor) else part)
-        self._weight = self._weight + weight
+        return torch.where(weight > 0, part, 0.0) if isinstance(weight, Tensor) else part
 
-    def _at_once(self, out: Tensor, y: Tensor) -> bool:
+    def _at_once(self, out: Any, y: Any) -> bool:
+        if not (isinstance(out, Tensor) and isinstance(y, Tensor)):
+            return False
         if self._loss.kind in ("mean", "sum") and self._loss.measured:
             return (
                 gathered_bytes(out, y, self._samples) < _FEW
@@ -76,12 +88,39 @@ class LossMetric(Metric):
         return self._loss.kind == "whole"
 
     def compute(self) -> dict[str, float]:
-        """The mean by weight; of a sum the mean over samples."""
-        parts = self._seen if self._loss.kind == "sum" else 1
-        if self._whole is not None:
-            return {name: value / parts for name, value in self._whole.compute().items()}
-        weight = float(parts if self._loss.kind == "sum" else self._weight)
-        return {"loss": float(self._total) / weight if weight else math.nan}
+        """The mean by weight; of a sum the mean over samples; and so of each part."""
+        of_sum = self._seen if self._loss.kind == "sum" else 1
+        if self._gathered is not None:
+            loss, parts = self._loss.with_parts(*self._gathered.tensors(self._gathered.device))
+            return {name: float(value) / of_sum for name, value in {"loss": loss, **parts}.items()}
+        weight = float(of_sum if self._loss.kind == "sum" else self._weight)
+        sums = {"loss": self._total, **self._parts}
+        return {name: float(value) / weight if weight else math.nan for name, value in sums.items()}
+
+
+def _exact(value: Tensor) -> Tensor:
+    """In float64, where the device has it."""
+    return value.double() if value.device.type != "mps" else value
+
+
+class StepLoss(Metric):
+    """The loss that comes with each step, and its parts: their means over samples. How the loss of a batch is made of
+    its samples is the model's own affair."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Any] = {}
+        self._seen: dict[str, int] = {}
+
+    def take(self, step: Any) -> None:
+        """Take a batch; a part that it lacks does not count in that part's mean."""
+        for name, value in {"loss": step.loss, **step.parts}.items():
+            if value is not None:
+                self._sums[name] = self._sums.get(name, 0.0) + _exact(value.detach()) * step.size
+                self._seen[name] = self._seen.get(name, 0) + step.size
+
+    def compute(self) -> dict[str, float]:
+        """The means."""
+        return {name: float(value) / self._seen[name] for name, value in self._sums.items()}
 
 
 class Classification(Metric):
@@ -165,6 +204,7 @@ class Gathered(Metric):
 
     def __init__(self, samples: int, what: str) -> None:
         self._samples, self._what = samples, what
+        self.device = torch.device("cpu")
         self._outputs: list[Tensor] = []
         self._targets: list[Tensor] = []
 
@@ -183,6 +223,7 @@ class Gathered(Metric):
                     f"{free / 2**30:.1f} GiB that are free; give a torchmetrics or Ignite metric, which adds up "
                     f"by batches."
                 )
+        self.device = out.device
         self._outputs.append(out.detach().cpu())
         self._targets.append(y.cpu())
 
@@ -196,8 +237,7 @@ class Gathered(Metric):
 
 
 class Whole(Metric):
-    """A function of the outputs and targets of the whole set, which ``gathered`` keeps. It gets them on ``device``,
-    where the tensors of a loss are; metrics of others expect the CPU."""
+    """A function of the outputs and targets of the whole set, which ``gathered`` keeps, on the CPU."""
 
     def __init__(
         self,
@@ -206,9 +246,7 @@ class Whole(Metric):
         gathered: Gathered,
         what: str,
         classes: tuple[str, ...] = (),
-        device: torch.device | None = None,
     ) -> None:
-        self._device = device or torch.device("cpu")
         self._name, self._function, self._gathered, self._what = name, function, gathered, what
         self._classes = classes
 
@@ -217,7 +255,8 @@ class Whole(Metric):
 
     def compute(self) -> dict[str, float]:
         """What the function gives, once."""
-        return figures_of(self._name, self._function(*self._gathered.tensors(self._device)), self._what, self._classes)
+        outputs, targets = self._gathered.tensors(torch.device("cpu"))
+        return figures_of(self._name, self._function(outputs, targets), self._what, self._classes)
 
 
 def figures_of(name: str, value: Any, what: str, classes: tuple[str, ...] = ()) -> dict[str, float]:

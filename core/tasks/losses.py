@@ -4,14 +4,16 @@ predict."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Literal
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchdeck.core import usercode
+from torchdeck.core import catalog, usercode
+from torchdeck.core.data.items import map_tensors, tensors_in
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment
@@ -34,19 +36,33 @@ class TrainingLoss:
         weigh: Callable[[Tensor], Tensor] | None = None,
         own: bool = False,
         weights: Tensor | None = None,
+        call: Callable[..., Any] | None = None,
+        takes_all: bool = False,
     ) -> None:
+        """``call``: how ``function`` is called with (outputs, targets), where that is not plainly so."""
         self.function = function
+        self._call = call or function
         self.kind: Kind = kind
         self._weigh = weigh
         #: Whether it is the user's own.
         self.own = own
         #: The weight of each class, where the catalog's loss has such.
         self.weights = weights
+        #: Whether it takes all that the model gives, and not the logits in it.
+        self.takes_all = takes_all
         #: Whether the kind was found out by trying (``find_kind``), and not by what the loss is.
         self.measured = False
 
-    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
-        return self.function(logits, y)
+    def __call__(self, outputs: Any, y: Any) -> Tensor:
+        return self.with_parts(outputs, y)[0]
+
+    def with_parts(self, outputs: Any, y: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss and its parts: of a dict that the user's loss returns ``loss`` and the others, or their sum; of a
+        tuple the first and the others."""
+        value = self._call(outputs, y)
+        if isinstance(value, Tensor) or not self.own:
+            return value, {}
+        return _parts_of(value)
 
     @property
     def module(self) -> nn.Module | None:
@@ -59,28 +75,30 @@ class TrainingLoss:
         """Those of its own that are trained."""
         return [p for p in self.module.parameters() if p.requires_grad] if self.module is not None else []
 
-    def weight(self, y: Tensor) -> Tensor | int:
+    def weight(self, y: Any, samples: int) -> Tensor | int:
         """What the loss of a batch counts for among those of others: its samples, or the weights of its targets."""
-        return self._weigh(y) if self._weigh is not None else len(y)
+        return self._weigh(y) if self._weigh is not None else samples
 
-    def share(self, loss: Tensor, y: Tensor, total: Tensor | float) -> Tensor:
-        """The part of a batch in the loss of the step that several batches make together; ``total``: of their
-        weights."""
-        if self.kind == "sum":
-            return loss
-        weight = self.weight(y)
-        part = loss * (weight / total)
-        # Where all targets are ignored there is no loss, which torch calls NaN.
-        return part if isinstance(weight, int) else torch.where(weight > 0, part, 0.0)
 
-    def told(self, loss: Tensor, samples: int) -> Tensor:
-        """The loss of a step as it is told: a sum over the batch as its mean over samples."""
-        return loss / samples if self.kind == "sum" else loss
+def _parts_of(value: Any) -> tuple[Any, dict[str, Tensor]]:
+    """The loss and its parts, as a loss of the user's returned them; what is none is left to be refused."""
+    if isinstance(value, Mapping) and value and all(isinstance(v, Tensor) and v.numel() == 1 for v in value.values()):
+        parts = {str(name): part.reshape(()) for name, part in value.items()}
+        if "loss" in parts:
+            return parts.pop("loss"), parts
+        return torch.stack(list(parts.values())).sum(), parts
+    if isinstance(value, tuple) and value and all(isinstance(v, Tensor) and v.numel() == 1 for v in value):
+        return value[0].reshape(()), {f"part_{i}": part.reshape(()) for i, part in enumerate(value[1:], start=1)}
+    return value, {}
+
+
+#: The loss of a task where the experiment names none.
+_USUAL = {"regression": "mse", "reconstruction": "mse", "multilabel": "bce_with_logits"}
 
 
 def loss_name(experiment: Experiment, info: DataInfo) -> str:
-    """The loss that is used: given, or cross_entropy for classes and mse for numbers."""
-    return experiment.loss.name or ("cross_entropy" if info.task == "classification" else "mse")
+    """The loss that is used: given, or the usual one of the task."""
+    return experiment.loss.name or _USUAL.get(info.task, "cross_entropy")
 
 
 def build_loss(
@@ -100,9 +118,12 @@ def build_loss(
         return _user_loss(experiment, device)
     args = experiment.loss.resolved() if experiment.loss.name else {}
     classification = info.task == "classification"
-    if not classification and name in ("cross_entropy", "nll", "bce_with_logits"):
+    fitting = [e.name for e in catalog.entries("loss") if info.task in e.fact("tasks")]
+    if name not in fitting:
+        what = "needs classes, but" if info.task == "regression" else "does not fit:"
         raise UserError(
-            f"loss.name = {name!r} needs classes, but {info.name!r} is regression; choose mse, l1 or huber.",
+            f"loss.name = {name!r} {what} {info.name!r} is {info.task}; "
+            f"{'choose ' + ', '.join(fitting) if fitting else 'give one of your own'}.",
             field="loss.name",
         )
     if name in ("cross_entropy", "nll"):
@@ -115,10 +136,15 @@ def build_loss(
         weight = weight if weight is None else weight.to(device)
         smoothing = args.get("label_smoothing", 0.0)
         # log_softmax of log-probabilities is the same log-probabilities, so nll takes logits and those alike.
-        function = functools.partial(F.cross_entropy, weight=weight, label_smoothing=smoothing)
-        if weight is None:
+        ignored = experiment.task.resolved().get("ignore_index", -100)
+        function = functools.partial(F.cross_entropy, weight=weight, label_smoothing=smoothing, ignore_index=ignored)
+        if not classification:
+            function = functools.partial(_of_each, function)
+        elif weight is None:
             return TrainingLoss(function)
-        return TrainingLoss(function, "weighted", functools.partial(_weight_of, weight, -100), weights=weight)
+        return TrainingLoss(function, "weighted", functools.partial(_weight_of, weight, ignored), weights=weight)
+    if name == "bce_with_logits" and not classification:
+        return TrainingLoss(functools.partial(_plain_bce, smoothing=args.get("label_smoothing", 0.0)))
     if name == "bce_with_logits":
         return TrainingLoss(functools.partial(_bce, classes=info.classes, smoothing=args["label_smoothing"]))
     plain: dict[str, Function] = {
@@ -145,6 +171,7 @@ def _user_loss(experiment: Experiment, device: torch.device) -> TrainingLoss:
         target = functools.partial(target, **experiment.loss.args)
     if not callable(target):
         raise UserError(f"loss.name = {reference!r} is not a loss: it can't be called.", field="loss.name")
+    call, takes_all = caller_of_loss(target, module)
     reduction = getattr(module, "reduction", "mean")
     if reduction == "none":
         raise UserError(
@@ -153,8 +180,42 @@ def _user_loss(experiment: Experiment, device: torch.device) -> TrainingLoss:
         )
     if reduction == "mean" and getattr(type(module), "forward", None) in _WEIGHTED:
         weigh = functools.partial(_weight_of, module.weight, module.ignore_index)
-        return TrainingLoss(target, "weighted", weigh, own=True)
-    return TrainingLoss(target, "whole", own=True)
+        return TrainingLoss(target, "weighted", weigh, own=True, call=call)
+    return TrainingLoss(target, "whole", own=True, call=call, takes_all=takes_all)
+
+
+def caller_of_loss(target: Callable[..., Any], module: Any) -> tuple[Callable[[Any, Any], Any], bool]:
+    """How a loss of the user's is called with (outputs, targets), and whether it takes all outputs of the model.
+
+    With two parameters plainly so; those of torch itself get the logits, and others whatever the model gives. With more
+    parameters a tuple of outputs is spread over them: the target goes to the one that is called target, label, y and
+    the like, else to the second (``loss(reconstruction, x, mu, logvar)``); a loss without such a one of as many
+    parameters as there are outputs gets those alone (``triplet(anchor, positive, negative)``).
+    """
+    of_torch = type(module).__module__.startswith("torch.nn")
+    try:
+        parameters = inspect.signature(target.forward if isinstance(target, nn.Module) else target).parameters.values()
+    except (TypeError, ValueError):
+        return target, not of_torch
+    names = [p.name for p in parameters if p.default is inspect.Parameter.empty and p.kind in _POSITIONAL]
+    if len(names) <= 2:
+        return target, not of_torch
+    at = next((i for i, name in enumerate(names) if name.lower() in _TARGET_NAMES), None)
+    return functools.partial(_spread, target, at, len(names)), True
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_TARGET_NAMES = ("target", "targets", "label", "labels", "y", "y_true", "gt", "ground_truth")
+
+
+def _spread(function: Callable[..., Any], at: int | None, count: int, outputs: Any, y: Any) -> Any:
+    given = list(outputs.values()) if isinstance(outputs, Mapping) else outputs
+    if not isinstance(given, tuple | list):
+        return function(outputs, y)
+    if at is None and len(given) == count:
+        return function(*given)
+    place = 1 if at is None else at
+    return function(*given[:place], y, *given[place:])
 
 
 #: The mean of these is divided by the weights of the targets, also in classes that are made from them.
@@ -176,37 +237,70 @@ def _weight_of(weight: Tensor | None, ignored: int, y: Tensor) -> Tensor:
 _CLASSES_TRIED = 2000
 
 
-def find_kind(loss: TrainingLoss, logits: Tensor, y: Tensor, classes: int = 0) -> Kind:
+def find_kind(loss: TrainingLoss, outputs: Any, y: Any, classes: int = 0) -> Kind:
     """How the losses of batches make that of all, for a loss of the user's own: tried on parts of a real batch, and
     with each of ``classes`` beside the first, which may differ in weight."""
-    if loss.kind != "whole" or len(y) < 4:
+    size = _length(outputs, y)
+    if loss.kind != "whole" or size < 4:
         return loss.kind
     loss.measured = True
     noise = torch.Generator().manual_seed(0)
     try:
-        kinds = {_kind_of(loss, logits, y, cut, noise) for cut in (1, len(y) // 2, len(y) - 1)}
-        if classes and y.ndim == 1 and not y.is_floating_point():
+        kinds = {_kind_of(loss, outputs, y, cut, noise) for cut in (1, size // 2, size - 1)}
+        if classes and isinstance(y, Tensor) and y.ndim == 1 and not y.is_floating_point():
             for other in range(1, min(classes, _CLASSES_TRIED)):
                 for pair in ([0, other], [other, other]):
-                    kinds.add(_kind_of(loss, logits[:2], torch.tensor(pair, device=y.device), 1, noise))
+                    kinds.add(_kind_of(loss, outputs[:2], torch.tensor(pair, device=y.device), 1, noise))
     except Exception:
         return "whole"  # it does not take parts that small: no way to tell
     kinds.discard(None)
     return (kinds.pop() if len(kinds) == 1 else None) or "whole"
 
 
-def _kind_of(loss: TrainingLoss, logits: Tensor, y: Tensor, cut: int, noise: torch.Generator) -> Kind | None:
+def _length(outputs: Any, y: Any) -> int:
+    """The samples of a batch, by the tensors in it."""
+    return min((len(t) for t in tensors_in((outputs, y)) if t.ndim), default=0)
+
+
+def _kind_of(loss: TrainingLoss, outputs: Any, y: Any, cut: int, noise: torch.Generator) -> Kind | None:
     """What two parts of a batch, cut at random, say; None where there is no loss at all."""
-    order = torch.randperm(len(y), generator=noise).to(y.device)
-    outputs, targets = logits[order] + torch.randn(logits.shape, generator=noise).to(logits.device), y[order]
-    whole, a, b = (float(loss(outputs[part], targets[part])) for part in (slice(None), slice(cut), slice(cut, None)))
-    size = abs(whole) + abs(a) + abs(b)
-    if size < 1e-6:
+    size = _length(outputs, y)
+    order = torch.randperm(size, generator=noise)
+
+    def shuffled(t: Tensor) -> Tensor:
+        return t[order.to(t.device)] if t.ndim else t
+
+    def disturbed(t: Tensor) -> Tensor:
+        return t + torch.randn(t.shape, generator=noise).to(t.device) if t.is_floating_point() else t
+
+    given = map_tensors(disturbed, map_tensors(shuffled, outputs)), map_tensors(shuffled, y)
+
+    def of(part: slice) -> float:
+        return float(loss(*(map_tensors(lambda t: t[part] if t.ndim else t, one) for one in given)))
+
+    whole, a, b = of(slice(None)), of(slice(cut)), of(slice(cut, None))
+    size_of_all = abs(whole) + abs(a) + abs(b)
+    if size_of_all < 1e-6:
         return None
-    near = 1e-4 * size
-    if abs(whole - (cut * a + (len(y) - cut) * b) / len(y)) < near:
+    near = 1e-4 * size_of_all
+    if abs(whole - (cut * a + (size - cut) * b) / size) < near:
         return "mean"
     return "sum" if abs(whole - a - b) < near else "whole"
+
+
+def _of_each(base: Function, logits: Tensor, y: Tensor) -> Tensor:
+    """Of each pixel, [B, C, H, W] with [B, H, W], or each token, [B, T, C] with [B, T]: classes come second for pixels
+    and last for tokens, as models of each kind give them."""
+    if logits.ndim == 3 and y.ndim == 2:
+        logits = logits.flatten(0, 1)
+        y = y.flatten()
+    return base(logits, y)
+
+
+def _plain_bce(logits: Tensor, y: Tensor, *, smoothing: float) -> Tensor:
+    y = y.to(logits.dtype)
+    target = y * (1 - smoothing) + smoothing / 2 if smoothing else y
+    return F.binary_cross_entropy_with_logits(logits.reshape(target.shape), target)
 
 
 def _bce(logits: Tensor, y: Tensor, *, classes: int, smoothing: float) -> Tensor:

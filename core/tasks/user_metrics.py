@@ -12,7 +12,7 @@ from torchdeck.core import usercode
 from torchdeck.core.errors import UserError, count
 from torchdeck.core.experiment.metric_names import short_name
 from torchdeck.core.machine.distributed import world
-from torchdeck.core.training.metrics import Gathered, Metric, Whole, figures_of
+from torchdeck.core.tasks.metrics import Gathered, Metric, Whole, figures_of
 
 
 class Added(Metric):

@@ -1,0 +1,190 @@
+"""Which task data, model and loss mean, where the experiment leaves it to them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchdeck.core import catalog, usercode
+from torchdeck.core.data.items import TARGET_KEYS
+from torchdeck.core.errors import UserError
+from torchdeck.core.experiment.schema import Experiment
+
+#: Losses of torch that are told from others by what they are for.
+_LABELS = ("BCEWithLogitsLoss", "MultiLabelSoftMarginLoss", "MultiLabelMarginLoss", "BCELoss")
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What the experiment says of its task besides the data."""
+
+    #: A task's name, or auto.
+    task: str = "auto"
+    model: str = ""
+    loss: str | None = None
+
+
+def hints_of(experiment: Experiment) -> Hints:
+    """What an experiment says of its task."""
+    return Hints(experiment.chosen_task() or "auto", experiment.model.name, experiment.loss.name)
+
+
+def is_lightning(model: str) -> bool:
+    """Whether a model is a LightningModule, told without importing Lightning."""
+    if not catalog.is_user_code(model):
+        return False
+    target = usercode.load(model, "model.name")
+    kind = target if isinstance(target, type) else type(target)
+    return any(base.__name__ == "LightningModule" for base in kind.__mro__)
+
+
+def infer(x: Any, y: Any, hints: Hints) -> tuple[str, str]:
+    """The task of items (x, y), and why it is that one, in words.
+
+    Raises UserError where it can't be told.
+    """
+    if hints.task != "auto":
+        return hints.task, "task.name"
+    if is_lightning(hints.model):
+        return "lightning", "the model is a LightningModule"
+    if y is None:
+        return _without_target(x, hints)
+    if _is_boxes(y):
+        return "detection", "the targets are boxes"
+    if isinstance(y, Mapping | tuple) or (isinstance(y, list) and y and not _is_numbers(y)):
+        return "own", "the targets are several"
+    if isinstance(y, str | bytes):
+        return "classification", "the targets are names"
+    return _by_values(x, y, hints)
+
+
+def _without_target(x: Any, hints: Hints) -> tuple[str, str]:
+    if _is_tokens(x):
+        return "language", "the items are tokens without a target"
+    if isinstance(x, Mapping) or takes_target(hints.model):
+        return "own", "the items have no target, so that the model gives the loss"
+    if hints.loss is None and catalog.is_user_code(hints.model):
+        raise UserError(
+            "The items have no target. Set task.name = 'reconstruction' where the input is the target, or name the "
+            f"target with data.target (usual keys are {', '.join(TARGET_KEYS[:4])}).",
+            field="task.name",
+        )
+    return "reconstruction", "the items have no target, so that the input is the target"
+
+
+def _by_values(x: Any, y: Any, hints: Hints) -> tuple[str, str]:
+    target = as_values(y)
+    if target is None or target.dtype.is_complex:
+        return "classification", ""  # refused where labels are read, with the sample that has it
+    if target.dtype.is_floating_point:
+        if target.numel() > 1 and only_0_and_1(target) and _is_labels_loss(hints.loss):
+            return "multilabel", "the targets are 0 or 1 for several labels, and the loss is one of labels"
+        return "regression", "the targets are floats"
+    if target.numel() == 1 and target.ndim <= 1:
+        return "classification", "the targets are whole numbers"
+    if _is_mask(x, y, target):
+        return "segmentation", "the targets are masks of the images' size"
+    if _is_tokens(x) and target.ndim == 1 and len(target) == len(as_values(x)):  # type: ignore[arg-type]
+        return _of_sequences(as_values(x), target)
+    if target.ndim == 1 and only_0_and_1(target):
+        return "multilabel", "the targets are 0 or 1 for several labels"
+    if catalog.is_user_code(hints.loss or "") or takes_target(hints.model):
+        return "own", "the targets are whole numbers that the loss or the model takes as they are"
+    raise UserError(
+        f"The first target holds whole numbers of the shape {list(target.shape)}, and what they are can't be told; set "
+        "task.name (segmentation, token_classification, language, multilabel, ...).",
+        field="task.name",
+    )
+
+
+def _of_sequences(x: Tensor | None, y: Tensor) -> tuple[str, str]:
+    assert x is not None
+    if len(x) > 1 and torch.equal(x[1:].long(), y[:-1].long()):
+        return "language", "the targets are the tokens that follow"
+    return "token_classification", "there is a target for each token"
+
+
+def takes_target(model: str) -> bool:
+    """Whether the forward of a model of the user's takes the target, and so gives the loss itself."""
+    if not catalog.is_user_code(model):
+        return False
+    target = usercode.load(model, "model.name")
+    kind = target if isinstance(target, type) else type(target)
+    return issubclass(kind, torch.nn.Module) and target_parameter(kind.forward) is not None
+
+
+def target_parameter(forward: Any) -> str | None:
+    """The parameter of a forward that takes the target: ``labels`` of Hugging Face's models, ``targets`` of nanoGPT
+    and of torchvision's detectors."""
+    try:
+        names = inspect.signature(forward).parameters
+    except (TypeError, ValueError):
+        return None
+    return next((name for name in ("labels", "targets", "target", "label") if name in names), None)
+
+
+def as_values(value: Any) -> Tensor | None:
+    """As a tensor; None for what is none."""
+    try:
+        if isinstance(value, Tensor):
+            return value
+        if hasattr(value, "getbands"):  # a picture, whose pixels are numbers
+            return torch.from_numpy(np.array(value))
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def only_0_and_1(values: Tensor) -> bool:
+    """Whether there is nothing else."""
+    return bool(((values == 0) | (values == 1)).all())
+
+
+def _is_numbers(values: Any) -> bool:
+    return as_values(values) is not None
+
+
+def _is_tokens(x: Any) -> bool:
+    """Whether x is a row of whole numbers."""
+    if isinstance(x, Mapping | str | bytes) or hasattr(x, "getbands"):
+        return False
+    values = as_values(x)
+    return values is not None and values.ndim == 1 and len(values) > 1 and not _is_float(values)
+
+
+def _is_float(values: Tensor) -> bool:
+    return values.dtype.is_floating_point or values.dtype.is_complex or values.dtype == torch.bool
+
+
+def _is_mask(x: Any, y: Any, target: Tensor) -> bool:
+    """Whether the target is a class for each pixel of the image."""
+    size = _size_of_image(x)
+    if size is None or target.ndim not in (2, 3):
+        return False
+    if target.ndim == 3 and 1 not in (target.shape[0], target.shape[-1]):
+        return False
+    return hasattr(y, "getbands") or tuple(target.squeeze().shape[-2:]) == size
+
+
+def _size_of_image(x: Any) -> tuple[int, int] | None:
+    if hasattr(x, "getbands"):
+        return x.height, x.width
+    shape = tuple(np.shape(x)) if isinstance(x, Tensor | np.ndarray) else ()
+    if len(shape) == 3:
+        channels_last = isinstance(x, np.ndarray) and shape[2] in (1, 3, 4)
+        return (shape[0], shape[1]) if channels_last else (shape[1], shape[2])
+    return (shape[0], shape[1]) if len(shape) == 2 else None
+
+
+def _is_boxes(y: Any) -> bool:
+    return isinstance(y, Mapping) and "boxes" in y and "labels" in y
+
+
+def _is_labels_loss(loss: str | None) -> bool:
+    return loss is not None and (loss == "bce_with_logits" or loss.rpartition(":")[2] in _LABELS)

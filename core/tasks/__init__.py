@@ -1,0 +1,1 @@
+"""From a batch to its loss and its figures, task by task."""

@@ -1,0 +1,190 @@
+"""What a task is: how a batch becomes a loss, and which figures are told of it.
+
+A task is made for one experiment, its data and its model. ``forward`` runs the model, ``add_loss`` makes the loss of
+what it gave; training does both, evaluation gives the outputs to the metrics, of which the loss of the set is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchdeck.core.data.batches import Batch
+from torchdeck.core.data.items import map_tensors, shapes
+from torchdeck.core.data.source import DataInfo
+from torchdeck.core.errors import UserError
+from torchdeck.core.experiment.metric_names import MEASURED
+from torchdeck.core.experiment.schema import Experiment
+from torchdeck.core.models.calls import caller_of, logits_of, loss_of
+from torchdeck.core.tasks.losses import TrainingLoss
+from torchdeck.core.tasks.metrics import LossMetric, Metric, StepLoss
+
+
+@dataclass(slots=True)
+class Step:
+    """What a model made of a batch, on the device."""
+
+    #: Its outputs, floats as float32: usually logits [B, ...].
+    outputs: Any
+    #: What they are compared with.
+    targets: Any
+    #: How many samples.
+    size: int
+    #: A scalar; None until the loss is added.
+    loss: Tensor | None = None
+    #: Parts of the loss, and other figures that are means over samples, by name; each has a curve of its own.
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Task:
+    """How a batch becomes a loss, and which figures are told. Built-in tasks override what they do otherwise."""
+
+    #: The figure that chooses the best epoch where the user names none.
+    decides = "loss"
+    #: Whether images may be mirrored and averaged in evaluation, and trained on in smaller sizes.
+    mirrors = False
+    resizes = True
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        info: DataInfo,
+        net: nn.Module,
+        loss: TrainingLoss | None,
+        device: torch.device,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """``loss``: None where the model gives its loss itself. ``warn`` is told what was taken for granted."""
+        self.name = info.task
+        self.loss = loss
+        self._experiment, self._info, self._device, self._warn = experiment, info, device, warn
+        self._args = experiment.task.resolved()
+        self.caller = caller_of(net, experiment.model.name)
+        #: Whether the outputs have the form that the figures of the task are made of; tried before training.
+        self.measures = True
+
+    # --- a step ----------------------------------------------------------------------------------------------------
+
+    def forward(self, net: Callable[..., Any], batch: Batch) -> Step:
+        """Run the model; its loss is there only where it gives it itself."""
+        targets = self.targets(batch)
+        raw = self.caller(net, batch.x, targets if self.loss is None else None)
+        if self.loss is None:
+            return self._with_loss_of_model(raw, targets, batch.size)
+        return Step(floats(self.outputs(raw)), targets, batch.size)
+
+    def outputs(self, raw: Any) -> Any:
+        """What of the model's output the loss and the figures are made of."""
+        if self.loss is not None and self.loss.takes_all and not hasattr(raw, "logits"):
+            return raw
+        return logits_of(raw)
+
+    def targets(self, batch: Batch) -> Any:
+        """What the outputs are compared with."""
+        return batch.y
+
+    def _with_loss_of_model(self, raw: Any, targets: Any, size: int) -> Step:
+        found = loss_of(raw)
+        if found is None:
+            return Step(floats(logits_of(raw)), targets, size)
+        loss, parts = found
+        outputs = logits_of(raw)
+        return Step(floats(outputs), targets, size, loss.float(), parts)
+
+    def add_loss(self, step: Step) -> None:
+        """Make the loss of the outputs, unless it is there.
+
+        Raises UserError where there is none.
+        """
+        if step.loss is not None:
+            return
+        if self.loss is None:
+            raise UserError(
+                f"model.name = {self._experiment.model.name!r} gave {shapes(step.outputs)} and no loss; name one in "
+                "loss.name, or make it in a step of your own (task.step).",
+                field="loss.name",
+            )
+        step.loss, step.parts = self.loss.with_parts(step.outputs, step.targets)
+
+    def weight(self, batch: Batch) -> Tensor | int:
+        """What the loss of a batch counts for among those of others: its samples, or the weights of its targets."""
+        return self.loss.weight(self.targets(batch), batch.size) if self.loss is not None else batch.size
+
+    def share(self, loss: Tensor, batch: Batch, total: Tensor | float) -> Tensor:
+        """The part of a batch in the loss of the step that several batches make together; ``total``: of their
+        weights."""
+        if self.loss is not None and self.loss.kind == "sum":
+            return loss
+        weight = self.weight(batch)
+        part = loss * (weight / total)
+        # Where all targets are ignored there is no loss, which torch calls NaN.
+        return part if isinstance(weight, int) else torch.where(weight > 0, part, 0.0)
+
+    def told(self, loss: Tensor, samples: int) -> Tensor:
+        """The loss of a step as it is told: a sum over the batch as its mean over samples."""
+        return loss / samples if self.loss is not None and self.loss.kind == "sum" else loss
+
+    # --- figures ---------------------------------------------------------------------------------------------------
+
+    def metrics(self, step: Step, samples: int) -> list[Metric]:
+        """The metrics of an evaluation of so many samples, by what the model made of the first batch; the loss is the
+        first."""
+        loss: Metric = LossMetric(self.loss, samples) if self.loss is not None else StepLoss()
+        return [loss, *self.of_task(step)] if self.fits(step) else [loss]
+
+    def of_task(self, step: Step) -> list[Metric]:
+        """The figures of the task itself."""
+        return []
+
+    def fits(self, step: Step) -> bool:
+        """Whether the outputs have the form that the figures of the task are made of."""
+        return self.measures
+
+    def in_own_unit(self, values: Any) -> Any:
+        """Outputs or targets in the targets' own unit."""
+        return values
+
+    def keep(self, step: Step) -> Any:
+        """What is kept of a training step to count right answers of, on the device; None: nothing is counted."""
+        return None
+
+    def count_right(self, kept: list[Any]) -> tuple[float, float]:
+        """Right answers and how many there were, in what was kept of several steps; this waits for the device."""
+        return 0.0, 0.0
+
+    @property
+    def counts(self) -> bool:
+        """Whether right answers are counted while training."""
+        return False
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The names of the figures of the task."""
+        return MEASURED[self.name]
+
+    # --- before training -------------------------------------------------------------------------------------------
+
+    def check(self, step: Step) -> None:
+        """Look at what the model made of a few samples, before training.
+
+        Raises UserError for a misfit.
+        """
+        if not self.fits(step):
+            self.measures = False
+            left_out = ", ".join(n for n in self.figures if n != "loss")
+            if left_out:
+                shape = list(step.outputs.shape[1:]) if isinstance(step.outputs, Tensor) else shapes(step.outputs)
+                self._warn(
+                    f"The outputs have the shape {shape} and are judged by the loss alone: {left_out} are not measured."
+                )
+
+
+def floats(outputs: Any) -> Any:
+    """Floats of 16 bits, of autocast, as float32."""
+    if isinstance(outputs, Tensor):
+        return outputs.float() if outputs.is_floating_point() else outputs
+    return map_tensors(lambda t: t.float() if t.is_floating_point() else t, outputs)

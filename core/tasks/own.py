@@ -1,0 +1,95 @@
+"""A step of the user's own, or a model that gives its loss itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchdeck.core import usercode
+from torchdeck.core.data.batches import Batch
+from torchdeck.core.data.source import DataInfo
+from torchdeck.core.errors import UserError
+from torchdeck.core.experiment.schema import Experiment
+from torchdeck.core.tasks.base import Step, Task, floats
+from torchdeck.core.tasks.losses import TrainingLoss
+
+#: Keys of what a step returns that are its outputs and targets, for metrics.
+_OUTPUTS = ("outputs", "logits", "output", "preds", "predictions")
+_TARGETS = ("targets", "target", "labels", "y")
+
+
+class OwnTask(Task):
+    """``task.step``: a function of (model, batch) that returns the loss, or a dict with ``loss`` (or several losses,
+    which are added up), any further figures, ``outputs`` and ``targets``. Without a step the model or a loss of the
+    user's makes it."""
+
+    resizes = False
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        info: DataInfo,
+        net: nn.Module,
+        loss: TrainingLoss | None,
+        device: torch.device,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        super().__init__(experiment, info, net, loss, device, warn)
+        self._reference = experiment.task.step
+        self._step = usercode.with_writer(usercode.load(self._reference, "task.step")) if self._reference else None
+        if self._step is not None and not callable(self._step):
+            raise UserError(f"task.step = {self._reference!r} is not a function.", field="task.step")
+
+    def forward(self, net: Callable[..., Any], batch: Batch) -> Step:
+        """Run the step, which gives the loss."""
+        if self._step is None:
+            return super().forward(net, batch)
+        return self._read(self._step(net, batch.given), batch)
+
+    def _read(self, returned: Any, batch: Batch) -> Step:
+        """What a step returned.
+
+        Raises UserError where there is no loss in it.
+        """
+        if isinstance(returned, Tensor) and returned.numel() == 1:
+            return Step(None, self.targets(batch), batch.size, returned.reshape(()).float())
+        if not isinstance(returned, Mapping):
+            raise UserError(
+                f"task.step = {self._reference!r} returned {_shown(returned)}; the loss is needed (a tensor of one "
+                "number), or a dict with it.",
+                field="task.step",
+            )
+        scalars = {str(k): _scalar(v) for k, v in returned.items() if _is_scalar(v)}
+        loss = scalars.pop("loss", None)
+        if loss is None:
+            losses = {name: value for name, value in scalars.items() if "loss" in name.lower()}
+            if not losses:
+                raise UserError(
+                    f"task.step = {self._reference!r} returned a dict with the keys {', '.join(map(str, returned))}; "
+                    "'loss' is needed, or several whose names hold 'loss', which are added up.",
+                    field="task.step",
+                )
+            loss = torch.stack([value.float() for value in losses.values()]).sum()
+        outputs = next((returned[key] for key in _OUTPUTS if key in returned), None)
+        targets = next((returned[key] for key in _TARGETS if key in returned), self.targets(batch))
+        return Step(floats(outputs), targets, batch.size, loss.float(), scalars)
+
+    def check(self, step: Step) -> None:
+        """Nothing is known of the outputs: the loss is what counts."""
+
+
+def _is_scalar(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _scalar(value: Any) -> Tensor:
+    return value.reshape(()) if isinstance(value, Tensor) else torch.tensor(float(value))
+
+
+def _shown(value: Any) -> str:
+    return f"a tensor of the shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
