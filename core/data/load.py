@@ -65,6 +65,7 @@ def load_data(
     """
     data, trainer = experiment.data, experiment.trainer
     source = load_source(data, hints_of(experiment))
+    _check_task(source, experiment)
     classes = class_names(source, data)
     check(source, data.name, len(classes))
     for note in source.notes:
@@ -129,6 +130,18 @@ def load_data(
         known[train_at] if known is not None else None,
         sample,
     )
+
+
+def _check_task(source: Source, experiment: Experiment) -> None:
+    """Raises UserError for data whose targets are of another kind than those of the task that was asked for."""
+    asked = experiment.chosen_task()
+    if asked not in (None, source.task):
+        raise UserError(
+            f"task.name = {asked!r} does not fit data.name = {experiment.data.name!r}, whose targets are those of "
+            f"{source.task}.",
+            field="task.name",
+            also=("data.name",),
+        )
 
 
 def _preparation(

@@ -14,7 +14,6 @@ from torchdeck.core.data.infer import Hints
 from torchdeck.core.data.items import Layout
 from torchdeck.core.data.source import Arrays, Samples, Source
 from torchdeck.core.data.user_data import load_user
-from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Data
 
 
@@ -75,19 +74,11 @@ _OF_ANY = ("reconstruction", "contrastive", "own", "lightning")
 
 
 def as_task(source: Source, hints: Hints) -> Source:
-    """The source for the task that was asked for.
-
-    Raises UserError where its targets are of another kind.
-    """
+    """The source for the task that was asked for, where it can be used for that; else as it is."""
     if hints.task in ("auto", source.task):
         return source
     if hints.task not in _OF_ANY:
-        raise UserError(
-            f"task.name = {hints.task!r} does not fit the data of {source.place!r}, whose targets are those of "
-            f"{source.task}.",
-            field="task.name",
-            also=("data.name",),
-        )
+        return source
     if hints.task != "reconstruction":
         return replace(source, task=hints.task)
     parts = {

@@ -47,7 +47,7 @@ def load_user(data: Data, hints: Hints) -> Source:
     task, reason = infer(sample, label, hints)
     if task not in ("classification", "regression"):
         notes.append(f"The task is {task}: {reason}. task.name says otherwise.")
-    plain = data.collate is None and is_plain(sample, label, task)
+    plain = data.collate is None and is_plain(sample, label, task, bool(data.transforms))
     if plain:
         parts = {name: _as_plain(part, reference) for name, part in parts.items()}
     source = Source(
@@ -92,11 +92,16 @@ def is_image(sample: Any) -> bool:
     return values is not None and values.ndim >= 2
 
 
-def is_plain(sample: Any, label: Any, task: str) -> bool:
-    """Whether a sample is one input and one target that are stacked to a batch, and prepared as such."""
+def is_plain(sample: Any, label: Any, task: str, prepared: bool = False) -> bool:
+    """Whether a sample is one input and one target that are stacked to a batch, and prepared as such; ``prepared``:
+    whether the user's transforms make one of whatever it is."""
     if catalog.find("task", task).fact("targets") == "given":
         return False
-    one = is_image(sample) or (not isinstance(sample, str | Mapping | tuple) and as_values(sample) is not None)
+    one = (
+        prepared
+        or is_image(sample)
+        or (not isinstance(sample, str | Mapping | tuple) and as_values(sample) is not None)
+    )
     return one and (label is None or isinstance(label, str | bytes) or as_values(label) is not None)
 
 

@@ -79,10 +79,12 @@ class EpochState:
             "epoch_seconds": self.seconds(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Back to where a checkpoint in mid-epoch was."""
+    def load_state_dict(self, state: dict[str, Any], counts: bool) -> None:
+        """Back to where a checkpoint in mid-epoch was; ``counts``: whether right answers are counted."""
         total, self.right, self.counted, *weight = (float(v) for v in state["epoch_sums"])
         # Before losses had weights they were means over samples, all of which were counted.
         self.loss = Mean(total, weight[0] if weight else self.counted)
+        if not counts:  # of old samples were told there, also where nothing was counted
+            self.right = self.counted = 0.0
         self.parts = {name: Mean(*map(float, part)) for name, part in state.get("epoch_parts", {}).items()}
         self.seconds_before = float(state["epoch_seconds"])

@@ -377,5 +377,5 @@ class Trainer:
         self.step = int(state["step"])
         self.monitor.load_state_dict(state["best"])
         if self.step % self.epoch_length:
-            self._epoch_state.load_state_dict(state)
+            self._epoch_state.load_state_dict(state, self.task.counts)
         set_states(state["random"], self.device)

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from torchdeck.core.data.batches import Feed
+from torchdeck.core import catalog
+from torchdeck.core.data.batches import Batch, Feed
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
 from torchdeck.core.evaluation import trained as trained_models
@@ -44,8 +45,9 @@ class Cut(Feed):
     def samples(self) -> int:
         return len(self._x)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        yield from zip(self._x.split(self._size), self._y.split(self._size), strict=True)
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        for x, y in zip(self._x.split(self._size), self._y.split(self._size), strict=True):
+            yield Batch(x, y, len(x))
 
 
 @pytest.fixture
@@ -88,7 +90,9 @@ def test_an_own_loss_over_the_set_is_one_call_though_the_samples_tried_are_of_on
         assert loss.kind == {"class": "weighted", "sum": "sum"}.get(kind, "whole")
         if small:
             patch.setattr("torchdeck.core.tasks.metrics._FEW", 0)
-        found = Evaluator(info, loss, CPU, nullcontext).evaluate(nn.Identity(), Cut(out, y, 1 + seed % 20))
+        task: Any = catalog.find("task", "classification").load_factory()
+        task = task(toml.build({}), info, nn.Identity(), loss, CPU)
+        found = Evaluator(info, task, CPU, nullcontext).evaluate(nn.Identity(), Cut(out, y, 1 + seed % 20))
     expected = float(losses[kind](out, y)) / (60 if kind == "sum" else 1)
     assert found.metrics["loss"] == pytest.approx(expected, rel=1e-5)
 
@@ -144,11 +148,11 @@ def test_a_step_over_several_batches_is_the_step_of_them_all(train: Train, tmp_p
     whole, parts = (r.session.built.trainer for r in runs)
     assert all(r.status == "done" for r in runs), runs[0].failure
     # Plain torch on the same samples: the weights before, less the rate times the gradient of one call.
-    x, y = next(iter(whole.data.train.epoch(0)))
+    x, y, *_ = next(iter(whole.data.train.epoch(0)))
     torch.manual_seed(whole.experiment.trainer.seed)
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     assert len(y) == 48
-    loss = whole.loss.function(net(x), y)
+    loss = whole.task.loss.function(net(x), y)
     loss.backward()
     with torch.no_grad():
         for p in net.parameters():
@@ -163,9 +167,9 @@ def test_a_step_over_several_batches_is_the_step_of_them_all(train: Train, tmp_p
         path = run.path / "checkpoints" / "last.pt"
         test = run.session.built.data.test
         done = evaluate_model(trained_models.load_trained(path, True))
-        xs, ys = (torch.cat(part) for part in zip(*test.epoch(0), strict=True))
+        xs, ys = (torch.cat(part) for part in list(zip(*test.epoch(0), strict=True))[:2])
         with torch.no_grad():
-            exact = float(whole.loss.function(run.session.built.trainer.net(xs), ys))
+            exact = float(whole.task.loss.function(run.session.built.trainer.net(xs), ys))
         exact = exact / len(ys) if name in ("Sum", "total") else exact
         assert done.report.metrics["loss"] == pytest.approx(exact, rel=1e-4)
 
@@ -199,7 +203,7 @@ def test_parameters_and_buffers_of_a_loss_are_trained_saved_and_resumed(train: T
     found = evaluate_model(trained_models.load_trained(once.path / "checkpoints" / "last.pt", True)).report.metrics[
         "loss"
     ]
-    xs, ys = (torch.cat(part) for part in zip(*trainer.data.test.epoch(0), strict=True))
+    xs, ys = (torch.cat(part) for part in list(zip(*trainer.data.test.epoch(0), strict=True))[:2])
     with torch.no_grad():
         trainer.net.eval()
         right = F.cross_entropy(trainer.net(xs) * trainer.task.loss.module.scale.exp(), ys)
@@ -289,16 +293,17 @@ def test_targets_are_standardised_where_it_is_known_and_said(train: Train, tmp_p
     (tmp_path / "r.py").write_text(REGRESSION)
     own, off, on = f"loss.name={tmp_path}/r.py:own", "data.scale_target=false", "data.scale_target=true"
     draws: list[tuple[str, list[str], bool]] = [
-        ("Plain", [], True),
+        ("Plain", [], False),  # data of the user's own are left as they are
+        ("Plain", [on], True),
         ("Plain", [off], False),
         ("Plain", [own], False),
         ("Plain", [own, on], True),
-        ("Tiny", [], True),
+        ("Tiny", [on], True),
         ("Hot", [], False),
         ("Hot", [on], True),
-        ("One", [], True),
+        ("One", [on], True),
         ("Same", [f"loss.name={tmp_path}/r.py:zero"], False),
-        ("Plain", ["loss.name=huber"], True),
+        ("Plain", ["loss.name=huber", on], True),
     ]
     for name, more, scaled in draws:
         run = train(
@@ -315,7 +320,7 @@ def test_targets_are_standardised_where_it_is_known_and_said(train: Train, tmp_p
         data = run.session.built.data
         assert (bool(said), bool(data.info.target_mean)) == (scaled, scaled), (name, more)
         if scaled:
-            y = np.concatenate([y.double().numpy() for _, y in data.train.epoch(0)]).reshape(54, -1)
+            y = np.concatenate([y.double().numpy() for _, y, *_ in data.train.epoch(0)]).reshape(54, -1)
             assert np.abs(y.mean(0)).max() < 1e-6
             assert y.std(0, ddof=1)[0] == pytest.approx(1, rel=1e-5)
             assert "data.scale_target = false" in said[0] and f"{data.info.target_mean[0]:.6g}" in said[0]

@@ -20,8 +20,9 @@ from ignite.metrics import Precision
 from sklearn import metrics as sk
 from torch import Tensor, nn
 
+from torchdeck.core import catalog
 from torchdeck.core.control import Control
-from torchdeck.core.data.batches import Feed
+from torchdeck.core.data.batches import Batch, Feed
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import toml
@@ -29,6 +30,7 @@ from torchdeck.core.experiment.metric_names import known_direction, watched
 from torchdeck.core.search import opening as studies
 from torchdeck.core.search.attempt import objective_values
 from torchdeck.core.search.objectives import objectives, with_directions
+from torchdeck.core.tasks.base import Step, Task
 from torchdeck.core.tasks.losses import TrainingLoss, build_loss, find_kind
 from torchdeck.core.tasks.metrics import Gathered
 from torchdeck.core.training.build import build_trainer
@@ -51,15 +53,25 @@ class Cut(Feed):
     def samples(self) -> int:
         return len(self._x)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         for a, b in zip(self._cuts, self._cuts[1:], strict=False):
-            yield self._x[a:b], self._y[a:b]
+            yield Batch(self._x[a:b], self._y[a:b], b - a)
 
 
 def report(
     info: DataInfo, loss: TrainingLoss, out: Tensor, y: Tensor, seed: int, metrics: tuple[str, ...] = ()
 ) -> Report:
-    return Evaluator(info, loss, CPU, nullcontext, metrics=metrics).evaluate(nn.Identity(), Cut(out, y, seed))
+    return evaluator(info, loss, metrics).evaluate(nn.Identity(), Cut(out, y, seed))
+
+
+def evaluator(info: DataInfo, loss: TrainingLoss, metrics: tuple[str, ...] = ()) -> Evaluator:
+    """Of outputs that are the inputs."""
+    return Evaluator(info, task_of(info, loss), CPU, nullcontext, metrics=metrics)
+
+
+def task_of(info: DataInfo, loss: TrainingLoss) -> Task:
+    kind: Any = catalog.find("task", info.task).load_factory()
+    return kind(toml.build({}), info, nn.Identity(), loss, CPU)
 
 
 def classes(count: int) -> DataInfo:
@@ -152,9 +164,9 @@ def test_metrics_of_the_users_own_are_computed_over_the_set(seed: int, n: int) -
     out, y = drawn(seed, n, 4)
     loss = TrainingLoss(nn.functional.cross_entropy)
     wanted = ("own_metrics:mcc", "own_metrics:recall", "own_metrics:Kappa", "own_metrics:PerClass")
-    evaluator = Evaluator(classes(4), loss, CPU, nullcontext, metrics=wanted)
+    made = evaluator(classes(4), loss, wanted)
     for again in range(2):  # what was added up is forgotten between evaluations
-        found = evaluator.evaluate(nn.Identity(), Cut(out, y, seed + again)).metrics
+        found = made.evaluate(nn.Identity(), Cut(out, y, seed + again)).metrics
         assert found["mcc"] == pytest.approx(sk.matthews_corrcoef(y, out.argmax(1)))
         assert found["recall"] == pytest.approx(sk.recall_score(y, out.argmax(1), average="macro", zero_division=0))
         assert found["Kappa"] == pytest.approx(sk.cohen_kappa_score(y, out.argmax(1)), abs=1e-5)
@@ -165,11 +177,9 @@ def test_metrics_of_the_users_own_are_computed_over_the_set(seed: int, n: int) -
 def test_what_is_no_number_is_told_before_the_training() -> None:
     out, y = drawn(0, 8, 3)
     for name, sentence in (("nothing", "gave NoneType None"), ("matrix", r"array of the shape \[2, 2\]")):
-        evaluator = Evaluator(
-            classes(3), TrainingLoss(nn.functional.cross_entropy), CPU, nullcontext, metrics=(f"own_metrics:{name}",)
-        )
+        made = evaluator(classes(3), TrainingLoss(nn.functional.cross_entropy), (f"own_metrics:{name}",))
         with pytest.raises(UserError, match=sentence):
-            evaluator.try_out(out, y, print)
+            made.try_out(Step(out, y, len(y)), print)
 
 
 @settings(max_examples=60, deadline=None)
@@ -205,8 +215,10 @@ def test_the_loss_of_a_set_is_that_of_one_batch(seed: int, n: int, kind: str) ->
     losses[kind](whole, y).backward()
     parts = out.clone().requires_grad_()
     pieces = list(Cut(parts, y, seed).epoch(0))
-    total = sum(loss.weight(b) for _, b in pieces)
-    sum(loss.share(loss(a, b), b, total) for a, b in pieces if kind != "ignored" or (b >= 0).any()).backward()
+    task = task_of(classes(3), loss)
+    total = sum(task.weight(piece) for piece in pieces)
+    counted = [piece for piece in pieces if kind != "ignored" or (piece.y >= 0).any()]
+    sum(task.share(loss(piece.x, piece.y), piece, total) for piece in counted).backward()
     if kind != "odd":
         torch.testing.assert_close(parts.grad, whole.grad)
 
@@ -277,19 +289,19 @@ def test_two_figures_of_one_name_are_told_before_and_never_overwritten(
     if info.task == "regression":
         y = torch.randn(12, 2)
     loss = TrainingLoss(nn.functional.cross_entropy if info.classes else nn.functional.mse_loss)
-    evaluator = Evaluator(info, loss, CPU, nullcontext, metrics=tuple(f"own_metrics:{name}" for name in names))
+    made = evaluator(info, loss, tuple(f"own_metrics:{name}" for name in names))
     with pytest.raises(UserError, match=f"two figures are named '{taken}'; call one of them something else"):
-        evaluator.try_out(out, y, print)
+        made.try_out(Step(out, y, len(y)), print)
     with pytest.raises(UserError, match=f"two figures are named '{taken}'"):
-        evaluator.evaluate(nn.Identity(), Cut(out, y, 3))
+        made.evaluate(nn.Identity(), Cut(out, y, 3))
 
 
 def test_what_a_try_out_tells_are_the_names_of_the_evaluation() -> None:
     out, y = drawn(1, 40, 7)
     metrics = ("own_metrics:mcc", "own_metrics:PerClass", "own_metrics:nested", "own_metrics:broken")
     loss, told = TrainingLoss(nn.functional.cross_entropy), list[str]()
-    tried = Evaluator(classes(7), loss, CPU, nullcontext, metrics=metrics).try_out(out[:25], y[:25], told.append)
-    found = Evaluator(classes(7), loss, CPU, nullcontext, metrics=metrics[:3]).evaluate(nn.Identity(), Cut(out, y, 2))
+    tried = evaluator(classes(7), loss, metrics).try_out(Step(out[:25], y[:25], 25), told.append)
+    found = evaluator(classes(7), loss, metrics[:3]).evaluate(nn.Identity(), Cut(out, y, 2))
     assert tried == Tried(tuple(found.metrics), ("broken",))
     assert {"nested_a_0", "nested_a_1", "nested_b", "PerClass_c6", "top5"} <= set(tried.names)
     assert told == [

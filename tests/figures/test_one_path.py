@@ -89,16 +89,18 @@ def model(train: Train, tmp_path: Path) -> Trained:
 def evaluated(model: Trained, path: Path, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
     """The logits that evaluation sees, in the order of the files."""
     seen: list[torch.Tensor] = []
+    from torchdeck.core.tasks.base import Step
     from torchdeck.core.training.evaluation import Evaluator
 
-    original = Evaluator.logits
+    original = Evaluator.step
 
-    def watched(self: Evaluator, net: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-        seen.append(original(self, net, x))
-        return seen[-1]
+    def watched(self: Evaluator, net: torch.nn.Module, batch: Batch) -> Step:
+        step = original(self, net, batch)
+        seen.append(step.outputs)
+        return step
 
     with monkeypatch.context() as patch:
-        patch.setattr(Evaluator, "logits", watched)
+        patch.setattr(Evaluator, "step", watched)
         done = evaluate_model(model, Data(name="ImageFolder", args={"path": str(path)}, workers=0), "all")
     assert done.samples == done.total == len(torch.cat(seen))
     return torch.cat(seen).float()

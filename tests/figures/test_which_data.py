@@ -410,7 +410,7 @@ def test_own_parts_of_a_users_data_set(own: str, tmp_path: Path, name: str, part
     seen = {}
     for part in ("train", "val", "test"):
         feed = getattr(session.built.data, part)
-        seen[part] = set() if feed is None else {int(v) for x, _ in feed.epoch(0) for v in x[:, 0]}
+        seen[part] = set() if feed is None else {int(v) for x, *_ in feed.epoch(0) for v in x[:, 0]}
     assert not seen["val"] & (seen["train"] | seen["test"])
     assert len(seen["train"]) == parts[0]
     done = evaluate_model(model_of(session), device="cpu")
@@ -523,7 +523,7 @@ def test_unshuffled_samples_come_as_they_lie_and_resume_in_mid_epoch_is_exact(ow
     whole = train(*options, source=None)
     assert whole.status == "done", whole.failure
     for epoch in (0, 1, 2):
-        order = [int(v) for x, _ in whole.session.built.data.train.epoch(epoch) for v in x[:, 0]]
+        order = [int(v) for x, *_ in whole.session.built.data.train.epoch(epoch) for v in x[:, 0]]
         assert order == list(range(20))
     part = train(*options, source=None, stop_at=10)
     assert part.status == "stopped"

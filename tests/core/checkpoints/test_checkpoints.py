@@ -189,7 +189,7 @@ def test_a_head_of_another_size_is_left_fresh_and_a_strange_body_is_refused(trai
 
 def test_exports_give_the_same_numbers(train: Train, tmp_path: Path) -> None:
     run = train("trainer.epochs=3", "trainer.ema=0.9")
-    x = run.session.built.data.sample
+    x = run.session.built.data.sample.x
     expected = run.session.built.trainer.trained_net.eval()(x)
     runs = str(tmp_path / "runs")
     for format, name in (("state_dict", "a.pth"), ("safetensors", "a.safetensors"), ("model", "m.pth")):

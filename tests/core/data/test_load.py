@@ -149,7 +149,7 @@ def test_the_split_is_stratified_seeded_and_complete() -> None:
     assert sum(map(len, parts)) == 1797
     assert torch.equal(data.test.indices, again.test.indices)
     assert not torch.equal(data.test.indices, other.test.indices)
-    counts = torch.bincount(torch.cat([y for _, y in data.test.epoch(0)]))
+    counts = torch.bincount(torch.cat([y for _, y, *_ in data.test.epoch(0)]))
     assert counts.min() >= 34
     assert counts.max() <= 38
 
@@ -162,7 +162,7 @@ def test_normalize_is_measured_on_the_training_set_only(tmp_path: Path) -> None:
     normalize = data.transforms[1].args()
     assert normalize["mean"] == pytest.approx([75 / 255])
     assert normalize["std"] == pytest.approx([25 / 255])
-    batch, _ = next(iter(data.train.epoch(0)))
+    batch, *_ = next(iter(data.train.epoch(0)))
     assert batch.unique().tolist() == pytest.approx([-1, 1], abs=1e-5)
 
 
@@ -183,7 +183,7 @@ def test_a_last_batch_of_one_is_left_out() -> None:
 
 def test_every_sample_is_evaluated() -> None:
     data = loaded("trainer.eval_batch_size=179", source="digits")  # 359 test samples: the last batch has but one
-    assert sum(len(y) for _, y in data.test.epoch(0)) == 359
+    assert sum(len(y) for _, y, *_ in data.test.epoch(0)) == 359
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_every_feed_can_start_anywhere(transforms: str, workers: int) -> None:
     whole = list(data.train.epoch(4))
     rest = list(data.train.epoch(4, start=3))
     assert len(rest) == len(whole) - 3
-    for (x, y), (a, b) in zip(whole[3:], rest, strict=True):
+    for (x, y, *_), (a, b, *_) in zip(whole[3:], rest, strict=True):
         assert torch.equal(x, a)
         assert torch.equal(y, b)
     assert not torch.equal(next(iter(data.train.epoch(5)))[1], whole[0][1])
@@ -339,7 +339,7 @@ def test_image_folder(tmp_path: Path, train: Train) -> None:
         assert good.session.built.data.info.input_shape == (3, 8, 8)
         measured = good.session.built.data.transforms[-1].args()
         assert measured["mean"] == pytest.approx([0.5, 0.5, 0.5], abs=0.1)
-        assert good.session.built.data.sample.abs().max() < 10
+        assert good.session.built.data.sample.x.abs().max() < 10
 
 
 def test_a_broken_image_is_told(tmp_path: Path, train: Train) -> None:
@@ -391,7 +391,7 @@ class Stream(IterableDataset):
         ("notanumber", "Sample 7 of"),
         ("label", "has the label 5; with 2 classes it must be between 0 and 1"),
         ("sizes", "inputs of several sizes, such as [2] and [3]"),
-        ("triple", "must be an (input, target) pair, but is a tuple"),
+        ("triple", "can't take inputs of the shape [[25, 3], [25]]"),
         ("short", "IndexError: "),
     ],
 )

@@ -43,7 +43,7 @@ def test_one_step_is_the_textbook_step(train: Train) -> None:
     built = run.session.built
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10))
-    x, y = next(iter(built.data.train.epoch(0)))
+    x, y, *_ = next(iter(built.data.train.epoch(0)))
     loss = nn.functional.cross_entropy(net(x), y)
     loss.backward()
     for (name, parameter), ours in zip(net.named_parameters(), weights(run).values(), strict=True):
