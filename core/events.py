@@ -128,6 +128,17 @@ class LogLine(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextWritten(Event):
+    """What a language model writes after an epoch."""
+
+    name: ClassVar[str] = "text"
+    reading: ClassVar[bool] = True
+    epoch: int
+    step: int
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class StateChanged(Event):
     """Paused, going on, or the learning rate was set by hand."""
 
@@ -181,6 +192,7 @@ _KINDS: dict[str, type[Event]] = {
         Evaluated,
         CheckpointWritten,
         LogLine,
+        TextWritten,
         StateChanged,
         Failed,
         Finished,

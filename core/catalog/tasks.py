@@ -70,7 +70,14 @@ TASKS: tuple[Entry, ...] = (
         (
             _IGNORE,
             Param("prompt", "str", None, "text that the samples written while training begin with"),
-            Param("sample_tokens", "int", 200, "tokens of the text written after each epoch; 0: none", low=0),
+            Param("sample_tokens", "int", 100, "tokens of the text written after each epoch; 0: none", low=0),
+            Param(
+                "temperature",
+                "float",
+                1.0,
+                "of what is written: its logits are divided by it; 0: the most likely",
+                low=0,
+            ),
         ),
         facts={"metrics": ("loss", "perplexity", "accuracy", "bits_per_byte"), "targets": "tokens"},
         factory="torchdeck.core.tasks.language:LanguageTask",

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from torchdeck.core import catalog
+from torchdeck.core.data.items import tensors_in
 from torchdeck.core.data.source import Arrays, DataInfo, Part, Source
 from torchdeck.core.data.tables import label_of
 from torchdeck.core.errors import UserError, count
@@ -47,6 +48,8 @@ def check(source: Source, name: str, classes: int, training: bool = True) -> Non
             if not rows.all():
                 at = int((~rows).nonzero()[0])
                 raise UserError(f"{where}: {place_of_row(part, at)} holds NaN or infinite values.", field="data.name")
+        if source.tokens and isinstance(part, Arrays):
+            _check_tokens(part, source.tokens, where)
         if source.task == "classification" and part.targets is not None:
             _check_labels(part, part.targets, classes, where)
     targets = source.train.targets
@@ -59,6 +62,23 @@ def _check_labels(part: Part, y: Tensor, classes: int, where: str) -> None:
     if wrong.any():
         at = int(wrong.nonzero()[0])
         raise wrong_label(f"{where}: {place_of_row(part, at)}", int(y[at]), classes)
+
+
+def _check_tokens(part: Arrays, tokens: int, where: str) -> None:
+    for t in tensors_in(part.x):
+        wrong = (t < 0) | (t >= tokens)
+        if wrong.any():
+            at = wrong.nonzero()[0]
+            raise wrong_token(f"{where}: {place_of_row(part, int(at[0]))}", int(t[tuple(at)]), tokens)
+
+
+def wrong_token(sample: str, token: int, tokens: int) -> UserError:
+    """What is told of a sample with a token that is none of the vocabulary's."""
+    return UserError(
+        f"{sample} holds the token {token}; with a vocabulary of {tokens} it must be between 0 and {tokens - 1} "
+        "(data.num_classes says how many tokens there are).",
+        field="data.num_classes",
+    )
 
 
 def wrong_label(sample: str, label: int, classes: int) -> UserError:

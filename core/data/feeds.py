@@ -45,6 +45,8 @@ class Preparation:
     layout: Layout = AS_USUAL
     #: What the targets are (see the catalog of tasks).
     targets: str = "classes"
+    #: How many tokens the vocabulary has, where inputs are tokens.
+    tokens: int = 0
 
 
 class FeedMaker:
@@ -155,6 +157,7 @@ class FeedMaker:
             self._unknown(),
             AS_USUAL if isinstance(part, Arrays) else self._prepared.layout,
             self._experiment.task.resolved().get("ignore_index") if self._prepared.targets == "class_map" else None,
+            self._prepared.tokens,
         )
 
     def _unknown(self) -> dict[int, str]:

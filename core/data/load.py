@@ -119,6 +119,7 @@ def load_data(
         target_shape=tuple(sample.y.shape[1:]) if isinstance(sample.y, Tensor) else (),
         plain=source.plain,
         vocabulary=source.vocabulary,
+        codec=source.codec,
     )
     known = train_part.targets if source.task == "classification" else None
     return LoadedData(
@@ -171,7 +172,7 @@ def _preparation(
     if not integer and not any(t.name == "Normalize" for t in chosen):
         tell_collapsed(source, warn)
     mean, std = target_scale(source, train_at, experiment, warn)
-    return Preparation(chosen, classes, mean, std, integer, layout=source.layout, targets=targets)
+    return Preparation(chosen, classes, mean, std, integer, layout=source.layout, targets=targets, tokens=source.tokens)
 
 
 def _tell_default(source: Source, chosen: Sequence[Transform], warn: Callable[[str], None]) -> None:
@@ -214,7 +215,7 @@ def _tell_split(
 
 def _whole_numbers(source: Source, experiment: Experiment, warn: Callable[[str], None]) -> bool:
     """Whether inputs are whole numbers that stay so: token ids, which a model of the user's takes as they are. The
-    models of the catalog take floats."""
+    models of the catalog take floats, but for those that are of tokens."""
     sample, _ = samples.first_sample(source.train, source.layout)
     if isinstance(sample, Tensor | np.ndarray):
         kind = str(sample.dtype).removeprefix("torch.")
@@ -222,7 +223,8 @@ def _whole_numbers(source: Source, experiment: Experiment, warn: Callable[[str],
         whole = kind.startswith(("int", "uint")) and not bytes_of_images and not (kind == "uint16" and sample.ndim >= 2)
     else:
         whole = isinstance(sample, list | tuple) and bool(sample) and all(type(v) is int for v in sample)
-    if whole and experiment.model.entry() is not None:
+    entry = experiment.model.entry()
+    if whole and entry is not None and not entry.fact("tokens"):
         warn(f"The inputs of {experiment.data.name!r} are whole numbers; {experiment.model.name} takes them as floats.")
         return False
     return whole

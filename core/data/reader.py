@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from torchdeck.core import usercode
-from torchdeck.core.data.classes import wrong_label
+from torchdeck.core.data.classes import wrong_label, wrong_token
 from torchdeck.core.data.infer import as_values
 from torchdeck.core.data.items import AS_USUAL, Layout, tensors_in
 from torchdeck.core.data.probe import seeded
@@ -52,9 +52,11 @@ class Reader(Dataset):
         unknown: Mapping[int, str] = _NONE,
         layout: Layout = AS_USUAL,
         ignored: int | None = None,
+        tokens: int = 0,
     ) -> None:
         """``unit``: whether a transform brings pixels of any depth to 0 to 1; ``unknown``: classes that are refused;
-        ``layout``: how items are taken apart; ``ignored``: the class of pixels and tokens that don't count."""
+        ``layout``: how items are taken apart; ``ignored``: the class of pixels and tokens that don't count;
+        ``tokens``: how many tokens the vocabulary has."""
         self._part = part
         self._unit = unit
         self._transform = transform
@@ -63,6 +65,7 @@ class Reader(Dataset):
         self._classes = classes
         self._unknown = unknown
         self._layout, self._ignored = layout, ignored
+        self._tokens = tokens
         self.name = name
 
     def __len__(self) -> int:
@@ -117,6 +120,9 @@ class Reader(Dataset):
     def _check(self, x: Tensor, y: Tensor | None, index: int) -> None:
         if x.is_floating_point() and not torch.isfinite(x).all():
             raise UserError(f"Sample {index} of {self.name!r} holds NaN or infinite values.")
+        if self._tokens and x.numel() and not 0 <= int(x.min()) <= int(x.max()) < self._tokens:
+            beyond = int(x.min()) if int(x.min()) < 0 else int(x.max())
+            raise wrong_token(f"Sample {index} of {self.name!r}", beyond, self._tokens)
         if x.is_complex() or (y is not None and y.is_complex()):
             raise UserError(f"Sample {index} of {self.name!r} holds complex numbers; plain ones are needed.")
         if y is None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from torchdeck.core.data.items import AS_USUAL, Layout, tensors_in
+from torchdeck.core.data.vocabulary import Codec
 from torchdeck.core.errors import UserError
 
 
@@ -75,6 +76,8 @@ class Source:
     #: What tokens stand for, where the data tell, and how many there are.
     vocabulary: tuple[str, ...] = ()
     tokens: int = 0
+    #: How tokens become text, where the vocabulary does not tell.
+    codec: Codec | None = None
     #: How items are taken apart.
     layout: Layout = AS_USUAL
 
@@ -116,6 +119,7 @@ class DataInfo:
     #: Whether a sample is one input and one target (see Source).
     plain: bool = True
     vocabulary: tuple[str, ...] = ()
+    codec: Codec | None = None
 
     @property
     def classes(self) -> int:

@@ -45,7 +45,7 @@ def load_user(data: Data, hints: Hints) -> Source:
     parts = {name: _part(dataset, reference, layout) for name, dataset in made.items()}
     sample, label = first_sample(parts["train"], layout)
     task, reason = infer(sample, label, hints)
-    if task not in ("classification", "regression"):
+    if hints.task == "auto" and task not in ("classification", "regression"):
         notes.append(f"The task is {task}: {reason}. task.name says otherwise.")
     plain = data.collate is None and is_plain(sample, label, task, bool(data.transforms))
     if plain:

@@ -16,6 +16,7 @@ from torchdeck.core.data.infer import as_values
 from torchdeck.core.data.items import Layout
 from torchdeck.core.data.source import Arrays, Part, Samples, Source
 from torchdeck.core.data.tables import label_of, sorted_names
+from torchdeck.core.data.vocabulary import vocabulary_of
 from torchdeck.core.errors import UserCodeError, UserError
 
 #: Samples that are read to learn their classes.
@@ -51,12 +52,14 @@ def _numbered(count: int) -> tuple[str, ...]:
 
 
 def _with_vocabulary(source: Source, dataset: Any, num_classes: int | None) -> Source:
-    """How many tokens there are: told, or one more than the greatest that occurs."""
+    """What tokens stand for, and how many there are: told, or one more than the greatest that occurs."""
+    vocabulary, codec = vocabulary_of(dataset)
+    source = replace(source, vocabulary=vocabulary, codec=codec)
     told = num_classes or getattr(dataset, "vocab_size", None)
     if told is None and callable(getattr(dataset, "get_vocab_size", None)):
         told = dataset.get_vocab_size()
-    if isinstance(told, int):
-        return replace(source, tokens=told)
+    if isinstance(told, int) or vocabulary:
+        return replace(source, tokens=told if isinstance(told, int) else len(vocabulary))
     greatest = _greatest(source, lambda part: _inputs(part, source))
     return replace(source, tokens=greatest + 1)
 

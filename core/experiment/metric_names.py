@@ -127,6 +127,7 @@ _LOWER = frozenset(
         "fnr",
         "far",
         "frr",
+        "bits",
         "bpb",
         "bpc",
         "bpd",

@@ -20,6 +20,7 @@ from torchdeck.core.errors import UserCodeError, UserError, first_line
 from torchdeck.core.experiment.schema import Model
 from torchdeck.core.models import weights
 from torchdeck.core.models.calls import caller_of
+from torchdeck.core.models.tokens import beyond_embedding, is_beyond, with_greatest_token
 
 
 def build_model(
@@ -60,7 +61,7 @@ def build_model(
         weights.load_into(net, model.weights, model.partial, tell)
     _freeze(net, model.freeze)
     if sample is not None:
-        _try_forward(net, info, model.name, sample.x, sample.y)
+        _try_forward(net, info, model.name, with_greatest_token(sample.x, info), sample.y)
     elif any(isinstance(m, LazyModuleMixin) for m in net.modules()):
         _try_forward(net, info, model.name, info.example(2), None)
     return net
@@ -201,12 +202,16 @@ def _try_forward(net: nn.Module, info: DataInfo, name: str, x: Any, y: Any) -> N
         with torch.no_grad(), usercode.user_errors():
             caller_of(net, name)(net, x, y)
     except UserCodeError as error:
+        if is_beyond(error):
+            raise beyond_embedding(net, x, name) from None
         raise UserCodeError(
             f"model.name = {name!r} raised in forward, given a batch of the shape {shapes(x)}: {error}"
         ) from None
     except UserError:
         raise
     except Exception as error:
+        if is_beyond(error):
+            raise beyond_embedding(net, x, name) from None
         hint = "; images may be too small for it: add a Resize to data.transforms" if len(info.input_shape) == 3 else ""
         shape = list(info.input_shape) if info.input_shape else shapes(x)
         raise UserError(

@@ -23,6 +23,7 @@ from torchdeck.core.events import (
     Started,
     StateChanged,
     StepSummary,
+    TextWritten,
     kept_status,
 )
 from torchdeck.core.progress import Progress
@@ -144,6 +145,8 @@ class History:
             self._say(event, "debug", f"checkpoint at step {event.step:,}{', the best so far' if event.best else ''}")
         elif isinstance(event, LogLine):
             self._say(event, event.level, event.message)
+        elif isinstance(event, TextWritten):
+            self._say(event, "print", f"text after epoch {event.epoch}: {event.text}")
         elif isinstance(event, StateChanged):
             if event.state in ("paused", "running", "stalled"):
                 self.state = event.state

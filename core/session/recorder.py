@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from torchdeck.core import files
-from torchdeck.core.events import CheckpointWritten, EpochEnded, Event, Failed, Finished, LogLine, Subscription
+from torchdeck.core.events import (
+    CheckpointWritten,
+    EpochEnded,
+    Event,
+    Failed,
+    Finished,
+    LogLine,
+    Subscription,
+    TextWritten,
+)
 from torchdeck.core.runs.directory import RunDirectory
 from torchdeck.core.runs.process import HEARTBEAT
 
@@ -70,6 +79,8 @@ class Recorder(Listener):
         self._metrics.write(event_json(event.record()))
         if isinstance(event, LogLine):
             self._say(event, f"{event.level}: {event.message}")
+        elif isinstance(event, TextWritten):
+            self._say(event, f"text after epoch {event.epoch}: {event.text}")
         elif isinstance(event, Failed):
             self._say(event, f"failed: {event.message}")
         elif isinstance(event, EpochEnded):

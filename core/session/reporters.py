@@ -19,7 +19,9 @@ from torchdeck.core.events import (
     Started,
     StateChanged,
     StepSummary,
+    TextWritten,
 )
+from torchdeck.core.experiment.metric_names import MEASURED
 from torchdeck.core.progress import Progress
 from torchdeck.core.session.recorder import event_json
 from torchdeck.core.text import duration, metrics_line, metrics_short, printable_lines
@@ -125,6 +127,8 @@ class PlainReporter(Reporter):
             case Evaluated():
                 val = started.val_name if started else "val"
                 self.line(f"evaluated at step {event.step}  {val} {metrics_line(event.val)}")
+            case TextWritten():
+                self.line(event.text)
             case StateChanged():
                 self.line(f"{event.state} at step {event.step}")
             case Finished():
@@ -148,7 +152,7 @@ def ending(event: Finished) -> str:
     """A run's last line."""
     if event.status != "done":
         return f"{event.status} at step {event.step:,} (epoch {event.epoch}) after {duration(event.seconds)}"
-    names = ("loss", "accuracy", "top5", "f1", "mae", "rmse", "r2")
+    names = tuple(dict.fromkeys(name for figures in MEASURED.values() for name in figures))
     part, metrics = ("test", event.test) if event.test else ("val", event.val)
     return f"done in {duration(event.seconds)}  {part} {metrics_line(metrics, names)}"
 

@@ -21,7 +21,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from torchdeck.core.events import EpochEnded, Evaluated, Event, Failed, Finished, StepSummary, Subscription
+from torchdeck.core.events import EpochEnded, Evaluated, Event, Failed, Finished, StepSummary, Subscription, TextWritten
 from torchdeck.core.experiment import toml
 from torchdeck.core.experiment.hyperparameters import flat
 from torchdeck.core.experiment.schema import Experiment
@@ -129,6 +129,8 @@ class TensorBoard(Listener):
                 self._lay_out(list(event.val or event.train))
                 if self._experiment.tracking.histograms:
                     self._histograms(event.step)
+            case TextWritten():
+                self._writer.add_text("text", "    " + event.text.replace("\n", "\n    "), event.step)
             case Evaluated():
                 self._scalars({f"{name}/val": v for name, v in event.val.items()}, event.step, event.time)
             case Finished():

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchdeck.core import catalog
 from torchdeck.core.data.batches import Batch
 from torchdeck.core.data.items import map_tensors, shapes
 from torchdeck.core.data.source import DataInfo
@@ -62,7 +63,7 @@ class Task:
         self.name = info.task
         self.loss = loss
         self._experiment, self._info, self._device, self._warn = experiment, info, device, warn
-        self._args = experiment.task.resolved()
+        self._args = catalog.find("task", info.task).resolve(experiment.task.args)
         self.caller = caller_of(net, experiment.model.name)
         #: Whether the outputs have the form that the figures of the task are made of; tried before training.
         self.measures = True
@@ -114,6 +115,10 @@ class Task:
         """What the loss of a batch counts for among those of others: its samples, or the weights of its targets."""
         return self.loss.weight(self.targets(batch), batch.size) if self.loss is not None else batch.size
 
+    def weight_of_step(self, step: Step) -> Tensor | int:
+        """The same, where the model gives the loss."""
+        return step.size
+
     def share(self, loss: Tensor, batch: Batch, total: Tensor | float) -> Tensor:
         """The part of a batch in the loss of the step that several batches make together; ``total``: of their
         weights."""
@@ -133,7 +138,7 @@ class Task:
     def metrics(self, step: Step, samples: int) -> list[Metric]:
         """The metrics of an evaluation of so many samples, by what the model made of the first batch; the loss is the
         first."""
-        loss: Metric = LossMetric(self.loss, samples) if self.loss is not None else StepLoss()
+        loss: Metric = LossMetric(self.loss, samples) if self.loss is not None else StepLoss(self.weight_of_step)
         return [loss, *self.of_task(step)] if self.fits(step) else [loss]
 
     def of_task(self, step: Step) -> list[Metric]:
@@ -155,6 +160,14 @@ class Task:
     def count_right(self, kept: list[Any]) -> tuple[float, float]:
         """Right answers and how many there were, in what was kept of several steps; this waits for the device."""
         return 0.0, 0.0
+
+    #: Whether something is shown in words after each epoch.
+    writes = False
+
+    def text(self, net: Callable[..., Any], epoch: int) -> str | None:
+        """What is shown in words after an epoch; None: nothing. ``net`` is in evaluation mode; random states are put
+        back afterwards."""
+        return None
 
     @property
     def counts(self) -> bool:

@@ -104,23 +104,30 @@ def _exact(value: Tensor) -> Tensor:
 
 
 class StepLoss(Metric):
-    """The loss that comes with each step, and its parts: their means over samples. How the loss of a batch is made of
-    its samples is the model's own affair."""
+    """The loss that comes with each step, and its parts: their means over samples, or by what each step counts for. How
+    the loss of a batch is made of its samples is the model's own affair."""
 
-    def __init__(self) -> None:
+    def __init__(self, weigh: Callable[[Any], Tensor | int] = lambda step: step.size) -> None:
+        self._weigh = weigh
         self._sums: dict[str, Any] = {}
-        self._seen: dict[str, int] = {}
+        self._weights: dict[str, Any] = {}
 
     def take(self, step: Any) -> None:
         """Take a batch; a part that it lacks does not count in that part's mean."""
+        weight = self._weigh(step)
         for name, value in {"loss": step.loss, **step.parts}.items():
-            if value is not None:
-                self._sums[name] = self._sums.get(name, 0.0) + _exact(value.detach()) * step.size
-                self._seen[name] = self._seen.get(name, 0) + step.size
+            if value is None:
+                continue
+            part = _exact(value.detach()) * weight
+            # Where all targets are ignored there is no loss.
+            part = torch.where(weight > 0, part, 0.0) if isinstance(weight, Tensor) else part
+            self._sums[name] = self._sums.get(name, 0.0) + part
+            self._weights[name] = self._weights.get(name, 0) + weight
 
     def compute(self) -> dict[str, float]:
         """The means."""
-        return {name: float(value) / self._seen[name] for name, value in self._sums.items()}
+        weights = {name: float(weight) for name, weight in self._weights.items()}
+        return {name: float(value) / weights[name] if weights[name] else math.nan for name, value in self._sums.items()}
 
 
 class Classification(Metric):

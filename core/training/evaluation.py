@@ -95,6 +95,13 @@ class Evaluator:
             return Report(figures)
         return Report(figures, tuple(map(tuple, counted.confusion.tolist())))
 
+    def text(self, net: nn.Module, epoch: int) -> str | None:
+        """What the task shows in words after an epoch; training mode and random states are as before afterwards."""
+        if not self._task.writes:
+            return None
+        with evaluating(net), torch.no_grad(), unchanged_random_states(self._device), self._autocast():
+            return self._task.text(net, epoch)
+
     def step(self, net: nn.Module, batch: Batch) -> Step:
         """What the model makes of a batch; with test-time augmentation the mean over each image and its mirror
         image."""

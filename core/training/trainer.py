@@ -22,7 +22,7 @@ from torchdeck.core import usercode
 from torchdeck.core.data.batches import Batch
 from torchdeck.core.data.load import LoadedData
 from torchdeck.core.errors import Diverged, TrainingError, UserError
-from torchdeck.core.events import EpochEnded, Evaluated, Event, LogLine, StateChanged, StepSummary
+from torchdeck.core.events import EpochEnded, Evaluated, Event, LogLine, StateChanged, StepSummary, TextWritten
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.machine import devices, distributed
 from torchdeck.core.tasks.base import Task
@@ -306,6 +306,7 @@ class Trainer:
             )
         )
         self._epoch_state = EpochState()
+        self._show_text()
         self._window.restart()
         if self.monitor.stops:
             self._inform(f"no better for {self.monitor.bad_epochs} epochs: stopping early")
@@ -314,6 +315,11 @@ class Trainer:
         last = self.step == self.total_steps
         if best or last or self._clock.due_after_epoch(self.step):
             self.write_checkpoint(best)
+
+    def _show_text(self) -> None:
+        text = self.evaluator.text(self.trained_net, self.epoch)
+        if text is not None:
+            self.publish(TextWritten(epoch=self.epoch, step=self.step, text=text))
 
     def evaluate(self) -> Report | None:
         """Evaluate on the validation set, with the averaged weights where there are such; None without such a set."""
