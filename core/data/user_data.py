@@ -47,7 +47,7 @@ def load_user(data: Data, hints: Hints) -> Source:
     task, reason = infer(sample, label, hints)
     if hints.task == "auto" and task not in ("classification", "regression"):
         notes.append(f"The task is {task}: {reason}. task.name says otherwise.")
-    plain = data.collate is None and is_plain(sample, label, task, bool(data.transforms))
+    plain = data.collate is None and is_plain(sample, label, task, _is_prepared(sample, data, hints))
     if plain:
         parts = {name: _as_plain(part, reference) for name, part in parts.items()}
     source = Source(
@@ -83,6 +83,12 @@ def _parts(reference: str, args: dict[str, Any]) -> tuple[dict[str, Any], list[s
     raise UserError(f"data.name = {reference!r} is a {type(target).__name__}, not a Dataset class.", field="data.name")
 
 
+def _is_prepared(sample: Any, data: Data, hints: Hints) -> bool:
+    """Whether one input is made, or has to be made, of what the items hold: by the user's transforms, or for a model of
+    the catalog, which takes no texts (that is told where they are read)."""
+    return bool(data.transforms) or (isinstance(sample, str | bytes | None) and not catalog.is_user_code(hints.model))
+
+
 def is_image(sample: Any) -> bool:
     """Whether an input is a picture, or may be one."""
     known = torch.Tensor | np.ndarray | list | tuple | float | int | str | bytes | Mapping | None
@@ -97,11 +103,8 @@ def is_plain(sample: Any, label: Any, task: str, prepared: bool = False) -> bool
     whether the user's transforms make one of whatever it is."""
     if catalog.find("task", task).fact("targets") == "given":
         return False
-    one = (
-        prepared
-        or is_image(sample)
-        or (not isinstance(sample, str | Mapping | tuple) and as_values(sample) is not None)
-    )
+    numbers = not isinstance(sample, str | Mapping | tuple) and as_values(sample) is not None
+    one = prepared or numbers or is_image(sample)
     return one and (label is None or isinstance(label, str | bytes) or as_values(label) is not None)
 
 
