@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def show_plan(experiment: Experiment, base: str) -> int:
     """Print what would be trained; nothing is written. ``base``: what the experiment was made from."""
     from torchdeck.core.control import Control
+    from torchdeck.core.data.items import shapes
     from torchdeck.core.models.summary import summarize
     from torchdeck.core.training.build import build_trainer
 
@@ -34,7 +35,8 @@ def show_plan(experiment: Experiment, base: str) -> int:
     console.print()
     samples = ", ".join(f"{count:,} {part}" for part, count in info.samples.items())
     console.print(printable(f"data      {info.name} from {info.place}: {samples}"), markup=False)
-    console.print(f"input     {list(info.input_shape)}  {info.task}, {info.outputs} outputs", markup=False)
+    shown = list(info.input_shape) if info.input_shape else shapes(built.data.sample.first(1).x)
+    console.print(f"input     {shown}  {info.task}, {info.outputs} outputs", markup=False)
     if info.class_names:
         names = ", ".join(info.class_names[:12]) + (", ..." if len(info.class_names) > 12 else "")
         console.print(printable(f"classes   {names}"), markup=False)
@@ -47,7 +49,11 @@ def show_plan(experiment: Experiment, base: str) -> int:
         console.print(f"note      {printable_lines(note)}", markup=False)
 
     summary = summarize(
-        built.trainer.net, info.input_shape, experiment.trainer.batch_size, experiment.optimizer.name, info.integer
+        built.trainer.net,
+        built.data.sample.first(1).x,
+        experiment.trainer.batch_size,
+        experiment.optimizer.name,
+        built.trainer.task.caller,
     )
     console.print()
     Console(highlight=False, width=max(console.width, 100)).print(module_table(summary.root))

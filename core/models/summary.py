@@ -6,14 +6,17 @@ models that can't run there are run on the CPU. Operations are counted by torch.
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from torchdeck.core.data.items import map_tensors
 
 
 @dataclass(frozen=True)
@@ -62,15 +65,20 @@ class Summary:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
+#: How a model is called with its inputs.
+Call = Callable[[nn.Module, Any], Any]
+
 #: Tensors of each parameter's size that an optimizer keeps.
 _STATE = {"SGD": 1, "RMSprop": 1, "Adagrad": 1, "Muon": 1, "Adafactor": 0}
 
 
 def summarize(
-    net: nn.Module, input_shape: Sequence[int], batch_size: int, optimizer: str = "AdamW", integer: bool = False
+    net: nn.Module, x: Any, batch_size: int, optimizer: str = "AdamW", call: Call = lambda net, x: net(x)
 ) -> Summary:
-    """The summary of a model for inputs of that shape (one sample, without the batch)."""
-    shapes, sizes, flops = _trace(net, input_shape, torch.int64 if integer else torch.float32)
+    """The summary of a model for inputs like ``x``, a batch of one: a tensor, or any nesting of tensors. ``call``: how
+    the model is called with them. A model that can't be called by itself (the parts of a step of the user's own) has
+    neither shapes nor multiply-adds."""
+    shapes, sizes, flops = _trace(net, x, call)
     total = sum(p.numel() for p in net.parameters())
     root = _node(net, "", type(net).__name__, shapes, flops, max(total, 1))
     weights = sum(t.numel() * t.element_size() for t in (*net.parameters(), *net.buffers()))
@@ -78,17 +86,18 @@ def summarize(
     return Summary(root, weights, trainable, trainable * _STATE.get(optimizer, 2), sum(sizes.values()) * batch_size)
 
 
-def _trace(
-    net: nn.Module, input_shape: Sequence[int], dtype: torch.dtype
-) -> tuple[dict[str, tuple[int, ...]], dict[str, int], dict[str, int]]:
-    try:
-        return _forward(copy.deepcopy(net).to("meta"), torch.zeros(1, *input_shape, dtype=dtype, device="meta"))
-    except Exception:
-        # Some models make tensors on the CPU in forward, or look at values: those run for real.
-        return _forward(copy.deepcopy(net).cpu(), torch.zeros(1, *input_shape, dtype=dtype))
+_Traced = tuple[dict[str, tuple[int, ...]], dict[str, int], dict[str, int]]
 
 
-def _forward(net: nn.Module, sample: Tensor) -> tuple[dict[str, tuple[int, ...]], dict[str, int], dict[str, int]]:
+def _trace(net: nn.Module, x: Any, call: Call) -> _Traced:
+    # Some models make tensors on the CPU in forward, or look at values: those run for real.
+    for device in ("meta", "cpu"):
+        with contextlib.suppress(Exception):
+            return _forward(copy.deepcopy(net).to(device), map_tensors(lambda t, d=device: t.to(d), x), call)
+    return {}, {}, {}
+
+
+def _forward(net: nn.Module, x: Any, call: Call) -> _Traced:
     shapes: dict[str, tuple[int, ...]] = {}
     sizes: dict[str, int] = {}
     leaves = {name for name, module in net.named_modules() if not list(module.children())}
@@ -107,7 +116,7 @@ def _forward(net: nn.Module, sample: Tensor) -> tuple[dict[str, tuple[int, ...]]
     net.eval()
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        net(sample)
+        call(net, x)
     top = type(net).__name__
     flops = {
         name.removeprefix(top).removeprefix("."): sum(ops.values())

@@ -168,7 +168,8 @@ def _model(experiment: Experiment, info: DataInfo, sample: Batch) -> dict[str, A
     task = build_task(experiment, info, net, torch.device("cpu"))
     with evaluating(net), torch.no_grad():
         task.check(task.forward(net, sample))
-    summary = summarize(net, info.input_shape, experiment.trainer.batch_size, experiment.optimizer.name, info.integer)
+    x = sample.first(1).x
+    summary = summarize(net, x, experiment.trainer.batch_size, experiment.optimizer.name, task.caller)
     return asdict(summary)
 
 

@@ -234,6 +234,6 @@ def _activation_bytes(net: torch.nn.Module, data: LoadedData) -> int:
     from torchdeck.core.models.summary import summarize
 
     try:
-        return summarize(net, data.info.input_shape, 1, integer=data.info.integer).activations
+        return summarize(net, data.sample.first(1).x, 1).activations
     except Exception:
         return 0  # only used to advise; what can't be traced is advised on by halving

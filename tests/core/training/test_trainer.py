@@ -330,7 +330,7 @@ def test_out_of_memory_on_a_gpu_is_advised_on(train: Train) -> None:
 def test_the_summary_counts_what_is_there() -> None:
     info = DataInfo("x", "classification", (1, 28, 28), 10, tuple("0123456789"))
     net = build_model(Model(name="cnn", args={"channels": (4, 8)}, freeze=("stages.0",)), info)
-    summary = summarize(net, (1, 28, 28), batch_size=32, optimizer="SGD")
+    summary = summarize(net, torch.zeros(1, 1, 28, 28), batch_size=32, optimizer="SGD")
     root = summary.root
     assert root.parameters == sum(p.numel() for p in net.parameters())
     assert root.trainable == root.parameters - (4 * 9 + 8)
@@ -345,7 +345,7 @@ def test_the_summary_counts_what_is_there() -> None:
 def test_the_summary_of_every_kind_of_model() -> None:
     info = DataInfo("x", "classification", (3, 32, 32), 10, tuple("0123456789"))
     for name in ("mlp", "linear", "cnn", "resnet", "fastnet", "resnet18"):
-        summary = summarize(build_model(Model(name=name), info), (3, 32, 32), 8)
+        summary = summarize(build_model(Model(name=name), info), torch.zeros(1, 3, 32, 32), 8)
         assert summary.root.output_shape == (10,), name
         assert summary.root.multiply_adds > 0
 
@@ -360,7 +360,7 @@ class LooksAtValues(nn.Module):
 
 
 def test_models_that_can_not_run_on_meta_are_run_for_real() -> None:
-    assert summarize(LooksAtValues(), (4,), 1).root.multiply_adds == 8
+    assert summarize(LooksAtValues(), torch.zeros(1, 4), 1).root.multiply_adds == 8
 
 
 def test_experiments_are_kept_with_the_run(train: Train) -> None:
