@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from torchdeck.core.data.items import map_tensors
+from torchdeck.core.data.items import to_device
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _trace(net: nn.Module, x: Any, call: Call) -> _Traced:
     # Some models make tensors on the CPU in forward, or look at values: those run for real.
     for device in ("meta", "cpu"):
         with contextlib.suppress(Exception):
-            return _forward(copy.deepcopy(net).to(device), map_tensors(lambda t, d=device: t.to(d), x), call)
+            return _forward(copy.deepcopy(net).to(device), to_device(x, torch.device(device)), call)
     return {}, {}, {}
 
 
