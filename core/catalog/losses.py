@@ -1,4 +1,9 @@
-"""Losses that can be picked by name."""
+"""Losses that can be picked by name.
+
+Facts: ``tasks``, those that it is for; of a loss with a factory, which is called with its parameters and returns a
+function of (all outputs of the model, targets), ``adds_up``, how the losses of batches make that of a set
+(core.tasks.losses.Kind).
+"""
 
 from __future__ import annotations
 
@@ -52,5 +57,42 @@ LOSSES: tuple[Entry, ...] = (
         "Huber loss: squared near zero, absolute beyond delta",
         (Param("delta", "float", 1.0, "where it turns from squared to absolute", low=1e-9),),
         facts={"tasks": _NUMBERS},
+    ),
+    Entry(
+        "loss",
+        "elbo",
+        "of a variational autoencoder (reconstruction, mean, log variance): its error and the divergence (Kingma and "
+        "Welling 2014)",
+        (
+            Param(
+                "reconstruction",
+                "str",
+                "bce_with_logits",
+                "the error of the reconstruction, summed over a sample; bce: of outputs from 0 to 1",
+                choices=("bce_with_logits", "bce", "mse"),
+            ),
+            Param("beta", "float", 1.0, "what the divergence is multiplied by", low=0),
+        ),
+        facts={"tasks": ("reconstruction",), "adds_up": "mean"},
+        factory="torchdeck.core.tasks.vae_loss:Elbo",
+    ),
+    Entry(
+        "loss",
+        "nt_xent",
+        "of two views: each must find the other among all of the batch (Chen et al. 2020, SimCLR)",
+        (Param("temperature", "float", 0.5, "the similarities are divided by it", low=1e-4, high=100),),
+        facts={"tasks": ("contrastive",), "adds_up": "batches"},
+        factory="torchdeck.core.tasks.contrastive_losses:NTXent",
+    ),
+    Entry(
+        "loss",
+        "triplet",
+        "of an anchor, a positive and a negative (torch.nn.TripletMarginLoss)",
+        (
+            Param("margin", "float", 1.0, "how much nearer the positive must be", low=0),
+            Param("p", "float", 2.0, "which norm measures distances", low=1e-3),
+        ),
+        facts={"tasks": ("contrastive",), "adds_up": "mean"},
+        factory="torchdeck.core.tasks.contrastive_losses:Triplet",
     ),
 )

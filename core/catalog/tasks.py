@@ -94,15 +94,27 @@ TASKS: tuple[Entry, ...] = (
         "task",
         "reconstruction",
         "the input is the target: mae, rmse, PSNR",
+        (
+            Param(
+                "logits",
+                "bool",
+                None,
+                "whether a reconstruction is logits, whose sigmoid is compared; default: as the loss tells",
+            ),
+        ),
         facts={"metrics": ("loss", "mae", "rmse", "psnr"), "targets": "input"},
         factory="torchdeck.core.tasks.reconstruction:ReconstructionTask",
     ),
     Entry(
         "task",
         "contrastive",
-        "two views of a sample, or an anchor with a positive (and a negative): retrieval among the batch",
-        (Param("temperature", "float", 0.5, "of the similarities in the NT-Xent loss", low=1e-4, high=100),),
-        facts={"metrics": ("loss", "top1", "top5"), "targets": "given"},
+        "two views of a sample, or an anchor with a positive (and a negative): retrieval among the batch, and "
+        "nearest neighbours where there are labels",
+        facts={
+            "metrics": ("loss", "top1", "top5", "neighbour_accuracy", "triplet_accuracy"),
+            "targets": "given",
+            "normalised": True,
+        },
         factory="torchdeck.core.tasks.contrastive:ContrastiveTask",
     ),
     Entry(

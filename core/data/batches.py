@@ -89,6 +89,8 @@ class FeedOptions:
     #: Whether inputs and targets are one tensor each, to be prepared; what is not is handed on as it is.
     plain: bool = True
     layout: Layout = AS_USUAL
+    #: How many views of each sample random transforms make; of more than one, inputs are a tuple of them.
+    views: int = 1
     #: Which of several processes this is, among how many (training only).
     rank: int = 0
     processes: int = 1
@@ -100,6 +102,9 @@ class FeedOptions:
 
 class Feed:
     """Batches of some samples, epoch by epoch, from any batch on."""
+
+    #: Whether samples come as several views [B, views, ...] already, each transformed by itself.
+    gives_views = False
 
     def __init__(self, indices: Tensor, options: FeedOptions) -> None:
         self.indices = indices
@@ -135,11 +140,20 @@ class Feed:
         o = self._options
         if not o.plain:
             return x, y
+        place = epoch, number * o.processes + o.rank
+        if o.views == 1:
+            return self._transformed(x, *place), o.target_op(y)
+        views = x.unbind(1) if self.gives_views else (x,) * o.views
+        return tuple(self._transformed(x, *place, i) for i, x in enumerate(views)), o.target_op(y)
+
+    def _transformed(self, x: Tensor, *place: int) -> Tensor:
+        """The inputs of a batch, with random draws that depend on the seed and its place alone."""
+        o = self._options
         if o.random:
-            self._generator.manual_seed(derive(o.seed, "augment", epoch, number * o.processes + o.rank))
+            self._generator.manual_seed(derive(o.seed, "augment", *place))
         for op in o.ops:
             x = op(x, self._generator)
-        return (x.long() if o.integer else x.float()).to(o.device), o.target_op(y)
+        return (x.long() if o.integer else x.float()).to(o.device)
 
 
 #: Samples that are indexed and transformed at once where no random numbers are drawn: with batches of 64 of a small

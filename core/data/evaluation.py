@@ -114,6 +114,7 @@ def evaluation_feed(
     maker = FeedMaker(experiment, list(source.parts.values()), prepared, device, warn)
     part, at = next((part, at) for part, at in chosen if len(at))
     x = maker.peek(part, at[:2]).x
+    x = x[0] if prepared.views > 1 else x
     info = DataInfo(
         data.name,
         source.task,
@@ -218,6 +219,7 @@ def _preparation(
         plain=source.plain,
         layout=source.layout,
         targets=targets,
+        views=2 if source.plain and trained.task == "contrastive" else 1,
     )
 
 

@@ -47,6 +47,8 @@ class Preparation:
     targets: str = "classes"
     #: How many tokens the vocabulary has, where inputs are tokens.
     tokens: int = 0
+    #: How many views of each sample random transforms make, in training and in evaluation.
+    views: int = 1
 
 
 class FeedMaker:
@@ -69,7 +71,8 @@ class FeedMaker:
     def make(self, part: Part, indices: Tensor, training: bool, workers: int | None = None) -> Feed:
         """The feed of some samples of a part."""
         trainer, data = self._experiment.trainer, self._experiment.data
-        pipeline = transforms.make_pipelines(self._prepared.transforms, training, streamed=not isinstance(part, Arrays))
+        draws = training or self._prepared.views > 1
+        pipeline = transforms.make_pipelines(self._prepared.transforms, draws, streamed=not isinstance(part, Arrays))
         size = trainer.batch_size
         options = FeedOptions(
             batch_size=size if training else evaluation_batch_size(trainer.eval_batch_size, size),
@@ -78,11 +81,12 @@ class FeedMaker:
             ops=transforms.batch_transform(pipeline.batch, self._device),
             target_op=self._target_op,
             shuffle=training and data.shuffle,
-            random=training and transforms.draws(pipeline.batch),
+            random=draws and transforms.draws(pipeline.batch),
             training=training,
             integer=self._prepared.integer,
             plain=self._prepared.plain,
             layout=self._prepared.layout,
+            views=self._prepared.views,
             rank=world().rank if training else 0,
             processes=world().size if training else 1,
         )
@@ -93,7 +97,8 @@ class FeedMaker:
 
     def peek(self, part: Part, indices: Tensor, training: bool = False) -> Batch:
         """Some samples as a batch, read in this process, before any worker is started."""
-        pipeline = transforms.make_pipelines(self._prepared.transforms, training, streamed=not isinstance(part, Arrays))
+        draws = training or self._prepared.views > 1
+        pipeline = transforms.make_pipelines(self._prepared.transforms, draws, streamed=not isinstance(part, Arrays))
         ops = transforms.batch_transform(pipeline.batch, self._device)
         options = FeedOptions(
             len(indices),
@@ -102,10 +107,11 @@ class FeedMaker:
             ops,
             self._target_op,
             False,
-            training and transforms.draws(pipeline.batch),
+            draws and transforms.draws(pipeline.batch),
             integer=self._prepared.integer,
             plain=self._prepared.plain,
             layout=self._prepared.layout,
+            views=self._prepared.views,
         )
         return next(iter(self._feed(part, indices, options, pipeline, workers=0).epoch(0)))
 
@@ -158,6 +164,7 @@ class FeedMaker:
             AS_USUAL if isinstance(part, Arrays) else self._prepared.layout,
             self._experiment.task.resolved().get("ignore_index") if self._prepared.targets == "class_map" else None,
             self._prepared.tokens,
+            self._prepared.views,
         )
 
     def _unknown(self) -> dict[int, str]:

@@ -82,7 +82,7 @@ def load_data(
 
     prepared = _preparation(source, train_at, experiment, len(classes), warn)
     feeds = FeedMaker(experiment, list(source.parts.values()), prepared, device, warn)
-    if source.plain:
+    if source.plain and prepared.views == 1:
         refuse_other_forms(source, train_at, prepared.transforms)
 
     train = feeds.make(train_part, train_at, training=True)
@@ -104,7 +104,7 @@ def load_data(
     info = DataInfo(
         name=data.name,
         task=source.task,
-        input_shape=tuple(sample.x.shape[1:]) if isinstance(sample.x, Tensor) else (),
+        input_shape=_shape_of_input(sample, prepared.views),
         outputs=_outputs(source, classes, sample),
         class_names=classes,
         target_mean=tuple(prepared.mean.tolist()),
@@ -167,12 +167,36 @@ def _preparation(
         chosen = default_transforms(source, integer, bool(facts.fact("normalised")))
         _tell_default(source, chosen, warn)
     refuse_float_transforms(chosen, integer, data.name)
-    chosen = without_random_in_evaluation(chosen, source, train_at, warn)
+    views = 2 if source.task == "contrastive" else 1
+    if views == 1:
+        chosen = without_random_in_evaluation(chosen, source, train_at, warn)
+    elif not (transforms.draws(chosen) or any(map(transforms.is_own, chosen))):
+        raise UserError(
+            "task.name = 'contrastive' makes two views of each sample by random transforms, and data.transforms has "
+            "none; name some (RandomResizedCrop, ColorJitter, ...), or give items that hold the views.",
+            field="data.transforms",
+        )
     chosen = measure(chosen, source, train_at, experiment.trainer.seed, warn)
     if not integer and not any(t.name == "Normalize" for t in chosen):
         tell_collapsed(source, warn)
     mean, std = target_scale(source, train_at, experiment, warn)
-    return Preparation(chosen, classes, mean, std, integer, layout=source.layout, targets=targets, tokens=source.tokens)
+    return Preparation(
+        chosen,
+        classes,
+        mean,
+        std,
+        integer,
+        layout=source.layout,
+        targets=targets,
+        tokens=source.tokens,
+        views=views,
+    )
+
+
+def _shape_of_input(sample: Batch, views: int) -> tuple[int, ...]:
+    """Of one sample, or of each view of it; () where there are several inputs."""
+    x = sample.x[0] if views > 1 else sample.x
+    return tuple(x.shape[1:]) if isinstance(x, Tensor) else ()
 
 
 def _tell_default(source: Source, chosen: Sequence[Transform], warn: Callable[[str], None]) -> None:

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from torchdeck.core.data.infer import Hints
 from torchdeck.core.data.items import Layout
+from torchdeck.core.data.samples import first_sample
 from torchdeck.core.data.source import Arrays, Samples, Source
 from torchdeck.core.data.user_data import load_user
 from torchdeck.core.experiment.schema import Data
@@ -75,12 +76,19 @@ _OF_ANY = ("reconstruction", "contrastive", "own", "lightning")
 
 def as_task(source: Source, hints: Hints) -> Source:
     """The source for the task that was asked for, where it can be used for that; else as it is."""
+    if hints.task == "reconstruction":
+        return _of_inputs(source)
     if hints.task in ("auto", source.task):
         return source
     if hints.task not in _OF_ANY:
         return source
-    if hints.task != "reconstruction":
-        return replace(source, task=hints.task)
+    return replace(source, task=hints.task)
+
+
+def _of_inputs(source: Source) -> Source:
+    """The inputs alone, which are the targets; that others are not used is told."""
+    if first_sample(source.train, source.layout)[1] is None:
+        return replace(source, task="reconstruction")
     parts = {
         name: replace(part, y=None) if isinstance(part, Arrays) else Samples(Inputs(part.dataset, source.layout))
         for name, part in source.parts.items()
@@ -88,11 +96,12 @@ def as_task(source: Source, hints: Hints) -> Source:
     note = f"The targets of {source.place!r} are not used: the input is the target (task.name = 'reconstruction')."
     return replace(
         source,
-        task=hints.task,
+        task="reconstruction",
         train=parts["train"],
         val=parts.get("val"),
         test=parts.get("test"),
         class_names=(),
+        layout=Layout(where=source.layout.where),
         notes=(*source.notes, note),
     )
 
@@ -102,6 +111,8 @@ class Inputs(Dataset):
 
     def __init__(self, dataset: Any, layout: Layout) -> None:
         self._dataset, self._layout = dataset, layout
+        #: Of image files: whether they are decoded here, and their paths.
+        self.decodes, self.samples = getattr(dataset, "decodes", False), getattr(dataset, "samples", None)
 
     def __len__(self) -> int:
         return len(self._dataset)

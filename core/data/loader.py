@@ -44,6 +44,8 @@ class _Keys:
 class LoaderFeed(Feed):
     """Samples read one by one through a DataLoader, with a watchdog over its workers."""
 
+    gives_views = True
+
     def __init__(
         self,
         reader: Reader | ItemReader,

@@ -53,10 +53,12 @@ class Reader(Dataset):
         layout: Layout = AS_USUAL,
         ignored: int | None = None,
         tokens: int = 0,
+        views: int = 1,
     ) -> None:
         """``unit``: whether a transform brings pixels of any depth to 0 to 1; ``unknown``: classes that are refused;
         ``layout``: how items are taken apart; ``ignored``: the class of pixels and tokens that don't count;
-        ``tokens``: how many tokens the vocabulary has."""
+        ``tokens``: how many tokens the vocabulary has; ``views``: how many of each sample are made, [views, ...]
+        where there are several."""
         self._part = part
         self._unit = unit
         self._transform = transform
@@ -65,7 +67,7 @@ class Reader(Dataset):
         self._classes = classes
         self._unknown = unknown
         self._layout, self._ignored = layout, ignored
-        self._tokens = tokens
+        self._tokens, self._views = tokens, views
         self.name = name
 
     def __len__(self) -> int:
@@ -77,7 +79,8 @@ class Reader(Dataset):
             with usercode.user_errors(), seeded(derive(self._seed, "sample", epoch, index)):
                 x, y = self._layout.split(self._part.dataset[index])
                 self._check_depth(x, index)
-                x = self._tensor(self._transform(x), index)
+                views = [self._tensor(self._transform(x), index) for _ in range(self._views)]
+                x = views[0] if self._views == 1 else torch.stack(views)
                 y = self._target(y, index)
             self._check(x, y, index)
             return x, y, index

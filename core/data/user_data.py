@@ -101,7 +101,9 @@ def is_image(sample: Any) -> bool:
 def is_plain(sample: Any, label: Any, task: str, prepared: bool = False) -> bool:
     """Whether a sample is one input and one target that are stacked to a batch, and prepared as such; ``prepared``:
     whether the user's transforms make one of whatever it is."""
-    if catalog.find("task", task).fact("targets") == "given":
+    if task == "contrastive" and np.shape(sample) and np.shape(sample) == np.shape(label):
+        return False  # two views
+    if catalog.find("task", task).fact("targets") == "given" and task != "contrastive":
         return False
     numbers = not isinstance(sample, str | Mapping | tuple) and as_values(sample) is not None
     one = prepared or numbers or is_image(sample)

@@ -60,7 +60,10 @@ def build_model(
             )
         weights.load_into(net, model.weights, model.partial, tell)
     _freeze(net, model.freeze)
-    if sample is not None:
+    if sample is not None and info.task == "contrastive":
+        if info.plain:
+            _try_forward(net, info, model.name, sample.x[0], None)  # else its task tries it, which knows the views
+    elif sample is not None:
         _try_forward(net, info, model.name, with_greatest_token(sample.x, info), sample.y)
     elif any(isinstance(m, LazyModuleMixin) for m in net.modules()):
         _try_forward(net, info, model.name, info.example(2), None)

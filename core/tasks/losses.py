@@ -57,10 +57,10 @@ class TrainingLoss:
         return self.with_parts(outputs, y)[0]
 
     def with_parts(self, outputs: Any, y: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and its parts: of a dict that the user's loss returns ``loss`` and the others, or their sum; of a
+        """The loss and its parts: of a dict that a loss returns ``loss`` and the others, or their sum; of a
         tuple the first and the others."""
         value = self._call(outputs, y)
-        if isinstance(value, Tensor) or not self.own:
+        if isinstance(value, Tensor):
             return value, {}
         return _parts_of(value)
 
@@ -93,7 +93,12 @@ def _parts_of(value: Any) -> tuple[Any, dict[str, Tensor]]:
 
 
 #: The loss of a task where the experiment names none.
-_USUAL = {"regression": "mse", "reconstruction": "mse", "multilabel": "bce_with_logits"}
+_USUAL = {
+    "regression": "mse",
+    "reconstruction": "mse",
+    "multilabel": "bce_with_logits",
+    "contrastive": "nt_xent",
+}
 
 
 def loss_name(experiment: Experiment, info: DataInfo) -> str:
@@ -115,7 +120,7 @@ def build_loss(
     name = loss_name(experiment, info)
     entry = experiment.loss.entry()
     if experiment.loss.name and entry is None:
-        return _user_loss(experiment, device)
+        return _user_loss(experiment, device, info.task == "contrastive")
     args = experiment.loss.resolved() if experiment.loss.name else {}
     classification = info.task == "classification"
     fitting = [e.name for e in catalog.entries("loss") if info.task in e.fact("tasks")]
@@ -126,6 +131,10 @@ def build_loss(
             f"{'choose ' + ', '.join(fitting) if fitting else 'give one of your own'}.",
             field="loss.name",
         )
+    made = catalog.find("loss", name)
+    if made.factory:
+        function = made.load_factory()(**made.resolve(experiment.loss.args))
+        return TrainingLoss(function, made.fact("adds_up"), takes_all=True)
     if name in ("cross_entropy", "nll"):
         given = args.get("class_weights")
         weight = (
@@ -157,7 +166,7 @@ def build_loss(
     return TrainingLoss(functools.partial(_plain, plain[name]))
 
 
-def _user_loss(experiment: Experiment, device: torch.device) -> TrainingLoss:
+def _user_loss(experiment: Experiment, device: torch.device, of_views: bool) -> TrainingLoss:
     reference = str(experiment.loss.name)
     target = usercode.load(reference, "loss.name")
     is_class = isinstance(target, type)
@@ -171,7 +180,7 @@ def _user_loss(experiment: Experiment, device: torch.device) -> TrainingLoss:
         target = functools.partial(target, **experiment.loss.args)
     if not callable(target):
         raise UserError(f"loss.name = {reference!r} is not a loss: it can't be called.", field="loss.name")
-    call, takes_all = caller_of_loss(target, module)
+    call, takes_all = caller_of_loss(target, module, of_views)
     reduction = getattr(module, "reduction", "mean")
     if reduction == "none":
         raise UserError(
@@ -184,13 +193,16 @@ def _user_loss(experiment: Experiment, device: torch.device) -> TrainingLoss:
     return TrainingLoss(target, "whole", own=True, call=call, takes_all=takes_all)
 
 
-def caller_of_loss(target: Callable[..., Any], module: Any) -> tuple[Callable[[Any, Any], Any], bool]:
+def caller_of_loss(
+    target: Callable[..., Any], module: Any, of_views: bool = False
+) -> tuple[Callable[[Any, Any], Any], bool]:
     """How a loss of the user's is called with (outputs, targets), and whether it takes all outputs of the model.
 
     With two parameters plainly so; those of torch itself get the logits, and others whatever the model gives. With more
     parameters a tuple of outputs is spread over them: the target goes to the one that is called target, label, y and
     the like, else to the second (``loss(reconstruction, x, mu, logvar)``); a loss without such a one of as many
-    parameters as there are outputs gets those alone (``triplet(anchor, positive, negative)``).
+    parameters as there are outputs gets those alone (``triplet(anchor, positive, negative)``). ``of_views``: so do two
+    parameters without a target among them (``loss(z1, z2)``).
     """
     of_torch = type(module).__module__.startswith("torch.nn")
     try:
@@ -198,9 +210,9 @@ def caller_of_loss(target: Callable[..., Any], module: Any) -> tuple[Callable[[A
     except (TypeError, ValueError):
         return target, not of_torch
     names = [p.name for p in parameters if p.default is inspect.Parameter.empty and p.kind in _POSITIONAL]
-    if len(names) <= 2:
-        return target, not of_torch
     at = next((i for i, name in enumerate(names) if name.lower() in _TARGET_NAMES), None)
+    if len(names) <= 2 and not (of_views and at is None):
+        return target, not of_torch
     return functools.partial(_spread, target, at, len(names)), True
 
 
