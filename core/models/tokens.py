@@ -39,7 +39,8 @@ def beyond_embedding(net: nn.Module, x: Any, name: str) -> UserError:
     least = min((int(t.min()) for t in whole), default=0)
     length = max((t.shape[1] for t in whole if t.ndim > 1), default=0)
     largest = max(rows, key=lambda label: rows[label], default="")
-    short = next((label for label, count in rows.items() if count < length), "")
+    smallest = min(rows, key=lambda label: rows[label], default="")
+    short = smallest if rows and rows[smallest] < length else ""
     if least < 0:
         what = f"the inputs hold the token {least}; tokens begin at 0"
     elif rows and greatest >= rows[largest]:

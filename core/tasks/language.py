@@ -58,7 +58,10 @@ class NextToken(Metric):
         surprise, right, size, count = self._sums.tolist()
         found = {"perplexity": math.nan, "accuracy": math.nan}
         if count:
-            found = {"perplexity": float(torch.tensor(surprise / count).exp()), "accuracy": right / count}
+            found = {
+                "perplexity": float(torch.tensor(surprise / count, dtype=torch.float64).exp()),
+                "accuracy": right / count,
+            }
         if self._sizes is not None:
             found["bits_per_byte"] = surprise / math.log(2) / size if size else math.nan
         return found
@@ -108,6 +111,7 @@ class LanguageTask(Task):
         raw = self._called(net, x, given)
         found = loss_of(raw) if self.loss is None else None
         outputs = floats(self.outputs(raw))
+        self._second = isinstance(outputs, Tensor) and _classes_second(outputs, targets)
         if self.loss is None or not self.loss.own:
             outputs = self._of_targets(outputs, given, targets)
         if found is None:
@@ -261,6 +265,7 @@ class LanguageTask(Task):
             self._begin = tokens.select(1 - self._time, 0)[:1].detach().cpu()
 
     _time = 1
+    _second = False
 
     def _first_tokens(self) -> Tensor | None:
         """What a text begins with: the prompt, a new line, or the first token of the data."""
@@ -299,12 +304,20 @@ class LanguageTask(Task):
         logits = logits_of(self.caller(net, tokens.unsqueeze(1 - self._time)))
         if logits.ndim == 2:  # [T * B, V], of one sequence
             return logits[-1]
+        if self._second:
+            return logits[0, :, -1]
         return logits.select(1 - self._time, 0)[-1]
 
 
 def _time_of(tokens: Tensor, size: int) -> int:
     """Which dimension of the tokens is time: the second, unless the first can't be the samples'."""
     return 0 if tokens.ndim == 2 and tokens.shape[0] != size and tokens.shape[1] == size else 1
+
+
+def _classes_second(logits: Tensor, y: Any) -> bool:
+    """Whether logits are [B, V, T], and not [B, T, V] as well."""
+    three = logits.ndim == 3 and isinstance(y, Tensor) and y.ndim == 2
+    return three and logits.shape[:2] != y.shape and (logits.shape[0], logits.shape[2]) == tuple(y.shape)
 
 
 def _cut(x: Any, shape: torch.Size, time: int) -> Any:
