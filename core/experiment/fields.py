@@ -205,7 +205,11 @@ def _kind(annotation: Any, metadata: Sequence[Any]) -> tuple[str, tuple[str, ...
     """Kind, choices and limits of an annotation."""
     origin = get_origin(annotation)
     if origin in (Union, types.UnionType):
-        inner = next(a for a in get_args(annotation) if a is not types.NoneType)
+        inside = [a for a in get_args(annotation) if a is not types.NoneType]
+        if len(inside) > 1 and bool in inside:
+            names = ("true", "false", *(str(n) for a in inside if get_origin(a) is Literal for n in get_args(a)))
+            return "choice", names, "one of " + ", ".join(names)
+        inner = inside[0]
         kind, choices, limits = _kind(inner, ())
         return kind, choices, f"{limits}, or none"
     if origin is typing.Annotated:
@@ -274,7 +278,7 @@ def typed(field: Field, text: str) -> Any:
         return _transforms(field, text)
     if field.kind in ("list", "table"):
         return _list(text)
-    if field.kind in ("text", "pick", "choice"):
+    if field.kind in ("text", "pick") or (field.kind == "choice" and text not in ("true", "false")):
         return text
     return toml.parse_value(text)
 

@@ -258,8 +258,8 @@ class TrainerOptions(Section):
     """One seed for weights, split, order of samples, augmentation and dropout."""
     deterministic: bool = False
     """Only deterministic algorithms (slower on GPUs; CPU runs are reproducible anyway)."""
-    compile: bool = False
-    """torch.compile the model."""
+    compile: bool | Literal["auto"] = False
+    """torch.compile the model; auto: time the first steps both ways and keep what is faster."""
     profile: bool = False
     """Write a profiler trace of a few steps into the run directory."""
 

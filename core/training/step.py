@@ -17,6 +17,7 @@ from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.machine import devices, distributed
 from torchdeck.core.tasks.base import Step, Task
+from torchdeck.core.training.compiling import Compiling
 from torchdeck.core.training.ema import build_ema
 from torchdeck.core.training.optimizers import build_optimizer
 from torchdeck.core.training.window import AccumulationWindow
@@ -36,7 +37,15 @@ class NotFinite(Exception):
 class OptimizerStep:
     """What a step changes (weights, optimizer, gradient scaler, average) and how."""
 
-    def __init__(self, experiment: Experiment, net: nn.Module, task: Task, device: torch.device) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        net: nn.Module,
+        task: Task,
+        device: torch.device,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """``tell`` hears what is decided on the way."""
         options = experiment.trainer
         self.net, self.task = net, task
         self.precision = devices.precision(options.precision, device)
@@ -55,7 +64,7 @@ class OptimizerStep:
         self._image_sizes = options.image_sizes
         self._world = distributed.world()
         self._parallel = distributed.distribute_model(net, device)
-        self._forward: Callable[..., Any] = torch.compile(self._parallel) if options.compile else self._parallel
+        self.compiling = Compiling(self._parallel, options.compile, device, tell)
         self._parameters = [*(p for p in net.parameters() if p.requires_grad), *own]
         self._norm_at = 0.0
 
@@ -66,6 +75,10 @@ class OptimizerStep:
         Raises NotFinite before anything is changed. On a GPU looking at the loss would wait for it; there whoever reads
         the window looks.
         """
+        with self.compiling.measuring(done):
+            self._change(batches, window, done, measures)
+
+    def _change(self, batches: list[Batch], window: AccumulationWindow, done: float, measures: bool) -> None:
         samples = sum(batch.size for batch in batches)
         weight = sum(self.task.weight(batch) for batch in batches)
         losses: list[Tensor] = []
@@ -73,7 +86,7 @@ class OptimizerStep:
         for number, batch in enumerate(batches, start=1):
             with self._unshared_until(number == len(batches)):
                 with self.autocast():
-                    step = self.task.forward(self._forward, self._prepare(batch, done))
+                    step = self.task.forward(self.compiling.forward, self._prepare(batch, done))
                     self.task.add_loss(step)
                     loss = self._checked(step)
                     if len(batches) > 1:
@@ -132,6 +145,7 @@ class OptimizerStep:
             "ema": {"model": ema.module.state_dict(), "averaged": ema.n_averaged} if ema is not None else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "compiled": self.compiling.chosen,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -153,6 +167,8 @@ class OptimizerStep:
             group.update(options)
         if self.precision.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
+        if self.compiling.chosen is None and state.get("compiled") is not None:
+            self.compiling.use(state["compiled"])
 
     def _unshared_until(self, last: bool) -> AbstractContextManager[Any]:
         """Among several processes, gradients are averaged once a step: with its last batch."""

@@ -89,7 +89,7 @@ class Trainer:
         self.net = net
         self.task = task
         self.world = distributed.world()
-        self._optimizer_step = OptimizerStep(experiment, net, task, device)
+        self._optimizer_step = OptimizerStep(experiment, net, task, device, self._inform)
         self.precision, self.channels_last = self._optimizer_step.precision, self._optimizer_step.channels_last
         self.optimizer, self.ema = self._optimizer_step.optimizer, self._optimizer_step.ema
         self.epoch_length = -(-len(data.train) // options.accumulate)

@@ -72,7 +72,11 @@ def test_keys_and_values_of_set(project: Path) -> None:
     assert texts("--set", "trainer.ep") == ["trainer.epochs="]
     assert texts("--set", "optimizer.name=adam") == []
     assert texts("--set", "optimizer.name=AdamW") == ["optimizer.name=AdamW"]
-    assert texts("--set", "trainer.compile=") == ["trainer.compile=true", "trainer.compile=false"]
+    assert texts("--set", "trainer.compile=") == [
+        "trainer.compile=true",
+        "trainer.compile=false",
+        "trainer.compile=auto",
+    ]
     assert texts("--set", "trainer.precision=b") == ["trainer.precision=bf16"]
     # The parameters are those of the model that the file and the words before name.
     assert "model.args.convs=" in texts("mine.toml", "--set", "model.args.")

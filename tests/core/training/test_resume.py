@@ -187,7 +187,17 @@ def test_checkpoints_keep_their_layout_and_those_of_old_go_on(train: Train) -> N
     state = torch.load(file, weights_only=True)
     assert set(state) == {
         *("torchdeck", "experiment", "folder", "data", "epoch", "step", "epoch_length", "model", "loss", "ema"),
-        *("optimizer", "scheduler", "scaler", "random", "best", "epoch_sums", "epoch_parts", "epoch_seconds"),
+        *(
+            "optimizer",
+            "scheduler",
+            "scaler",
+            "compiled",
+            "random",
+            "best",
+            "epoch_sums",
+            "epoch_parts",
+            "epoch_seconds",
+        ),
     }
     assert set(state["best"]) == {"value", "loss", "epoch", "bad_epochs"}
     assert set(state["ema"]) == {"model", "averaged"}

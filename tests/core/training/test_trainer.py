@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from torchdeck.core.machine.devices import choose_device, precision
 from torchdeck.core.models.build import build_model
 from torchdeck.core.models.summary import summarize
 from torchdeck.core.runs.directory import read_info
+from torchdeck.core.training.compiling import Compiling
 from torchdeck.core.training.ema import build_ema
 from torchdeck.core.training.memory import fitting_batch_size
 
@@ -246,6 +248,29 @@ def test_bf16_channels_last_progressive_sizes_and_flips(train: Train) -> None:
     trainer = run.session.built.trainer
     assert trainer.channels_last
     assert all(p.dtype == torch.float32 for p in trainer.net.parameters())
+
+
+@pytest.mark.parametrize(("plain", "compiled", "kept"), [(0.001, 0.003, False), (0.003, 0.001, True)])
+def test_compile_auto_keeps_what_is_faster(
+    monkeypatch: pytest.MonkeyPatch, plain: float, compiled: float, kept: bool
+) -> None:
+    """The compiler is a stand-in; what is measured is real."""
+    monkeypatch.setattr(torch, "compile", lambda net: lambda: time.sleep(compiled))
+    said: list[str] = []
+    chosen = Compiling(lambda: time.sleep(plain), "auto", torch.device("cpu"), said.append)
+    for step in range(40):
+        with chosen.measuring(step / 1e6):
+            chosen.forward()
+        assert (chosen.chosen is None) == (step < 29)
+    assert chosen.chosen is kept
+    assert len(said) == 1 and said[0].endswith("): kept." if kept else "): not kept.")
+
+
+def test_a_resume_goes_on_with_what_was_chosen(train: Train) -> None:
+    run = train(*PLAIN, "trainer.compile=auto", "trainer.steps=40")
+    assert run.status == "done", run.failure
+    assert any("torch.compile is not tried" in getattr(e, "message", "") for e in run.events)
+    assert load_checkpoint(run.path / "checkpoints" / "last.pt", "t")["compiled"] is False
 
 
 def test_compiled_models_keep_their_names(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
