@@ -27,6 +27,7 @@ from torchdeck.core.usercode.scan import parameters_of
 #: What most people set; all else is folded away.
 _COMMON = {
     "data.name",
+    "task.name",
     "model.name",
     "model.weights",
     "model.freeze",

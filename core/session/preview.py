@@ -89,6 +89,7 @@ class Previewer:
     def _load(self, experiment: Experiment) -> _Loaded:
         import torch
 
+        from torchdeck.core.data.items import shapes
         from torchdeck.core.data.load import load_data
 
         options = experiment.trainer
@@ -115,6 +116,7 @@ class Previewer:
                 "task": data.info.task,
                 "samples": data.info.samples,
                 "input_shape": data.info.input_shape,
+                "shapes": shapes(data.sample.first(1).x),
                 "outputs": data.info.outputs,
                 "classes": data.info.class_names,
                 "counts": _counts(data.train_targets, data.info.outputs),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
@@ -62,7 +63,8 @@ def draw_data(facts: dict[str, Any], width: int, colour: bool) -> Text:
     text = Text(no_wrap=True)
     text.append(printable(facts["name"]), style="bold")
     text.append(f"  {facts['task']}\n{samples}\n")
-    text.append(f"shape {'×'.join(map(str, facts['input_shape']))}, {facts['outputs']} outputs\n")
+    shape = "×".join(map(str, facts["input_shape"])) or printable(json.dumps(facts["shapes"]).replace('"', ""))
+    text.append(f"shape {shape}, {facts['outputs']} outputs\n")
     text.append(f"{printable(', '.join(facts['transforms']))}\nfrom {printable(str(facts['place']))}\n", style="dim")
     for warning in facts["warnings"]:
         text.append(f"{printable(warning)}\n", style="italic")
@@ -111,7 +113,8 @@ def _draw_pictures(text: Text, pictures: dict[str, Any], labels: list[str], widt
                     _append_cell(text, upper, lower, colour)
                 text.append(" ")
             text.append("\n")
-        text.append(" ".join(set_cell_size(printable(labels[n]), across) for n in numbers) + "\n", style="dim")
+        below = [labels[n] if labels else "" for n in numbers]
+        text.append(" ".join(set_cell_size(printable(label), across) for label in below) + "\n", style="dim")
 
 
 def _halved(pixels: bytes, count: int, height: int, width: int) -> bytes:
