@@ -21,6 +21,7 @@ HELPERS = {
     ("core/data/user_data.py", "_no_such_split"),
     ("core/errors.py", "ran_out_of_memory"),
     ("core/machine/nvidia.py", "nvml_error"),
+    ("core/models/tokens.py", "is_beyond"),
     ("core/search/storage.py", "_is_locked"),
     ("core/search/storage.py", "_of_another_version"),
     ("core/training/memory.py", "_asked_for"),
