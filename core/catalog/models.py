@@ -1,7 +1,9 @@
 """Models that can be picked by name. The torchvision names are listed so that reading them needs no torchvision.
 
 A factory of our own is called with the shape of one input, the number of outputs, and the entry's parameters by name;
-it returns an nn.Module from [N, *shape] to [N, outputs].
+it returns an nn.Module from [N, *shape] to [N, outputs]. One that asks for ``target_shape`` or ``input_shapes`` (of
+several inputs) gets these, too. Facts: ``images``, it takes images and nothing else; ``tokens``, it takes whole
+numbers.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from torchdeck.core.catalog.entries import Entry, Param
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "leaky_relu", "elu", "sigmoid", "mish")
 
 _ACTIVATION = Param("activation", "str", "relu", "the non-linearity", choices=ACTIVATIONS)
+_ENCODER = Param("widths", "ints", (128,), "width of each hidden layer of the encoder", low=1)
+_LATENT = Param("latent", "int", 16, "numbers in the middle", low=1)
 _DROPOUT = Param("dropout", "float", 0.0, "share of activations dropped while training", low=0, high=0.99)
 
 _OWN = (
@@ -80,6 +84,69 @@ _OWN = (
         ),
         facts={"images": True},
         factory="torchdeck.core.models.nets:FastNet",
+    ),
+    Entry(
+        "model",
+        "gpt",
+        "a small GPT over tokens (Radford et al. 2019)",
+        (
+            Param("width", "int", 128, "numbers that stand for a token", low=1),
+            Param("layers", "int", 4, "blocks of attention", low=1, high=200),
+            Param("heads", "int", 4, "heads of each attention", low=1),
+            _DROPOUT,
+        ),
+        facts={"tokens": True},
+        factory="torchdeck.core.models.gpt:GPT",
+    ),
+    Entry(
+        "model",
+        "autoencoder",
+        "fully connected layers to a few numbers and back",
+        (_ENCODER, _LATENT, _ACTIVATION),
+        factory="torchdeck.core.models.autoencoders:Autoencoder",
+    ),
+    Entry(
+        "model",
+        "vae",
+        "a variational autoencoder of fully connected layers, for loss elbo (Kingma and Welling 2014)",
+        (_ENCODER, _LATENT, _ACTIVATION),
+        factory="torchdeck.core.models.autoencoders:VAE",
+    ),
+    Entry(
+        "model",
+        "projected_cnn",
+        "the stages of cnn and a projection, for contrastive learning (Chen et al. 2020)",
+        (
+            Param("channels", "ints", (32, 64), "channels of each stage", low=1),
+            Param("convs", "int", 1, "convolutions in each stage", low=1, high=20),
+            _ACTIVATION,
+            Param("hidden", "int", 128, "width of the projection's hidden layer", low=1),
+            Param("embedding", "int", 64, "numbers of the embedding", low=1),
+        ),
+        facts={"images": True},
+        factory="torchdeck.core.models.projected:ProjectedCNN",
+    ),
+    Entry(
+        "model",
+        "gru",
+        "a recurrent network over a series [time, features] (Cho et al. 2014)",
+        (
+            Param("width", "int", 64, "numbers of its state", low=1),
+            Param("layers", "int", 1, "layers of recurrence", low=1, high=20),
+            _DROPOUT,
+        ),
+        factory="torchdeck.core.models.sequences:GRU",
+    ),
+    Entry(
+        "model",
+        "image_and_table",
+        "two inputs: a cnn over the image and a layer over the table's row, joined",
+        (
+            Param("channels", "ints", (32, 64), "channels of each stage over the image", low=1),
+            Param("width", "int", 64, "width of what is joined", low=1),
+            _DROPOUT,
+        ),
+        factory="torchdeck.core.models.image_and_table:ImageAndTable",
     ),
 )
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from torchdeck.core import usercode
+from torchdeck.core.data.items import tensors_in
 from torchdeck.core.data.probe import equal, seeded, states
 from torchdeck.core.data.source import Arrays, Part, Source
 
@@ -32,9 +33,10 @@ def _pieces(part: Part) -> Iterator[bytes]:
     if part.targets is not None:
         yield _bytes(part.targets)
     if isinstance(part, Arrays):
-        step = -(-part.x.nbytes // _BYTES) or 1
-        yield str((tuple(part.x.shape), part.x.dtype)).encode()
-        yield _bytes(part.x[::step])
+        for x in tensors_in(part.x):
+            step = -(-x.nbytes // _BYTES) or 1
+            yield str((tuple(x.shape), x.dtype)).encode()
+            yield _bytes(x[::step])
         return
     files = getattr(part.dataset, "samples", None)
     root = getattr(part.dataset, "root", None)

@@ -22,7 +22,7 @@ from torchdeck.core.data.classes import check, class_names
 from torchdeck.core.data.feeds import FeedMaker, Preparation
 from torchdeck.core.data.fingerprint import fingerprint
 from torchdeck.core.data.infer import hints_of
-from torchdeck.core.data.items import to_device
+from torchdeck.core.data.items import tensors_in, to_device
 from torchdeck.core.data.load_source import load_source
 from torchdeck.core.data.source import DataInfo, Samples, Source
 from torchdeck.core.data.split import split_parts
@@ -120,6 +120,7 @@ def load_data(
         plain=source.plain,
         vocabulary=source.vocabulary,
         codec=source.codec,
+        input_shapes=() if prepared.plain else tuple(tuple(t.shape[1:]) for t in tensors_in(sample.x)),
     )
     known = train_part.targets if source.task == "classification" else None
     return LoadedData(

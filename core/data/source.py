@@ -120,6 +120,8 @@ class DataInfo:
     plain: bool = True
     vocabulary: tuple[str, ...] = ()
     codec: Codec | None = None
+    #: Shape of each input of a sample, where there are several tensors.
+    input_shapes: tuple[tuple[int, ...], ...] = ()
 
     @property
     def classes(self) -> int:

@@ -77,6 +77,7 @@ def load_trained(path: Path, trust_code: bool, note: Callable[[str], None] = lam
         target_shape=tuple(data.get("target_shape", ())),
         plain=bool(data.get("plain", True)),
         vocabulary=tuple(data.get("vocabulary", ())),
+        input_shapes=tuple(map(tuple, data.get("input_shapes", ()))),
     )
     # The weights come from the checkpoint; those that training began with need not be there any more.
     net = build_model(experiment.model.model_copy(update={"weights": None, "freeze": ()}), info)

@@ -73,7 +73,7 @@ def build_model(
 def _from_catalog(entry: catalog.Entry, model: Model, info: DataInfo) -> nn.Module:
     """A net of ours, with the shape of the targets or of all inputs where it asks for them."""
     factory = entry.load_factory()
-    offered = {"target_shape": info.target_shape}
+    offered = {"target_shape": info.target_shape, "input_shapes": info.input_shapes}
     takes = inspect.signature(factory).parameters
     extra = {name: value for name, value in offered.items() if name in takes}
     return factory(info.input_shape, info.outputs, **extra, **model.resolved())

@@ -37,6 +37,7 @@ def checkpoint_header(
             "target_shape": list(info.target_shape),
             "plain": info.plain,
             "vocabulary": list(info.vocabulary),
+            "input_shapes": [list(shape) for shape in info.input_shapes],
             "channels_last": channels_last,
             "raw_shape": list(info.raw_shape),
             "fingerprint": info.fingerprint,
