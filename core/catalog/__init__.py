@@ -62,5 +62,5 @@ def find(kind: str, name: str, where: str | None = None) -> Entry:
             return entry
     names = [e.name for e in entries(kind)]
     hint = did_you_mean(name, names)
-    own = "" if kind in ("task", "schedule", "sampler", "pruner") else " (your own: path/to/file.py:Name)"
+    own = "" if kind in ("task", "sampler", "pruner") else " (your own: path/to/file.py:Name)"
     raise UserError(f"{where or kind} = {name!r} is not in the catalog; {hint}{own}", field=where)

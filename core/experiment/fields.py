@@ -98,7 +98,7 @@ def _field(
     default = info.default
     if name == "name" and issubclass(model, Picked):
         kind, choices = "pick", tuple(entry.name for entry in catalog.entries(model.kind()))
-        limits = "from the catalog" + ("" if section in ("optimizer", "schedule") else ", or your own")
+        limits = "from the catalog" + ("" if section in ("task", "sampler", "pruner") else ", or your own")
     elif key in ("data.transforms", "data.target_transforms"):
         kind, limits = "transforms", "a list such as ToTensor, RandomCrop(size=28, padding=4)"
     elif key in ("optimizer.lr", "optimizer.weight_decay"):

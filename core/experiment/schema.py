@@ -154,43 +154,49 @@ class Optimizer(Picked):
     """How weights are changed."""
 
     name: str = "AdamW"
-    """Optimizer from torch.optim."""
+    """Optimizer from torch.optim, or your own: path/to/file.py:Lion, pkg.module:Class."""
     args: dict[str, Any] = {}
     """Parameters of the optimizer."""
     lr: Annotated[float, Field(gt=0, le=1e3, allow_inf_nan=False)] | None = None
-    """Learning rate, at its peak; default: the catalog's for that optimizer."""
+    """Learning rate, at its peak; default: the catalog's for that optimizer, or that of your own."""
     weight_decay: Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False)] | None = None
-    """Weight decay; default: the catalog's for that optimizer."""
+    """Weight decay; default: the catalog's for that optimizer, or that of your own."""
     backbone_lr_factor: Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False)] = 1.0
     """Learning rate of all layers but the last one, as a factor on lr: 0.1 is usual in fine-tuning."""
     decay_norms_and_biases: bool = False
     """Whether norms' parameters and biases decay too."""
 
-    @model_validator(mode="after")
-    def _known(self) -> Optimizer:
-        return not_own(self)
+    def learning_rate(self) -> float | None:
+        """The learning rate: given, or the catalog's; None where an optimizer of the user's own has its own."""
+        entry = self.entry()
+        return self.lr if self.lr is not None or entry is None else entry.fact("lr")
 
-    def learning_rate(self) -> float:
-        """The learning rate: given, or the catalog's."""
-        return self.lr if self.lr is not None else catalog.find("optimizer", self.name).fact("lr")
-
-    def decay(self) -> float:
-        """The weight decay: given, or the catalog's."""
-        given = self.weight_decay
-        return given if given is not None else catalog.find("optimizer", self.name).fact("weight_decay")
+    def decay(self) -> float | None:
+        """The weight decay: given, or the catalog's; None where an optimizer of the user's own has its own."""
+        entry = self.entry()
+        return self.weight_decay if self.weight_decay is not None or entry is None else entry.fact("weight_decay")
 
 
 class Schedule(Picked):
     """How the learning rate moves."""
 
     name: str = "constant"
-    """Schedule from the catalog."""
+    """Schedule from the catalog, or your own: a class like torch's schedulers (torch.optim.lr_scheduler:CyclicLR), or a
+    function of (step, total_steps, epoch_length) that gives a factor."""
     args: dict[str, Any] = {}
     """Parameters of the schedule."""
+    interval: Literal["epoch", "step"] | None = None
+    """How often a scheduler of your own is stepped; default: once an epoch, or once a step where it counts steps."""
 
     @model_validator(mode="after")
-    def _known(self) -> Schedule:
-        return not_own(self)
+    @collected()
+    def _interval_of_own(self) -> Schedule:
+        if self.interval is not None and self.entry() is not None:
+            raise UserError(
+                f"schedule.interval is for schedulers of your own; {self.name} knows its steps.",
+                field="schedule.interval",
+            )
+        return self
 
 
 class Loss(Picked):
@@ -260,6 +266,8 @@ class TrainerOptions(Section):
     """Only deterministic algorithms (slower on GPUs; CPU runs are reproducible anyway)."""
     compile: bool | Literal["auto"] = False
     """torch.compile the model; auto: time the first steps both ways and keep what is faster."""
+    callbacks: tuple[str, ...] = ()
+    """Functions of your own that are called with each event: path/to/file.py:my_callback."""
     profile: bool = False
     """Write a profiler trace of a few steps into the run directory."""
 

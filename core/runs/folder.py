@@ -68,10 +68,26 @@ class _Locator:
         step = experiment.task.step
         new_task = experiment.task.model_copy(update={"step": self._code(step, "task.step") if step else None})
         new_loss = loss.model_copy(update={"name": self._code(loss.name, "loss.name") if loss.name else None})
+        new_optimizer = experiment.optimizer.model_copy(
+            update={"name": self._code(experiment.optimizer.name, "optimizer.name")}
+        )
+        new_schedule = experiment.schedule.model_copy(
+            update={"name": self._code(experiment.schedule.name, "schedule.name")}
+        )
+        callbacks = tuple(self._code(one, "trainer.callbacks") for one in experiment.trainer.callbacks)
         metrics = tuple(self._code(one, "tracking.metrics") for one in experiment.tracking.metrics)
         tracking = experiment.tracking.model_copy(update={"metrics": metrics})
         return experiment.model_copy(
-            update={"data": new_data, "task": new_task, "model": new_model, "loss": new_loss, "tracking": tracking}
+            update={
+                "data": new_data,
+                "task": new_task,
+                "model": new_model,
+                "loss": new_loss,
+                "optimizer": new_optimizer,
+                "schedule": new_schedule,
+                "trainer": experiment.trainer.model_copy(update={"callbacks": callbacks}),
+                "tracking": tracking,
+            }
         )
 
     def _transforms(self, transforms: Any, key: str) -> tuple[Any, ...]:

@@ -19,6 +19,7 @@ from torchdeck.core.control import Aborted, Control
 from torchdeck.core.errors import Diverged, TrainingError, UserCodeError, UserError, ran_out_of_memory
 from torchdeck.core.events import (
     CheckpointWritten,
+    Event,
     Failed,
     Finished,
     LogLine,
@@ -32,6 +33,7 @@ from torchdeck.core.machine import children, distributed
 from torchdeck.core.runs.directory import RunDirectory, check_root, read_metrics
 from torchdeck.core.runs.folder import folder_of, located
 from torchdeck.core.runs.live import Mark
+from torchdeck.core.session.callbacks import Callbacks, load_callbacks
 from torchdeck.core.session.control_server import ControlServer
 from torchdeck.core.session.facts import name_of_run, run_facts, started_event
 from torchdeck.core.session.recorder import Listener, Recorder, drop_after, finite
@@ -94,6 +96,7 @@ class Session:
         self._writer: CheckpointWriter | None = None
         #: What each checkpoint tells besides the training's state, named as the user did.
         self._header: dict[str, Any] = {}
+        self._callbacks: list[tuple[str, Callable[[Event], Any]]] = []
         self._train_seconds = 0.0
         self._notes: list[str] | None = []
         #: What the user's code writes with.
@@ -166,6 +169,7 @@ class Session:
         try:
             folder = self._folder()
             experiment = located(self.experiment, folder, self._warn)
+            self._callbacks = load_callbacks(experiment.trainer.callbacks) if first else []
             judge = self.trial.judge if self.trial is not None else goes_on
             self._built = built = build_trainer(
                 experiment, self.control, self._publisher.publish, self._warn, state, self._save, judge
@@ -235,6 +239,8 @@ class Session:
                 ) from None
         self._open_door()
         self._listen(Recorder(self.run, self._publisher.subscribe(100_000), self._report_write_failure))
+        if self._callbacks:
+            self._listen(Callbacks(self._callbacks, self._publisher.subscribe(100_000), self._report_write_failure))
         if self.experiment.tracking.tensorboard:
             from torchdeck.core.session.tensorboard import TensorBoard
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from torch import nn
 
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Optimizer
+from torchdeck.core.training.groups import parameter_groups
+from torchdeck.core.training.own_optimizers import build_own_optimizer
 
 
 def build_optimizer(
@@ -21,16 +23,17 @@ def build_optimizer(
 
     Raises UserError when nothing is left to train.
     """
-    entry = options.entry()
-    assert entry is not None
     if not any(p.requires_grad for p in net.parameters()):
         raise UserError("The model has no parameter to train.")
-    lr, decay = options.learning_rate(), options.decay()
+    entry = options.entry()
+    if entry is None:
+        return build_own_optimizer(options, net, own)
+    lr, decay = options.learning_rate() or 0.0, options.decay() or 0.0
     args = options.resolved()
     _check_options(options, entry.name, args, bool(own))
     if entry.name == "Muon":
         return _muon(net, lr, decay, args, options.decay_norms_and_biases)
-    groups = _groups(net, decay, options.decay_norms_and_biases, lr, options.backbone_lr_factor)
+    groups = parameter_groups(net, decay, options.decay_norms_and_biases, lr, options.backbone_lr_factor)
     if own:
         groups.append({"params": list(own), "weight_decay": 0.0})
     factory = entry.load_factory()
@@ -71,44 +74,6 @@ def _check_options(options: Optimizer, name: str, args: dict[str, Any], own: boo
         raise UserError("optimizer.args.nesterov needs optimizer.args.dampening = 0.", field="optimizer.args.nesterov")
 
 
-def _groups(
-    net: nn.Module,
-    decay: float,
-    everything: bool,
-    lr: float = 0.0,
-    body: float = 1.0,
-    chosen: Callable[[nn.Parameter], bool] = lambda p: True,
-) -> list[dict[str, Any]]:
-    """Groups by weight decay, and where the body learns at a rate of its own, head and body apart, the head first:
-    its learning rate is the one that is shown."""
-    trained = [p for p in net.parameters() if p.requires_grad and chosen(p)]
-    if body == 1.0:
-        return _by_decay(trained, decay, everything)
-    head = {id(p) for p in _head(net)}
-    first = _by_decay([p for p in trained if id(p) in head], decay, everything)
-    rest = _by_decay([p for p in trained if id(p) not in head], decay, everything)
-    return [*first, *({**group, "lr": lr * body} for group in rest)]
-
-
-def _by_decay(trained: list[nn.Parameter], decay: float, everything: bool) -> list[dict[str, Any]]:
-    if not trained:
-        return []
-    if not decay:
-        return [{"params": trained, "weight_decay": 0.0}]  # one group is one kernel call instead of two
-    # One-dimensional parameters are biases and the scales of norms, in every layer torch has.
-    heavy = [p for p in trained if everything or p.ndim > 1]
-    light = [p for p in trained if not everything and p.ndim <= 1]
-    return [{"params": ps, "weight_decay": d} for ps, d in ((heavy, decay), (light, 0.0)) if ps]
-
-
-def _head(net: nn.Module) -> list[nn.Parameter]:
-    """The parameters of the last module that has any of its own."""
-    having = [
-        list(m.parameters(recurse=False)) for m in net.modules() if any(True for _ in m.parameters(recurse=False))
-    ]
-    return having[-1] if having else []
-
-
 def _muon(net: nn.Module, lr: float, decay: float, args: dict[str, Any], everything: bool) -> torch.optim.Optimizer:
     matrices = [p for p in net.parameters() if p.ndim == 2]
     # The head works better under AdamW (Jordan 2024, kellerjordan.github.io/posts/muon).
@@ -120,9 +85,9 @@ def _muon(net: nn.Module, lr: float, decay: float, args: dict[str, Any], everyth
         )
     adamw_lr = args.pop("adamw_lr")
     muon = torch.optim.Muon(
-        _groups(net, decay, everything, chosen=lambda p: id(p) in hidden), lr=lr, weight_decay=decay, **args
+        parameter_groups(net, decay, everything, chosen=lambda p: id(p) in hidden), lr=lr, weight_decay=decay, **args
     )
-    rest = _groups(net, decay, everything, chosen=lambda p: id(p) not in hidden)
+    rest = parameter_groups(net, decay, everything, chosen=lambda p: id(p) not in hidden)
     adamw = torch.optim.AdamW(rest, lr=adamw_lr, fused=True) if rest else None
     return Pair(muon, adamw) if adamw else muon
 

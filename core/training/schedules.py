@@ -92,10 +92,18 @@ _FACTORS: dict[str, Factor] = {
 class Scheduler:
     """Sets the learning rate (and with one_cycle the momentum) of every group before each step."""
 
-    def __init__(self, schedule: Schedule, optimizer: torch.optim.Optimizer, total: int, per_epoch: int) -> None:
+    def __init__(
+        self,
+        schedule: Schedule,
+        optimizer: torch.optim.Optimizer,
+        total: int,
+        per_epoch: int,
+        factor: Factor | None = None,
+    ) -> None:
+        """``factor``: the formula, of a function of the user's own."""
         self._name = schedule.name
         self._args = schedule.resolved()
-        self._factor = _FACTORS[schedule.name]
+        self._factor = factor or _FACTORS[schedule.name]
         self._optimizer = optimizer
         self._total, self._per_epoch = total, per_epoch
         self._base = [g["lr"] for g in optimizer.param_groups]

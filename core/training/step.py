@@ -20,6 +20,7 @@ from torchdeck.core.tasks.base import Step, Task
 from torchdeck.core.training.compiling import Compiling
 from torchdeck.core.training.ema import build_ema
 from torchdeck.core.training.optimizers import build_optimizer
+from torchdeck.core.training.own_optimizers import needs_closure
 from torchdeck.core.training.window import AccumulationWindow
 
 #: Seconds between two measurements of the gradients' norm where no clipping needs it: it reads every gradient again.
@@ -51,6 +52,14 @@ class OptimizerStep:
         self.precision = devices.precision(options.precision, device)
         own = task.loss.parameters if task.loss is not None else []
         self.optimizer = build_optimizer(experiment.optimizer, net, device, own)
+        #: Whether a step of the optimizer asks for the loss again, as a line search does.
+        self._needs_closure = needs_closure(self.optimizer)
+        if self._needs_closure and self.precision.scaler:
+            raise UserError(
+                f"optimizer.name = {experiment.optimizer.name!r} asks for the loss again in each step, which does not "
+                "go with the gradient scaler of fp16; set trainer.precision to fp32 or bf16.",
+                field="trainer.precision",
+            )
         self.ema = build_ema(net, options.ema)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision.scaler)
         self.channels_last = any(
@@ -81,6 +90,33 @@ class OptimizerStep:
     def _change(self, batches: list[Batch], window: AccumulationWindow, done: float, measures: bool) -> None:
         samples = sum(batch.size for batch in batches)
         weight = sum(self.task.weight(batch) for batch in batches)
+        told: list[tuple[Tensor, dict[str, Tensor]]] = []
+
+        def gradients() -> float:
+            """Make the gradients; returns the loss, for an optimizer with a line search, which asks again."""
+            self.optimizer.zero_grad(set_to_none=True)
+            kept = [] if told else window.kept
+            told.append(self._gradients(batches, kept, done, samples, weight))
+            self._clip_and_measure(measures)
+            return told[-1][0]  # type: ignore[return-value]
+
+        if self._needs_closure:
+            self.optimizer.step(gradients)
+        else:
+            gradients()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update_parameters(self.net)
+        loss, parts = told[0]
+        window.add(self.task.told(loss, samples), samples, weight, parts)
+
+    def _gradients(
+        self, batches: list[Batch], kept: list[Any], done: float, samples: int, weight: Tensor | int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add up the gradients of the batches; returns the loss and its parts. ``kept`` gets what right answers are
+        counted of."""
         losses: list[Tensor] = []
         parts: dict[str, Tensor] = {}
         for number, batch in enumerate(batches, start=1):
@@ -98,17 +134,10 @@ class OptimizerStep:
             for name, part in step.parts.items():
                 share = part.detach() * (batch.size / samples)
                 parts[name] = parts[name] + share if name in parts else share
-            kept = self.task.keep(step)
-            if kept is not None:
-                window.kept.append(kept)
-        self._clip_and_measure(measures)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.ema is not None:
-            self.ema.update_parameters(self.net)
-        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-        window.add(self.task.told(loss, samples), samples, weight, parts)
+            answers = self.task.keep(step)
+            if answers is not None:
+                kept.append(answers)
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum(), parts
 
     @staticmethod
     def _checked(step: Step) -> Tensor:

@@ -31,9 +31,9 @@ from torchdeck.core.training.epoch_state import EpochState
 from torchdeck.core.training.evaluation import Evaluator, Report, loss_module
 from torchdeck.core.training.feeding import Feeding
 from torchdeck.core.training.monitor import Monitor
+from torchdeck.core.training.own_schedules import build_schedule
 from torchdeck.core.training.profiling import profiling
 from torchdeck.core.training.random import get_states, set_states
-from torchdeck.core.training.schedules import Scheduler
 from torchdeck.core.training.step import NotFinite, OptimizerStep
 from torchdeck.core.training.window import AccumulationWindow
 
@@ -95,7 +95,9 @@ class Trainer:
         self.epoch_length = -(-len(data.train) // options.accumulate)
         self.total_steps = options.steps or options.epochs * self.epoch_length
         self.total_epochs = -(-self.total_steps // self.epoch_length)
-        self.scheduler = Scheduler(experiment.schedule, self.optimizer, self.total_steps, self.epoch_length)
+        self.scheduler = build_schedule(
+            experiment.schedule, self.optimizer, self.total_steps, self.epoch_length, self._inform
+        )
         self.evaluator = Evaluator(
             data.info,
             task,

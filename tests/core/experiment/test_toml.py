@@ -144,7 +144,7 @@ def test_names_are_found_whatever_their_case() -> None:
         ("trainer=3", "is a table; name one of its fields"),
         ("epochs", "is not of the form key.path=value"),
         ("loss.args.delta=2", "loss.args is given without loss.name"),
-        ("optimizer.name=a.py:Mine", "an optimizer of your own is not supported"),
+        ("schedule.interval=step", "schedule.interval is for schedulers of your own"),
     ],
 )
 def test_wrong_values_are_one_clear_sentence(override: str, sentence: str) -> None:

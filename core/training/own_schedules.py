@@ -1,0 +1,217 @@
+"""Schedules of the user's own: classes like torch's schedulers, functions that give one, and functions of the step."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from torchdeck.core import usercode
+from torchdeck.core.errors import UserError
+from torchdeck.core.experiment.schema import Schedule
+from torchdeck.core.training.own_optimizers import parameters_of
+from torchdeck.core.training.schedules import Factor, Scheduler
+
+#: What of an optimizer's groups schedulers change.
+_CHANGED = ("lr", "momentum", "betas")
+
+
+class TorchSchedule:
+    """A scheduler of torch's kind, stepped by the epoch or by the step, with the interface of Scheduler.
+
+    A hand on the learning rate multiplies what the scheduler says from then on.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[str], Any],
+        optimizer: torch.optim.Optimizer,
+        per_epoch: int,
+        by_step: bool,
+        judged: bool,
+        span: int | None = None,
+    ) -> None:
+        """``make``: called with "min" or "max", as the metric is the better for being lower or higher, gives the
+        scheduler. ``judged``: whether it is stepped with the metric (ReduceLROnPlateau). ``span``: how many steps it
+        was told that there are, where it was."""
+        self._make, self._optimizer = make, optimizer
+        self._every = 1 if by_step else per_epoch
+        self._judged, self._span = judged, span
+        #: A scheduler that goes by a metric is made when it is known which way is better.
+        self._scheduler: Any = None if judged else make("min")
+        self._mode = "min"
+        self._done = 0
+        self._scale = 1.0
+        self._rates = [group["lr"] for group in optimizer.param_groups]
+
+    def set(self, step: int) -> None:
+        """Set the learning rates for step number ``step`` (from 0)."""
+        if not self._judged:
+            while self._done < step // self._every:
+                self._step()
+        self._apply()
+
+    def _step(self, *value: float) -> bool:
+        """Step the scheduler; tells whether the first learning rate fell. It sees the rates that it has set itself."""
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate
+        before = self._rates[0]
+        with usercode.user_errors():
+            self._scheduler.step(*value)
+        self._done += 1
+        self._rates = [group["lr"] for group in self._optimizer.param_groups]
+        return bool(self._rates[0] < before)
+
+    def _apply(self) -> None:
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * self._scale
+
+    def learning_rate(self) -> float:
+        """The learning rate of the first group as it stands."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def set_learning_rate(self, value: float, step: int) -> None:
+        """Make it ``value`` at that step, and follow the schedule in proportion from there."""
+        self.set(step)
+        if not self._rates[0]:
+            raise UserError("The schedule's learning rate is 0 here; nothing is in proportion to it.")
+        self._scale = value / float(self._rates[0])
+        self._apply()
+
+    def epoch_ended(self, value: float, higher_is_better: bool) -> bool:
+        """A scheduler that goes by a metric takes it; tells whether the learning rate was cut."""
+        if not self._judged:
+            return False
+        if self._scheduler is None:
+            self._mode = "max" if higher_is_better else "min"
+            self._scheduler = self._make(self._mode)
+        cut = self._step(value)
+        self._apply()
+        return cut
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs."""
+        groups = [{k: g[k] for k in _CHANGED if k in g} for g in self._optimizer.param_groups]
+        inner = self._scheduler.state_dict() if self._scheduler is not None else None
+        return {
+            "scheduler": inner if inner is None else {k: v for k, v in inner.items() if _is_plain(v)},
+            "mode": self._mode,
+            "done": self._done,
+            "scale": self._scale,
+            "rates": [float(rate) for rate in self._rates],
+            "groups": groups,
+            "span": self._span,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Back to where a checkpoint was.
+
+        Raises UserError where the schedule was made for another number of steps.
+        """
+        if state["span"] != self._span:
+            raise UserError(
+                f"--resume: schedule.name was made for {state['span']:,} steps, and now there are {self._span:,}; a "
+                "schedule that is told how many there are can't be prolonged."
+            )
+        if state["scheduler"] is not None:
+            self._mode = state["mode"]
+            self._scheduler = self._make(self._mode) if self._scheduler is None else self._scheduler
+            self._scheduler.load_state_dict({**self._scheduler.state_dict(), **state["scheduler"]})
+        self._done, self._scale, self._rates = state["done"], state["scale"], list(state["rates"])
+        for group, kept in zip(self._optimizer.param_groups, state["groups"], strict=True):
+            group.update(kept)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value may stand in a checkpoint that runs no code: functions of a scheduler are made anew."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    return value is None or isinstance(value, bool | int | float | str | torch.Tensor)
+
+
+def build_schedule(
+    schedule: Schedule,
+    optimizer: torch.optim.Optimizer,
+    total: int,
+    per_epoch: int,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Scheduler | TorchSchedule:
+    """The schedule of an experiment, over ``total`` steps of which ``per_epoch`` are an epoch; ``tell`` hears what was
+    taken for granted.
+
+    Raises UserError for one that can't be used.
+    """
+    if schedule.entry() is not None:
+        return Scheduler(schedule, optimizer, total, per_epoch)
+    what = f"schedule.name = {schedule.name!r}"
+    target = usercode.load(schedule.name, "schedule.name")
+    if not callable(target):
+        raise UserError(f"{what} is a {type(target).__name__}, not a schedule.", field="schedule.name")
+    parameters = parameters_of(target)
+    first = next(iter(parameters), None)
+    if not isinstance(target, type) and first != "optimizer":
+        return Scheduler(schedule, optimizer, total, per_epoch, _own_factor(schedule, target))
+    by_step = schedule.interval == "step" or (schedule.interval is None and any(n in parameters for n in _BY_STEP))
+    span = {
+        name: value
+        for name, value in _span(total, per_epoch, by_step).items()
+        if name in parameters
+        and name not in schedule.args
+        and parameters[name].default in (None, inspect.Parameter.empty)
+    }
+
+    def make(mode: str) -> Any:
+        args = {**schedule.args, **span, first or "optimizer": optimizer}
+        if "mode" in parameters:
+            args.setdefault("mode", mode)
+        return usercode.call(target, args, "schedule")
+
+    judged = "metrics" in parameters_of(getattr(target, "step", None))
+    made = TorchSchedule(make, optimizer, per_epoch, by_step, judged, total if span else None)
+    _check(make("min") if judged else made._scheduler, what)
+    if schedule.interval is None and not judged:
+        tell(f"{what} is stepped once {'a step' if by_step else 'an epoch'}; schedule.interval says otherwise.")
+    return made
+
+
+#: Parameters of schedulers that count steps.
+_BY_STEP = ("total_steps", "steps_per_epoch", "num_training_steps")
+
+
+def _span(total: int, per_epoch: int, by_step: bool) -> dict[str, int]:
+    """What is filled in where a scheduler has no value of its own for it: how long the training is."""
+    steps = total if by_step else -(-total // per_epoch)
+    return {"total_steps": total, "num_training_steps": total, "T_max": steps, "total_iters": steps}
+
+
+def _check(made: Any, what: str) -> None:
+    """Raises UserError for what is no scheduler."""
+    lacking = [name for name in ("step", "state_dict", "load_state_dict") if not callable(getattr(made, name, None))]
+    if lacking:
+        raise UserError(
+            f"{what} gave a {type(made).__name__} without {lacking[0]}(); a scheduler like torch's is needed (a class "
+            "or a function that takes the optimizer), or a function of (step, total_steps, epoch_length) that gives a "
+            "factor on the learning rate.",
+            field="schedule.name",
+        )
+
+
+def _own_factor(schedule: Schedule, function: Callable[..., Any]) -> Factor:
+    """A function of (step, total_steps, epoch_length, **schedule.args) as the formula of a schedule."""
+    what = f"schedule.name = {schedule.name!r}"
+    names = list(parameters_of(function))
+
+    def factor(step: int, total: int, per_epoch: int, args: dict[str, Any]) -> float:
+        known = {"step": step, "total_steps": total, "epoch_length": per_epoch, "epoch": step // per_epoch}
+        given = {name: value for name, value in known.items() if name in names}
+        with usercode.user_errors():
+            value = function(**given, **args) if given else function(step, **args)
+        if not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise UserError(f"{what} gave {value!r} at step {step}; a factor of 0 or more is needed.")
+        return float(value)
+
+    return factor
