@@ -38,6 +38,11 @@ def is_user_code(name: str) -> bool:
     return ":" in name
 
 
+def has(kind: str, name: str) -> bool:
+    """Whether the catalog has an entry of that name."""
+    return any(entry.name.lower() == name.lower() for entry in entries(kind))
+
+
 def entries(kind: str) -> tuple[Entry, ...]:
     """All entries of one kind.
 

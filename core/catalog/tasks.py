@@ -122,7 +122,7 @@ TASKS: tuple[Entry, ...] = (
         "own",
         "the model or a function of your own makes the loss of a batch (task.step)",
         facts={"metrics": ("loss",), "targets": "given"},
-        factory="torchdeck.core.tasks.own:OwnTask",
+        factory="torchdeck.core.tasks.own:own_task",
     ),
     Entry(
         "task",

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchdeck.core import catalog
+from torchdeck.core import catalog, usercode
 from torchdeck.core.data import samples, transforms
 from torchdeck.core.data.batches import Batch, Feed
 from torchdeck.core.data.chosen_transforms import (
@@ -25,7 +25,7 @@ from torchdeck.core.data.infer import hints_of
 from torchdeck.core.data.items import tensors_in, to_device
 from torchdeck.core.data.load_source import load_source
 from torchdeck.core.data.source import DataInfo, Samples, Source
-from torchdeck.core.data.split import split_parts
+from torchdeck.core.data.split import split_parts, whole
 from torchdeck.core.data.statistics import measure, tell_collapsed
 from torchdeck.core.data.target_scale import target_scale
 from torchdeck.core.errors import UserError, count
@@ -70,7 +70,7 @@ def load_data(
     check(source, data.name, len(classes))
     for note in source.notes:
         warn(note)
-    parts = split_parts(source, data, trainer)
+    parts = split_parts(source, data, trainer) if not usercode.makes_own_steps(experiment.task.step) else whole(source)
     train_part, train_at = parts["train"]
     if not len(train_at):
         raise UserError(

@@ -26,6 +26,12 @@ def split_parts(source: Source, data: Data, trainer: TrainerOptions) -> dict[str
     return {"train": (source.train, train_at), "val": val, "test": test}
 
 
+def whole(source: Source) -> dict[str, tuple[Part, Tensor]]:
+    """The parts where nothing is evaluated: all training samples are trained on."""
+    all_of_it, nothing = torch.arange(len(source.train)), torch.arange(0)
+    return {"train": (source.train, all_of_it), "val": (source.train, nothing), "test": (source.train, nothing)}
+
+
 def hold_out(source: Source, indices: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     """Indices to keep and to hold out, both in rising order; by class where the classes are known."""
     if not share or len(indices) < 2:

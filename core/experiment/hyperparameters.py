@@ -15,6 +15,10 @@ def flat(experiment: Experiment) -> dict[str, Any]:
     for section in ("data", "task", "model", "optimizer", "schedule", "loss"):
         picked = getattr(experiment, section)
         dumped[section]["args"] = picked.resolved() if picked.name else {}
+    for name in experiment.model.parts if experiment.task.step else ():
+        optimizer = experiment.optimizer.of_part(name)
+        chosen = {"name": optimizer.name, "lr": optimizer.learning_rate(), "weight_decay": optimizer.decay()}
+        dumped["optimizer"]["parts"][name] = chosen | {"args": optimizer.resolved()}
     dumped["optimizer"] |= {"lr": experiment.optimizer.learning_rate(), "weight_decay": experiment.optimizer.decay()}
 
     def add(prefix: str, value: Any) -> None:

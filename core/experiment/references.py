@@ -10,14 +10,15 @@ from torchdeck.core.experiment.schema import Experiment
 def references(experiment: Experiment) -> list[str]:
     """Everything in an experiment that may name code of the user's: ``path/to/file.py:Name`` or ``pkg.module:Name``."""
     transforms = (*(experiment.data.transforms or ()), *experiment.data.target_transforms)
-    named = [
+    named: list[str | None] = [
         experiment.search.function,
-        experiment.model.name,
+        *([part.name for part in experiment.model.parts.values()] or [experiment.model.name]),
         experiment.loss.name,
         experiment.data.name,
         experiment.data.collate,
         experiment.task.step,
         experiment.optimizer.name,
+        *(part.name for part in experiment.optimizer.parts.values() if part.name),
         experiment.schedule.name,
         *experiment.trainer.callbacks,
         *experiment.tracking.metrics,

@@ -70,6 +70,11 @@ class Picked(Section):
         args: dict[str, Any] = self.args  # type: ignore[attr-defined]
         return entry.resolve(args) if entry else dict(args)
 
+    @classmethod
+    def picks_itself(cls, raw: dict[str, Any]) -> bool:
+        """Whether a table names something that is neither of the catalog nor the user's own."""
+        return False
+
     @model_validator(mode="before")
     @classmethod
     @collected()
@@ -84,7 +89,12 @@ class Picked(Section):
                 field=f"{cls.kind()}.args",
                 also=(f"{cls.kind()}.name",),
             )
-        if not isinstance(name, str) or catalog.is_user_code(name) or not isinstance(args, dict):
+        if (
+            not isinstance(name, str)
+            or catalog.is_user_code(name)
+            or not isinstance(args, dict)
+            or cls.picks_itself(raw)
+        ):
             return raw
         entry = catalog.find(cls.kind(), name, where=f"{cls.kind()}.name")
         return raw | {"name": entry.name, "args": entry.check(args, f"{cls.kind()}.args")}

@@ -30,7 +30,7 @@ def check_space_key(key: str) -> None:
         toml.check_path(path)
     except UserError as error:
         raise UserError(f"search.space: {error}", field=f"search.space.{key}") from None
-    if len(path) > 3:
+    if len(path) > (5 if path[1] == "parts" else 3):
         raise UserError(
             f"search.space: {key!r} goes too deep; search {'.'.join(path[:3])!r} by choices.",
             field=f"search.space.{key}",

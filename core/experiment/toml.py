@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from torchdeck.core import catalog
 from torchdeck.core.errors import UserError, did_you_mean, nearest
 from torchdeck.core.experiment.renamed import current_key, current_tables, old_keys
-from torchdeck.core.experiment.schema import Experiment
+from torchdeck.core.experiment.schema import Experiment, ModelPart, OptimizerPart
 from torchdeck.core.experiment.section import Collected, Picked
 
 #: The sections that describe a search, and nothing of a single training.
@@ -155,7 +155,7 @@ def put_all(raw: Mapping[str, Any], pairs: Iterable[tuple[str, Any]]) -> dict[st
     paths = [(path_of(key), value) for key, value in pairs]
     for path, _ in paths:
         check_path(path)
-    for path, value in sorted(paths, key=lambda pair: pair[0][1:] != ["name"]):
+    for path, value in sorted(paths, key=lambda pair: pair[0][-1] != "name" or "args" in pair[0]):
         result = put(result, path, value)
     return result
 
@@ -179,6 +179,10 @@ def put(raw: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, An
         old = result.get(path[0], {}).get("name", default)
         if str(default if value is None else value).lower() != str(old).lower():
             result[path[0]] = {}
+    if _is_part(path) and path[-1] == "name":
+        parts = result.get(path[0], {}).get("parts", {})
+        if value != parts.get(path[2], {}).get("name"):
+            result[path[0]] = {**result.get(path[0], {}), "parts": {**parts, path[2]: {}}}
     table = result
     for step in path[:-1]:
         inner = table.setdefault(step, {})
@@ -229,8 +233,24 @@ def check_path(path: list[str]) -> None:
         if path[0] in Experiment.model_fields:
             raise IsTable(f"{key}: {key!r} is a table; name one of its fields, such as {key}.name=...", field=key)
         raise UserError(f"There is no key {key!r} in an experiment; {did_you_mean(key, keys())}", field=key)
+    if _is_part(path) and path[0] in ("model", "optimizer"):
+        model = ModelPart if path[0] == "model" else OptimizerPart
+        if len(path) == 4 and path[3] in model.model_fields:
+            return
+        if len(path) == 5 and path[3] == "args":
+            return
+        raise UserError(
+            f"There is no key {key!r} in an experiment; {did_you_mean(path[3], model.model_fields)}", field=key
+        )
+    if len(path) == 3 and path[1] == "parts" and path[0] in ("model", "optimizer"):
+        raise IsTable(f"{key}: {key!r} is a table; name one of its fields, such as {key}.name=...", field=key)
     if ".".join(path[:2]) not in keys() or (len(path) > 2 and path[1] not in ("args", "space")):
         raise UserError(f"There is no key {key!r} in an experiment; {_nearest(path)}", field=key)
+
+
+def _is_part(path: Sequence[str]) -> bool:
+    """Whether a key is of a part of the model: ``model.parts.generator.name``."""
+    return len(path) > 3 and path[1] == "parts"
 
 
 def _nearest(path: list[str]) -> str:

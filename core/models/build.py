@@ -20,6 +20,7 @@ from torchdeck.core.errors import UserCodeError, UserError, first_line
 from torchdeck.core.experiment.schema import Model
 from torchdeck.core.models import weights
 from torchdeck.core.models.calls import caller_of
+from torchdeck.core.models.parts import Parts
 from torchdeck.core.models.tokens import beyond_embedding, is_beyond, with_greatest_token
 
 
@@ -37,6 +38,8 @@ def build_model(
 
     Raises UserError when model and data don't fit, UserCodeError when the user's code raises.
     """
+    if model.parts:
+        return _of_parts(model, info, tell)
     outputs = info.outputs
     entry = model.entry()
     from_torchvision = entry is not None and entry.fact("family") == "torchvision"
@@ -67,6 +70,25 @@ def build_model(
         _try_forward(net, info, model.name, with_greatest_token(sample.x, info), sample.y)
     elif any(isinstance(m, LazyModuleMixin) for m in net.modules()):
         _try_forward(net, info, model.name, info.example(2), None)
+    return net
+
+
+def _of_parts(model: Model, info: DataInfo, tell: Callable[[str], None]) -> nn.Module:
+    """Several modules as one. What each of them is called with only the step of the user's own knows, which is tried
+    before training."""
+    parts = {}
+    for name, part in model.parts.items():
+        alone = Model(name=part.name, args=part.args)
+        try:
+            parts[name] = build_model(alone, info, tell)
+        except UserError as error:
+            raise type(error)(
+                str(error).replace("model.", f"model.parts.{name}.", 1), field=f"model.parts.{name}.name"
+            ) from None
+    net = Parts(parts)
+    if model.weights:
+        weights.load_into(net, model.weights, model.partial, tell)
+    _freeze(net, model.freeze)
     return net
 
 

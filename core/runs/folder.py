@@ -63,13 +63,28 @@ class _Locator:
                 "name": self._code(model.name, "model.name"),
                 "args": self._args(model.args, "model.args"),
                 "weights": self._path(model.weights, "model.weights"),
+                "parts": {
+                    name: part.model_copy(
+                        update={
+                            "name": self._code(part.name, f"model.parts.{name}.name"),
+                            "args": self._args(part.args, f"model.parts.{name}.args"),
+                        }
+                    )
+                    for name, part in model.parts.items()
+                },
             }
         )
         step = experiment.task.step
         new_task = experiment.task.model_copy(update={"step": self._code(step, "task.step") if step else None})
         new_loss = loss.model_copy(update={"name": self._code(loss.name, "loss.name") if loss.name else None})
+        optimizers = {
+            name: part.model_copy(update={"name": self._code(part.name, f"optimizer.parts.{name}.name")})
+            if part.name
+            else part
+            for name, part in experiment.optimizer.parts.items()
+        }
         new_optimizer = experiment.optimizer.model_copy(
-            update={"name": self._code(experiment.optimizer.name, "optimizer.name")}
+            update={"name": self._code(experiment.optimizer.name, "optimizer.name"), "parts": optimizers}
         )
         new_schedule = experiment.schedule.model_copy(
             update={"name": self._code(experiment.schedule.name, "schedule.name")}

@@ -166,10 +166,11 @@ def _model(experiment: Experiment, info: DataInfo, sample: Batch) -> dict[str, A
     from torchdeck.core.training.evaluation import evaluating
 
     bare = experiment.model.model_copy(update={"weights": None})  # nothing is downloaded for a look
-    net = build_model(bare, info, sample=sample)
+    net = build_model(bare, info, sample=sample if experiment.task.step is None else None)
     task = build_task(experiment, info, net, torch.device("cpu"))
-    with evaluating(net), torch.no_grad():
-        task.check(task.forward(net, sample))
+    if not task.makes_own_steps:
+        with evaluating(net), torch.no_grad():
+            task.check(task.forward(net, sample))
     x = sample.first(1).x
     summary = summarize(net, x, experiment.trainer.batch_size, experiment.optimizer.name, task.caller)
     return asdict(summary)

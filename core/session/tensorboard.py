@@ -79,7 +79,9 @@ class TensorBoard(Listener):
         images = sample.x if isinstance(sample.x, torch.Tensor) else torch.zeros(0)
         if self._experiment.tracking.images and images.ndim == 4 and images.shape[1] in (1, 3):
             self._writer.add_image("data/train", grid(images), 0)
-        if self._experiment.tracking.graph and isinstance(sample.x, torch.Tensor):
+        # What a step that makes its own optimizer steps calls the model with, only it knows.
+        graph = self._experiment.tracking.graph and not self._built.trainer.task.makes_own_steps
+        if graph and isinstance(sample.x, torch.Tensor):
             self._graph(sample.x[:1])
 
     def _hparams(self) -> None:

@@ -49,6 +49,8 @@ class Task:
     #: Whether images may be mirrored and averaged in evaluation, and trained on in smaller sizes.
     mirrors = False
     resizes = True
+    #: Whether it changes the weights itself, in steps that can't be evaluated.
+    makes_own_steps = False
 
     def __init__(
         self,

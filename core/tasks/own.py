@@ -81,6 +81,46 @@ class OwnTask(Task):
         """Nothing is known of the outputs: the loss is what counts."""
 
 
+class StepsTask(OwnTask):
+    """``task.step``, called with (models, optimizers, batch): it makes its own optimizer steps and returns a dict of
+    losses and other figures, each of which is charted. It can't be evaluated."""
+
+    makes_own_steps = True
+
+    def run(self, models: nn.Module, optimizers: Any, batch: Batch) -> Step:
+        """One call of the step, which changes the weights.
+
+        Raises UserError where it does not return a loss.
+        """
+        assert self._step is not None
+        step = self._read(self._step(models, optimizers, batch.given), batch)
+        assert step.loss is not None
+        step.loss = step.loss.detach().to(self._device)
+        step.parts = {name: part.detach().to(self._device, torch.float32) for name, part in step.parts.items()}
+        return step
+
+    def forward(self, net: Callable[..., Any], batch: Batch) -> Step:
+        """Raises UserError: what changes the weights is no evaluation."""
+        raise UserError(
+            f"task.step = {self._reference!r} makes its own optimizer steps, so that it can't be evaluated; take the "
+            "model from the checkpoint (torchdeck export) for that.",
+            field="task.step",
+        )
+
+
+def own_task(
+    experiment: Experiment,
+    info: DataInfo,
+    net: nn.Module,
+    loss: TrainingLoss | None,
+    device: torch.device,
+    warn: Callable[[str], None] = lambda text: None,
+) -> OwnTask:
+    """The task of a step of the user's own, by what it is called with."""
+    kind = StepsTask if usercode.makes_own_steps(experiment.task.step) else OwnTask
+    return kind(experiment, info, net, loss, device, warn)
+
+
 def _is_scalar(value: Any) -> bool:
     if isinstance(value, Tensor):
         return value.numel() == 1

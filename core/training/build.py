@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from torchdeck.core import usercode
 from torchdeck.core.control import Control
 from torchdeck.core.data.batches import Batch
 from torchdeck.core.data.items import to_device
@@ -25,11 +27,15 @@ from torchdeck.core.tasks.base import Step, Task
 from torchdeck.core.tasks.build import build_task
 from torchdeck.core.tasks.losses import TrainingLoss, find_kind
 from torchdeck.core.tasks.metrics import gathered_bytes
+from torchdeck.core.tasks.own import StepsTask
 from torchdeck.core.training.commands import Commands
 from torchdeck.core.training.evaluation import Tried, evaluating, loss_module
 from torchdeck.core.training.layout import takes_channels_last
+from torchdeck.core.training.manual import ManualStep, tell
 from torchdeck.core.training.random import seed_everything, unchanged_random_states
+from torchdeck.core.training.step import NotFinite
 from torchdeck.core.training.trainer import Judge, Save, Trainer, goes_on, nothing
+from torchdeck.core.training.window import AccumulationWindow
 from torchdeck.core.usercode import user_errors, writer
 
 
@@ -68,8 +74,15 @@ def build_trainer(
     _set_switches(experiment, device)
     data = load_data(experiment, device, warn)
     seed_everything(options.seed)
-    net = build_model(experiment.model, data.info, warn, data.sample).to(device)
-    if channels_last_of(experiment.model, net, data.info) and takes_channels_last(net, data.sample.x, experiment.model):
+    # What a step of the user's own calls the model with, only it knows; it is tried itself.
+    sample = data.sample if experiment.task.step is None else None
+    net = build_model(experiment.model, data.info, warn, sample).to(device)
+    own_steps = usercode.makes_own_steps(experiment.task.step)
+    if (
+        not own_steps
+        and channels_last_of(experiment.model, net, data.info)
+        and takes_channels_last(net, data.sample.x, experiment.model)
+    ):
         net = net.to(memory_format=torch.channels_last)
     task = build_task(experiment, data.info, net, device, data.train_targets, warn=warn)
     if task.loss is not None and task.loss.parameters and distributed.world().size > 1:
@@ -80,7 +93,10 @@ def build_trainer(
     commands = Commands(control, experiment.tracking.every_steps)
     trainer = Trainer(experiment, data, net, task, device, publish, obey=commands.obey, save=save, judge=judge)
     with writer.current().muted():
-        _try_out(trainer, warn)
+        if isinstance(task, StepsTask):
+            _try_own_steps(trainer, task, warn)
+        else:
+            _try_out(trainer, warn)
     state = distributed.share(state)
     if state is not None:
         trainer.load_state_dict(state)
@@ -139,6 +155,24 @@ def _try_out(trainer: Trainer, warn: Callable[[str], None]) -> None:
         _tell_loss(trainer, task.loss, warn)
     trainer.monitor.auto = task.decides
     _check_sought(trainer, trainer.evaluator.try_out(step, warn))
+
+
+def _try_own_steps(trainer: Trainer, task: StepsTask, warn: Callable[[str], None]) -> None:
+    """Try a step that makes its own optimizer steps on a few real samples, with a copy of the model.
+
+    Raises UserError for one that returns no loss, or makes no step though its loss has a graph.
+    """
+    batch = Batch(*(to_device(part, trainer.device) for part in trainer.data.sample))
+    tried = ManualStep(trainer.experiment, copy.deepcopy(trainer.net).train(), task, trainer.device)
+    with unchanged_random_states(trainer.device), user_errors(), contextlib.suppress(NotFinite):
+        tried([batch], AccumulationWindow(task.count_right), 0.0, False)
+    if not tried.has_stepped:
+        warn(
+            f"task.step = {trainer.experiment.task.step!r} made no optimizer step with its first batch; nothing is "
+            "learned until one of its optimizers' step() is called."
+        )
+    tell(trainer.experiment, tried.figures, trainer.monitor.name, warn)
+    _check_sought(trainer, Tried(tried.figures, ()))
 
 
 def _try_loss(task: Task, step: Step, trainer: Trainer) -> None:
@@ -214,10 +248,9 @@ def _check_sought(trainer: Trainer, tried: Tried) -> None:
             f"tracking.metrics: the name {taken!r} is taken in {task.name}; call the metric something else.",
             field="tracking.metrics",
         )
-    _ = trainer.monitor.higher_is_better  # raises where it is not known
     # The whole set may have classes that the few samples lack.
     of_classes = [f"{n}_{c}" for n in own for c in trainer.data.info.class_names]
-    if trainer.data.val is None:  # what is counted while training is all that there is
+    if trainer.data.val is None and not task.makes_own_steps:  # what is counted while training is all that there is
         tried = Tried(("loss", "accuracy") if task.counts else ("loss",), ())
         of_classes = []
     possible = {"auto", "parameters", "latency", "seconds", *tried.names, *of_classes}
@@ -228,6 +261,7 @@ def _check_sought(trainer: Trainer, tried: Tried) -> None:
         open_ended = any(name == n or name.startswith(f"{n}_") for n in tried.unknown)
         if name not in possible and not open_ended:
             raise UserError(f"{key} = {name!r} is not measured for {task.name} here; {did_you_mean(name, tried.names)}")
+    _ = trainer.monitor.higher_is_better  # raises where it is not known
 
 
 def _activation_bytes(net: torch.nn.Module, data: LoadedData) -> int:

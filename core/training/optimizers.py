@@ -53,6 +53,14 @@ def build_optimizer(
     return factory(groups, lr=lr, **args)
 
 
+def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """The state of a checkpoint; the options stay those of the experiment."""
+    chosen = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, options in zip(optimizer.param_groups, chosen, strict=True):
+        group.update(options)
+
+
 def _check_options(options: Optimizer, name: str, args: dict[str, Any], own: bool) -> None:
     """Raises UserError for options that don't go together. ``own``: whether a loss has parameters to train."""
     if name == "Muon" and own:

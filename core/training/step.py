@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from torchdeck.core.data.batches import Batch
 from torchdeck.core.data.transforms import resize
@@ -19,7 +20,7 @@ from torchdeck.core.machine import devices, distributed
 from torchdeck.core.tasks.base import Step, Task
 from torchdeck.core.training.compiling import Compiling
 from torchdeck.core.training.ema import build_ema
-from torchdeck.core.training.optimizers import build_optimizer
+from torchdeck.core.training.optimizers import build_optimizer, restore
 from torchdeck.core.training.own_optimizers import needs_closure
 from torchdeck.core.training.window import AccumulationWindow
 
@@ -28,11 +29,30 @@ _NORM_EVERY = 0.25
 
 
 class NotFinite(Exception):
-    """The loss of a step is NaN or infinite; the weights are as they were."""
+    """The loss of a step, or another figure of it, is NaN or infinite."""
 
-    def __init__(self, value: float) -> None:
+    def __init__(self, value: float, name: str = "loss", changed: bool = False) -> None:
+        """``changed``: whether the step may have changed the weights before."""
         super().__init__(value)
-        self.value = value
+        self.value, self.name, self.changed = value, name, changed
+
+
+def ema_state(ema: AveragedModel | None) -> dict[str, Any] | None:
+    """What a checkpoint keeps of an average."""
+    return {"model": ema.module.state_dict(), "averaged": ema.n_averaged} if ema is not None else None
+
+
+def load_ema(ema: AveragedModel | None, state: dict[str, Any] | None) -> None:
+    """An average back from a checkpoint.
+
+    Raises UserError for one that was not kept before.
+    """
+    if ema is None:
+        return
+    if state is None:
+        raise UserError("--resume: trainer.ema was not used before; it can't begin in mid-run.")
+    ema.module.load_state_dict(state["model"])
+    ema.n_averaged.copy_(state["averaged"])
 
 
 class OptimizerStep:
@@ -167,11 +187,11 @@ class OptimizerStep:
 
     def state_dict(self) -> dict[str, Any]:
         """All that steps change, for a checkpoint. It shares the live tensors."""
-        module, ema = self._loss_module, self.ema
+        module = self._loss_module
         return {
             "model": self.net.state_dict(),
             "loss": module.state_dict() if module is not None else None,
-            "ema": {"model": ema.module.state_dict(), "averaged": ema.n_averaged} if ema is not None else None,
+            "ema": ema_state(self.ema),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "compiled": self.compiling.chosen,
@@ -185,15 +205,8 @@ class OptimizerStep:
         self.net.load_state_dict(state["model"])
         if self._loss_module is not None and state.get("loss") is not None:
             self._loss_module.load_state_dict(state["loss"])
-        if self.ema is not None:
-            if state["ema"] is None:
-                raise UserError("--resume: trainer.ema was not used before; it can't begin in mid-run.")
-            self.ema.module.load_state_dict(state["ema"]["model"])
-            self.ema.n_averaged.copy_(state["ema"]["averaged"])
-        chosen = [{k: v for k, v in g.items() if k != "params"} for g in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer"])
-        for group, options in zip(self.optimizer.param_groups, chosen, strict=True):
-            group.update(options)
+        load_ema(self.ema, state["ema"])
+        restore(self.optimizer, state["optimizer"])
         if self.precision.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         if self.compiling.chosen is None and state.get("compiled") is not None:

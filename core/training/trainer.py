@@ -34,7 +34,8 @@ from torchdeck.core.training.monitor import Monitor
 from torchdeck.core.training.own_schedules import build_schedule
 from torchdeck.core.training.profiling import profiling
 from torchdeck.core.training.random import get_states, set_states
-from torchdeck.core.training.step import NotFinite, OptimizerStep
+from torchdeck.core.training.step import NotFinite
+from torchdeck.core.training.steps import build_step
 from torchdeck.core.training.window import AccumulationWindow
 
 # Ignite logs what it raises; we tell it ourselves, once.
@@ -89,7 +90,7 @@ class Trainer:
         self.net = net
         self.task = task
         self.world = distributed.world()
-        self._optimizer_step = OptimizerStep(experiment, net, task, device, self._inform)
+        self._optimizer_step = build_step(experiment, net, task, device, self._inform)
         self.precision, self.channels_last = self._optimizer_step.precision, self._optimizer_step.channels_last
         self.optimizer, self.ema = self._optimizer_step.optimizer, self._optimizer_step.ema
         self.epoch_length = -(-len(data.train) // options.accumulate)
@@ -223,15 +224,16 @@ class Trainer:
         try:
             self._optimizer_step(batches, self._window, self.step / self.total_steps, self._summary_due)
         except NotFinite as error:
-            raise self._diverged(error.value) from None
+            raise self._diverged(error.value, error.name, error.changed) from None
         self.step += 1
 
-    def _diverged(self, value: float) -> Diverged:
+    def _diverged(self, value: float, name: str = "loss", changed: bool = False) -> Diverged:
         lr = self.scheduler.learning_rate()
+        weights = "the last checkpoint before is kept" if changed else "the weights were left as they were"
         return Diverged(
-            f"The loss became {value} at step {self.step + 1} (epoch {self.step // self.epoch_length + 1}, "
-            f"learning rate "
-            f"{lr:.3g}); the weights were left as they were. Try a smaller optimizer.lr or set trainer.clip_norm."
+            f"The {name if name == 'loss' else f'figure {name!r}'} became {value} at step {self.step + 1} "
+            f"(epoch {self.step // self.epoch_length + 1}, learning rate {lr:.3g}); {weights}. Try a smaller "
+            "optimizer.lr or set trainer.clip_norm."
         )
 
     # --- after each step -------------------------------------------------------------------------------------------
@@ -258,7 +260,11 @@ class Trainer:
         train, losses = self._epoch_state.add(window)
         bad = next((v for v in losses if not math.isfinite(v)), None)
         if bad is not None and self.device.type != "cpu":
-            raise self._diverged(bad)
+            raise self._diverged(bad, changed=self.task.makes_own_steps)
+        if self.task.makes_own_steps:
+            name, value = next(((n, v) for n, v in train.items() if not math.isfinite(v)), ("", 0.0))
+            if name:
+                raise self._diverged(value, name, changed=True)
         elapsed = max(time.perf_counter() - window.began, 1e-9)
         self._feeding.usual = elapsed / max(len(window.losses), 1)
         self.publish(

@@ -234,6 +234,20 @@ def _called(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", None) or type(function).__name__
 
 
+def makes_own_steps(reference: str | None) -> bool:
+    """Whether a step of the user's (task.step) makes its own optimizer steps: it is called with (models, optimizers,
+    batch) and not with (model, batch)."""
+    if reference is None:
+        return False
+    try:
+        parameters = inspect.signature(load(reference, "task.step")).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p for p in parameters if p.kind in positional and p.default is p.empty and p.name != "writer"]
+    return len(needed) > 2
+
+
 def with_writer(function: Any) -> Any:
     """A function of the user's that takes a ``writer`` with that of the run; others as they are."""
     try:

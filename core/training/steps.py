@@ -1,0 +1,27 @@
+"""Which kind of step a training makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from torchdeck.core.experiment.schema import Experiment
+from torchdeck.core.tasks.base import Task
+from torchdeck.core.tasks.own import StepsTask
+from torchdeck.core.training.manual import ManualStep
+from torchdeck.core.training.step import OptimizerStep
+
+
+def build_step(
+    experiment: Experiment,
+    net: nn.Module,
+    task: Task,
+    device: torch.device,
+    tell: Callable[[str], None] = lambda text: None,
+) -> OptimizerStep | ManualStep:
+    """The step of a training: ours, or what the task makes itself. ``tell`` hears what is decided on the way."""
+    if isinstance(task, StepsTask):
+        return ManualStep(experiment, net, task, device)
+    return OptimizerStep(experiment, net, task, device, tell)
