@@ -70,6 +70,8 @@ class Layout:
         return inputs, None if target is None else item[target]
 
     def _of_sequence(self, item: Sequence[Any]) -> tuple[Any, Any]:
+        if len(item) == 2 and not self.inputs and self.target is None:
+            return item[0], item[1]
         positions = [*self.inputs] if self.target is None else [*self.inputs, self.target]
         for position in positions:
             if not isinstance(position, int) or not -len(item) <= position < len(item):

@@ -14,7 +14,7 @@ from torchdeck.core import usercode
 from torchdeck.core.data.classes import wrong_label, wrong_token
 from torchdeck.core.data.infer import as_values
 from torchdeck.core.data.items import AS_USUAL, Layout, tensors_in
-from torchdeck.core.data.probe import seeded
+from torchdeck.core.data.probe import kept_random_states, seed_generators
 from torchdeck.core.data.seeds import derive
 from torchdeck.core.data.source import Samples
 from torchdeck.core.data.transforms import as_tensor, to_unit
@@ -36,9 +36,46 @@ Item = tuple[Tensor, Tensor | None, int]
 _NONE: Mapping[int, str] = {}
 
 
-class Reader(Dataset):
-    """Reads one sample as a pair of tensors and its index, for (epoch, index); random transforms draw by (seed, epoch,
-    index)."""
+class _Seeded(Dataset):
+    """Reads samples for (epoch, index); what is drawn at random for one depends on (seed, epoch, index) alone, and the
+    generators are put back after a batch of them."""
+
+    def __init__(self, part: Samples, seed: int, name: str) -> None:
+        self._part, self._seed = part, seed
+        self.name = name
+
+    def __len__(self) -> int:
+        return len(self._part)
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Any]:
+        """The samples of a batch, which torch's DataLoader asks for at once; a Failure in place of the first one that
+        can't be read, and none after it."""
+        found: list[Any] = []
+        try:
+            with kept_random_states(), usercode.user_errors():
+                for epoch, index in keys:
+                    seed_generators(derive(self._seed, "sample", epoch, index))
+                    found.append(self._read(index))
+        except Exception as error:
+            found.append(self._failure(keys[len(found)][1], error))
+        return found
+
+    def _failure(self, index: int, error: Exception) -> Failure:
+        if isinstance(error, UserCodeError):
+            return Failure(f"Sample {index} of {self.name!r}: {error}", True)
+        if isinstance(error, UserError):
+            return Failure(str(error), False)
+        return Failure(f"Sample {index} of {self.name!r} can't be read: {type(error).__name__}: {error}.", False)
+
+    def _read(self, index: int) -> Any:
+        raise NotImplementedError
+
+
+class Reader(_Seeded):
+    """Reads one sample as a pair of tensors and its index."""
 
     def __init__(
         self,
@@ -59,37 +96,23 @@ class Reader(Dataset):
         ``layout``: how items are taken apart; ``ignored``: the class of pixels and tokens that don't count;
         ``tokens``: how many tokens the vocabulary has; ``views``: how many of each sample are made, [views, ...]
         where there are several."""
-        self._part = part
+        super().__init__(part, seed, name)
         self._unit = unit
         self._transform = transform
         self._target_transform = target_transform
-        self._seed = seed
         self._classes = classes
         self._unknown = unknown
         self._layout, self._ignored = layout, ignored
         self._tokens, self._views = tokens, views
-        self.name = name
 
-    def __len__(self) -> int:
-        return len(self._part)
-
-    def __getitem__(self, key: tuple[int, int]) -> Item | Failure:
-        epoch, index = key
-        try:
-            with usercode.user_errors(), seeded(derive(self._seed, "sample", epoch, index)):
-                x, y = self._layout.split(self._part.dataset[index])
-                self._check_depth(x, index)
-                views = [self._tensor(self._transform(x), index) for _ in range(self._views)]
-                x = views[0] if self._views == 1 else torch.stack(views)
-                y = self._target(y, index)
-            self._check(x, y, index)
-            return x, y, index
-        except UserCodeError as error:
-            return Failure(f"Sample {index} of {self.name!r}: {error}", True)
-        except UserError as error:
-            return Failure(str(error), False)
-        except Exception as error:
-            return Failure(f"Sample {index} of {self.name!r} can't be read: {type(error).__name__}: {error}.", False)
+    def _read(self, index: int) -> Item:
+        x, y = self._layout.split(self._part.dataset[index])
+        self._check_depth(x, index)
+        views = [self._tensor(self._transform(x), index) for _ in range(self._views)]
+        x = views[0] if self._views == 1 else torch.stack(views)
+        y = self._target(y, index)
+        self._check(x, y, index)
+        return x, y, index
 
     def _tensor(self, x: Any, index: int) -> Tensor:
         try:
@@ -121,8 +144,6 @@ class Reader(Dataset):
         return values
 
     def _check(self, x: Tensor, y: Tensor | None, index: int) -> None:
-        if x.is_floating_point() and not torch.isfinite(x).all():
-            raise UserError(f"Sample {index} of {self.name!r} holds NaN or infinite values.")
         if self._tokens and x.numel() and not 0 <= int(x.min()) <= int(x.max()) < self._tokens:
             beyond = int(x.min()) if int(x.min()) < 0 else int(x.max())
             raise wrong_token(f"Sample {index} of {self.name!r}", beyond, self._tokens)
@@ -130,8 +151,6 @@ class Reader(Dataset):
             raise UserError(f"Sample {index} of {self.name!r} holds complex numbers; plain ones are needed.")
         if y is None:
             return
-        if y.is_floating_point() and not torch.isfinite(y).all():
-            raise UserError(f"The target of sample {index} of {self.name!r} holds NaN or infinite values.")
         if self._classes and y.ndim and self._ignored is not None:
             check_map(y, self._classes, self._ignored, f"The target of sample {index} of {self.name!r}")
         if self._classes and y.ndim == 0 and not 0 <= int(y) < self._classes:
@@ -162,29 +181,34 @@ def collate(items: list[Item | Failure], name: str) -> tuple[Tensor, Tensor | No
             )
     if len({x.dtype for x in inputs}) > 1:  # images of 8 bits among others of 16, which are floats from 0 to 1
         inputs = [to_unit(x) for x in inputs]
-    return torch.stack(inputs), torch.stack(targets) if targets else None
+    x, y = torch.stack(inputs), torch.stack(targets) if targets else None
+    for of, batch in (("Sample", x), ("The target of sample", y)):
+        if batch is not None and batch.is_floating_point() and not batch.isfinite().all():
+            at = int((~batch.isfinite()).reshape(len(batch), -1).any(1).nonzero()[0])
+            return Failure(f"{of} {read[at][2]} of {name!r} holds NaN or infinite values.", False)
+    return x, y
 
 
-class ItemReader(Dataset):
-    """Reads items as they are, for (epoch, index); what the data set draws at random depends on (seed, epoch, index).
-    Each comes with its index."""
+class ItemReader(_Seeded):
+    """Reads items as they are, each with its index."""
 
-    def __init__(self, part: Samples, seed: int, name: str) -> None:
-        self._part, self._seed = part, seed
-        self.name = name
-
-    def __len__(self) -> int:
-        return len(self._part)
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Any, int] | Failure:
-        epoch, index = key
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Any]:
+        """The items of a batch: at once from a data set that reads batches itself (``__getitems__``), whose random
+        draws then depend on (seed, epoch, first index)."""
+        at_once = getattr(self._part.dataset, "__getitems__", None)
+        if at_once is None:
+            return super().__getitems__(keys)
+        epoch, first = keys[0]
         try:
-            with usercode.user_errors(), seeded(derive(self._seed, "sample", epoch, index)):
-                return self._part.dataset[index], index
-        except UserCodeError as error:
-            return Failure(f"Sample {index} of {self.name!r}: {error}", True)
-        except Exception as error:
-            return Failure(f"Sample {index} of {self.name!r} can't be read: {type(error).__name__}: {error}.", False)
+            with usercode.user_errors(), kept_random_states():
+                seed_generators(derive(self._seed, "sample", epoch, first))
+                items = at_once([index for _, index in keys])
+        except Exception:  # one by one, so that the sample is told that can't be read
+            return super().__getitems__(keys)
+        return [(item, index) for item, (_, index) in zip(items, keys, strict=True)]
+
+    def _read(self, index: int) -> tuple[Any, int]:
+        return self._part.dataset[index], index
 
 
 def collate_items(items: list[tuple[Any, int] | Failure], name: str, function: str | None) -> Any:
