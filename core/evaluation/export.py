@@ -27,7 +27,21 @@ from torchdeck.core.models.calls import logits_of
 #: Formats and the suffix of their files.
 FORMATS = {"model": "pth", "torchscript": "ts.pt", "onnx": "onnx", "torch_export": "pt2", "int8": "int8.pt2"}
 
-Run = Callable[[Tensor], Tensor]
+Run = Callable[..., Any]
+
+#: Real inputs of a model [N, ...]: one tensor, or a tuple of several.
+Samples = Tensor | tuple[Tensor, ...]
+
+
+def _inputs(samples: Samples, count: int | None = None) -> tuple[Tensor, ...]:
+    """The inputs as they stand in a call; the first ``count`` samples of each."""
+    return tuple(t[:count] for t in (samples if isinstance(samples, tuple) else (samples,)))
+
+
+def _any_batch(samples: Samples) -> tuple[dict[int, Any], ...]:
+    """For torch.export: batches of any size, the same for all inputs."""
+    batch = torch.export.Dim("batch")
+    return tuple({0: batch} for _ in _inputs(samples))
 
 
 @dataclass(frozen=True)
@@ -42,7 +56,7 @@ class Compared:
     agreement: float | None
 
 
-def export_model(net: nn.Module, format: str, output: Path, samples: Tensor, classes: bool = True) -> Compared:
+def export_model(net: nn.Module, format: str, output: Path, samples: Samples, classes: bool = True) -> Compared:
     """Write the model to ``output``, whole or not at all, load it again and compare it on ``samples`` [N, ...].
 
     ``model`` is a pickle: whoever loads it runs what is in it. ``classes``: whether outputs are logits of classes.
@@ -59,21 +73,22 @@ def export_model(net: nn.Module, format: str, output: Path, samples: Tensor, cla
     return compare(net, run, samples, classes)
 
 
-def compare(net: nn.Module, run: Run, samples: Tensor, classes: bool = True) -> Compared:
+def compare(net: nn.Module, run: Run, samples: Samples, classes: bool = True) -> Compared:
     """The outputs of two models on the same samples."""
+    given = _inputs(samples)
     with torch.inference_mode():
-        expected, got = logits_of(net(samples)).double(), logits_of(run(samples)).double()
+        expected, got = logits_of(net(*given)).double(), logits_of(run(*given)).double()
     difference = float((expected - got).abs().max())
     scale = float(expected.abs().max())
     relative = difference / (scale or 1.0)
     agreement = None
     if classes:
-        flat, flat_got = (t.reshape(len(samples), -1).argmax(1) for t in (expected, got))
+        flat, flat_got = (t.reshape(len(given[0]), -1).argmax(1) for t in (expected, got))
         agreement = float((flat == flat_got).float().mean())
-    return Compared(len(samples), difference, relative, agreement)
+    return Compared(len(given[0]), difference, relative, agreement)
 
 
-def _model(net: nn.Module, samples: Tensor) -> tuple[bytes, Run]:
+def _model(net: nn.Module, samples: Samples) -> tuple[bytes, Run]:
     buffer = io.BytesIO()
     try:
         to_torch(net, buffer)
@@ -83,21 +98,21 @@ def _model(net: nn.Module, samples: Tensor) -> tuple[bytes, Run]:
         raise UserError(f"The model can't be pickled ({first_line(error)}); export its state_dict.") from None
 
 
-def _torchscript(net: nn.Module, samples: Tensor) -> tuple[bytes, Run]:
+def _torchscript(net: nn.Module, samples: Samples) -> tuple[bytes, Run]:
     buffer = io.BytesIO()
     with _quiet(), _told("TorchScript"):
-        traced = torch.jit.trace(net, samples[:2], check_trace=False)
+        traced = torch.jit.trace(net, _inputs(samples, 2), check_trace=False)
         torch.jit.save(traced, buffer)
         return buffer.getvalue(), torch.jit.load(io.BytesIO(buffer.getvalue()))
 
 
-def _exported(net: nn.Module, samples: Tensor) -> torch.export.ExportedProgram:
+def _exported(net: nn.Module, samples: Samples) -> torch.export.ExportedProgram:
     with _quiet(), _told("torch.export"):
         # Two samples: a batch of one would be taken for a constant.
-        return torch.export.export(net, (samples[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        return torch.export.export(net, _inputs(samples, 2), dynamic_shapes=_any_batch(samples))
 
 
-def _torch_export(net: nn.Module, samples: Tensor) -> tuple[bytes, Run]:
+def _torch_export(net: nn.Module, samples: Samples) -> tuple[bytes, Run]:
     buffer = io.BytesIO()
     program = _exported(net, samples)
     with _quiet(), _told("torch.export"):
@@ -106,7 +121,7 @@ def _torch_export(net: nn.Module, samples: Tensor) -> tuple[bytes, Run]:
         return buffer.getvalue(), torch.export.load(buffer).module()
 
 
-def _onnx(net: nn.Module, samples: Tensor) -> tuple[bytes, Run]:
+def _onnx(net: nn.Module, samples: Samples) -> tuple[bytes, Run]:
     try:
         import onnx
         import onnxscript  # noqa: F401
@@ -116,11 +131,11 @@ def _onnx(net: nn.Module, samples: Tensor) -> tuple[bytes, Run]:
         path = Path(folder) / "model.onnx"
         torch.onnx.export(
             net,
-            (samples[:2],),
+            _inputs(samples, 2),
             path,
             dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            input_names=["input"],
+            dynamic_shapes=_any_batch(samples),
+            input_names=_names(samples),
             output_names=["output"],
             external_data=False,
             verbose=False,
@@ -131,6 +146,12 @@ def _onnx(net: nn.Module, samples: Tensor) -> tuple[bytes, Run]:
     return data, _onnx_runner(data)
 
 
+def _names(samples: Samples) -> list[str]:
+    """What the inputs are called in ONNX."""
+    count = len(_inputs(samples))
+    return ["input"] if count == 1 else [f"input{i}" for i in range(1, count + 1)]
+
+
 def _onnx_runner(data: bytes) -> Run:
     try:
         import onnxruntime
@@ -139,16 +160,20 @@ def _onnx_runner(data: bytes) -> Run:
         from onnx.reference import ReferenceEvaluator
 
         reference: Any = ReferenceEvaluator(load_from_string(data))
-        return lambda x: torch.from_numpy(reference.run(None, {"input": x.numpy()})[0])
+        return lambda *given: torch.from_numpy(reference.run(None, _by_name(given))[0])
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    return lambda x: torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
+    return lambda *given: torch.from_numpy(session.run(None, _by_name(given))[0])
 
 
-def _int8(net: nn.Module, samples: Tensor) -> tuple[bytes, Run]:
+def _by_name(given: tuple[Tensor, ...]) -> dict[str, Any]:
+    return {name: x.numpy() for name, x in zip(_names(given), given, strict=True)}
+
+
+def _int8(net: nn.Module, samples: Samples) -> tuple[bytes, Run]:
     return _torch_export(quantised(net), samples)
 
 
-_WRITERS: dict[str, Callable[[nn.Module, Tensor], tuple[bytes, Run]]] = {
+_WRITERS: dict[str, Callable[[nn.Module, Samples], tuple[bytes, Run]]] = {
     "model": _model,
     "torchscript": _torchscript,
     "torch_export": _torch_export,

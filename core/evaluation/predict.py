@@ -26,6 +26,8 @@ from torchdeck.core.training.evaluation import evaluating, flipped, in_layout
 
 #: Images that are read ahead of their predictions.
 _AT_ONCE = 4096
+#: Tasks whose outputs can be told in words.
+_TOLD = ("classification", "regression")
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,12 @@ def predict_paths(
 
     Raises UserError for an input that can't be read or does not fit the model.
     """
+    info = trained.info
+    if info.task not in _TOLD or not info.plain:
+        raise UserError(
+            f"predict tells classes and numbers of single inputs, and {str(trained.path)!r} was trained for {info.task}"
+            f"{'' if info.plain else ' with several inputs'}; export the model, or call it from Python."
+        )
     chosen = devices.choose_device(device)
     reader = _Reader(trained, stdin, tell)
     for names, part, image in reader.read(inputs):

@@ -88,7 +88,9 @@ def export(options: argparse.Namespace) -> int:
     output = Path(options.output or f"{_stem(path)}.{FORMATS[options.format]}").expanduser()
     samples, real = _samples(trained)
     info = trained.info
-    net = in_own_unit(trained.net, info.target_mean, info.target_std, samples)
+    net = trained.net
+    if not isinstance(samples, tuple):  # targets of several inputs are never scaled
+        net = in_own_unit(net, info.target_mean, info.target_std, samples)
     compared = write(net, options.format, output, samples, classes=info.task == "classification")
     accuracy: dict[str, Any] = {}
     if options.format == "int8":
@@ -179,7 +181,22 @@ def _stem(path: Path) -> str:
     return path.parent.parent.name if path.parent.name == "checkpoints" else path.stem
 
 
-def _samples(trained: Trained) -> tuple[torch.Tensor, bool]:
+def _some(x: Any, trained: Trained) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    """The first inputs of a batch: one tensor (of several views the first), or a tuple of several."""
+    import torch
+
+    if trained.info.task == "contrastive" and isinstance(x, tuple | list):
+        x = x[0]
+    parts = x if isinstance(x, tuple | list) else (x,)
+    if not all(isinstance(part, torch.Tensor) for part in parts):
+        raise UserError(
+            "A model whose inputs are no tensors, or have names, is exported as state_dict or safetensors only."
+        )
+    some = tuple(part[:64].contiguous() for part in parts)
+    return some if len(some) > 1 else some[0]
+
+
+def _samples(trained: Trained) -> tuple[torch.Tensor | tuple[torch.Tensor, ...], bool]:
     """Real inputs for a comparison; made-up ones where the data are not here."""
     import torch
 
@@ -192,8 +209,10 @@ def _samples(trained: Trained) -> tuple[torch.Tensor, bool]:
         feed = evaluation_feed(experiment, trained.info, data, None, torch.device("cpu")).feed
         x = next(iter(feed.epoch(0))).x
         feed.close()
-        return x[:64].contiguous(), True
+        return _some(x, trained), True
     except UserError:
+        if not trained.info.plain:
+            raise
         if trained.info.integer:
             return trained.info.example(64), False
         return torch.randn(64, *trained.info.input_shape, generator=torch.Generator().manual_seed(0)), False

@@ -1,0 +1,70 @@
+"""The presets of tasks beyond classes and numbers learn, and a run that was interrupted in mid-epoch ends with the
+very same weights as one that was not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import Train
+
+from torchdeck.core.checkpoints.read import load_checkpoint
+from torchdeck.core.evaluation.evaluate import evaluate_model
+from torchdeck.core.evaluation.trained import load_trained
+from torchdeck.core.events import EpochEnded, TextWritten
+from torchdeck.core.runs.directory import read_metrics
+
+#: Preset, what makes it short, where it is interrupted, and what its test figures are at least or at most.
+SHORT: dict[str, tuple[tuple[str, ...], int, dict[str, tuple[float, float]]]] = {
+    "char-lm": (
+        ("data.args.characters=40000", "data.args.length=32", "trainer.epochs=1", "trainer.batch_size=8"),
+        20,
+        {
+            "perplexity": (2, 17),
+            "accuracy": (0.2, 1),
+            "bits_per_byte": (1, 4.1),
+        },  # 95 characters, 4.5 bits if unlearned
+    ),
+    "digits-autoencoder": (("trainer.epochs=12",), 31, {"psnr": (17, 60), "rmse": (0, 0.14)}),
+    "digits-vae": (("trainer.epochs=8",), 31, {"loss": (15, 26), "kl": (0.5, 20), "reconstruction": (10, 26)}),
+    "digits-contrastive": (
+        ("trainer.epochs=5", "model.args.channels=[16,32]", "trainer.batch_size=128"),
+        17,
+        {"top1": (0.01, 1), "neighbour_accuracy": (0.5, 1)},  # by chance 0.0014 and 0.1
+    ),
+    "forecast": (("trainer.epochs=2", "data.args.samples=1000", "data.args.past=24"), 18, {"rmse": (0.05, 0.62)}),
+    "two-inputs": (("trainer.epochs=2", "model.args.channels=[16,32]"), 100, {"accuracy": (0.85, 1)}),
+}
+
+
+def weights(run: Any) -> dict[str, Any]:
+    return load_checkpoint(run.path / "checkpoints" / "last.pt", "test")["model"]
+
+
+@pytest.mark.parametrize("preset", SHORT)
+def test_a_preset_learns_and_is_resumed_exactly(train: Train, preset: str) -> None:
+    short, stop_at, limits = SHORT[preset]
+    options = (*short, "tracking.tensorboard=false", "task.name=language" if preset == "char-lm" else "trainer.seed=0")
+    whole = train(*options, source=preset)
+    assert whole.status == "done", whole.failure
+    figures = whole.session.finished.test
+    for name, (low, high) in limits.items():
+        assert low < figures[name] <= high, (name, figures)
+
+    part = train(*options, source=preset, stop_at=stop_at)
+    assert part.status == "stopped"
+    rest = train(resume=part.path)
+    assert rest.status == "done", rest.failure
+    one, other = weights(whole), weights(part)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert rest.session.finished.test == figures
+    told, again = (
+        [(e["train"], e["val"]) for e in read_metrics(run.path) if e["event"] == "epoch"] for run in (whole, part)
+    )
+    assert told == again
+    best = load_trained(whole.path / "checkpoints" / "best.pt", True)
+    assert evaluate_model(best, device="cpu").report.metrics == pytest.approx(dict(figures), rel=1e-5)
+    texts = [[e["text"] for e in read_metrics(run.path) if e["event"] == "text"] for run in (whole, part)]
+    assert texts[0] == texts[1]
+    assert len(texts[0]) == len(whole.of(TextWritten)) == (len(whole.of(EpochEnded)) if preset == "char-lm" else 0)
