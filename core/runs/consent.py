@@ -11,6 +11,9 @@ from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.runs.trust import made_here
 from torchdeck.core.usercode.objects import is_object
 
+#: Code of ours that a preset names as the user would name theirs.
+_OURS = "torchdeck.core.models.gan:"
+
 
 def code_named(experiment: Experiment, path: Path) -> str | None:
     """The code that using this run or checkpoint would run though nobody vouched for it; None when there is none."""
@@ -19,9 +22,9 @@ def code_named(experiment: Experiment, path: Path) -> str | None:
 
 def code_in(experiment: Experiment) -> str | None:
     """The first of the user's own code that an experiment names; None when it names none. Objects that Python gives it
-    are none: nothing but the process itself can give them."""
+    are none: nothing but the process itself can give them; nor is what comes with torchdeck."""
     named = (name for name in references(experiment) if catalog.is_user_code(name))
-    return next((name for name in named if not is_object(name)), None)
+    return next((name for name in named if not is_object(name) and not name.startswith(_OURS)), None)
 
 
 def refuse_code(experiment: Experiment, path: Path) -> None:

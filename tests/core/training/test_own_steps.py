@@ -13,6 +13,7 @@ from torch import nn
 from torchdeck.core.checkpoints.read import load_checkpoint
 from torchdeck.core.control import Control
 from torchdeck.core.errors import UserError
+from torchdeck.core.evaluation.trained import load_trained
 from torchdeck.core.events import EpochEnded, LogLine, StepSummary
 from torchdeck.core.experiment import toml
 from torchdeck.core.training.build import build_trainer
@@ -230,3 +231,32 @@ def test_a_figure_that_becomes_no_number_ends_the_run(gan: Path, train: Train) -
     assert "the last checkpoint before is kept" in run.failure.message
     forgotten = train(*settings(gan, "forgets"), source=None)
     assert any("made no optimizer step" in line.message for line in forgotten.of(LogLine))
+
+
+def distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The Fréchet distance of two sets of points, as if they were normally distributed."""
+    of_a, of_b = torch.cov(a.T), torch.cov(b.T)
+    roots = torch.linalg.eigvals(of_a @ of_b).real.clamp(min=0).sqrt().sum()
+    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + of_a.trace() + of_b.trace() - 2 * roots)
+
+
+def test_the_preset_learns_to_draw_digits(train: Train) -> None:
+    from sklearn.datasets import load_digits
+    from sklearn.linear_model import LogisticRegression
+
+    run = train("trainer.epochs=16", source="digits-gan")
+    assert run.status == "done", run.failure
+    trained = load_trained(run.path / "checkpoints" / "last.pt", trust_code=False)
+    assert set(trained.experiment.model.parts) == {"generator", "discriminator"}
+    with torch.no_grad():
+        drawn = trained.net["generator"].sample(1797, torch.Generator().manual_seed(1)).flatten(1).double()
+    pixels, classes = load_digits(return_X_y=True)
+    real = torch.from_numpy(pixels / 16)
+    noise = torch.rand(real.shape, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    assert distance(drawn, real) < 2 < 9 < distance(noise, real)  # after 200 epochs 0.11
+    seen = LogisticRegression(max_iter=300).fit(real, classes).predict(drawn)
+    assert len(set(seen)) == 10
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(run.path), size_guidance={"images": 0}).Reload()
+    assert "samples" in board.Tags()["images"]
