@@ -198,6 +198,12 @@ def _looks_like_table(data: bytes) -> bool:
 
 def _logits(trained: Trained, batch: Batch, device: torch.device) -> Tensor:
     """As the evaluation of the training computes them, test-time augmentation included."""
+    if trained.experiment.model.parts:
+        parts = ", ".join(trained.experiment.model.parts)
+        raise UserError(
+            f"The model's parts ({parts}) are called by a step of your own, which tells no prediction; torchdeck "
+            "export writes the first of them."
+        )
     net: Any = trained.net.to(device)
     flip = trained.experiment.trainer.flip_test and len(trained.info.input_shape) == 3
     with evaluating(trained.net), torch.no_grad(), usercode.user_errors():

@@ -42,6 +42,8 @@ class Trained:
     channels_last: bool = False
     #: The model's name as the experiment has it.
     model_name: str = ""
+    #: Of a model of several parts: the shape of one sample of what the first part takes, where that is known.
+    part_input: tuple[int, ...] | None = None
 
 
 def load_trained(path: Path, trust_code: bool, note: Callable[[str], None] = lambda text: None) -> Trained:
@@ -103,7 +105,22 @@ def load_trained(path: Path, trust_code: bool, note: Callable[[str], None] = lam
         str(data.get("loss_kind", "")),
         bool(channels_last),
         written.model.name,
+        tuple(data["part_input"]) if data.get("part_input") is not None else None,
     )
+
+
+def first_part(trained: Trained) -> tuple[nn.Module, torch.Tensor]:
+    """Of a model of several parts the one that is exported, which is the first, and random inputs for it.
+
+    Raises UserError where it is not called with one tensor.
+    """
+    name, part = next(trained.net.named_children())
+    if trained.part_input is None:
+        raise UserError(
+            f"The first part of the model, {name!r}, is the one that is exported, and task.step does not call it with "
+            "one tensor; export the weights (--format state_dict or safetensors)."
+        )
+    return part, torch.randn(64, *trained.part_input, generator=torch.Generator().manual_seed(0))
 
 
 def _located(

@@ -86,6 +86,9 @@ class StepsTask(OwnTask):
     losses and other figures, each of which is charted. It can't be evaluated."""
 
     makes_own_steps = True
+    #: The shape of one sample of what the first part of the model is called with, which is exported; None where that is
+    #: not one tensor.
+    part_input: tuple[int, ...] | None = None
 
     def run(self, models: nn.Module, optimizers: Any, batch: Batch) -> Step:
         """One call of the step, which changes the weights.

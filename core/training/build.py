@@ -23,6 +23,7 @@ from torchdeck.core.experiment.metric_names import metric, watched
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.machine import devices, distributed
 from torchdeck.core.models.build import build_model, channels_last_of
+from torchdeck.core.models.parts import Parts
 from torchdeck.core.tasks.base import Step, Task
 from torchdeck.core.tasks.build import build_task
 from torchdeck.core.tasks.losses import TrainingLoss, find_kind
@@ -164,6 +165,13 @@ def _try_own_steps(trainer: Trainer, task: StepsTask, warn: Callable[[str], None
     """
     batch = Batch(*(to_device(part, trainer.device) for part in trainer.data.sample))
     tried = ManualStep(trainer.experiment, copy.deepcopy(trainer.net).train(), task, trainer.device)
+
+    def look(module: torch.nn.Module, given: tuple[Any, ...]) -> None:
+        if len(given) == 1 and isinstance(given[0], torch.Tensor) and given[0].is_floating_point():
+            task.part_input = tuple(given[0].shape[1:])
+
+    if isinstance(tried.net, Parts):
+        next(tried.net.children()).register_forward_pre_hook(look)
     with unchanged_random_states(trainer.device), user_errors(), contextlib.suppress(NotFinite):
         tried([batch], AccumulationWindow(task.count_right), 0.0, False)
     if not tried.has_stepped:

@@ -9,6 +9,7 @@ from torchdeck.core.data.load import LoadedData
 from torchdeck.core.experiment import toml
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.tasks.base import Task
+from torchdeck.core.tasks.own import StepsTask
 
 
 def checkpoint_header(
@@ -39,11 +40,18 @@ def checkpoint_header(
             "vocabulary": list(info.vocabulary),
             "input_shapes": [list(shape) for shape in info.input_shapes],
             "channels_last": channels_last,
+            "part_input": _part_input(task),
             "raw_shape": list(info.raw_shape),
             "fingerprint": info.fingerprint,
             "transforms": [_plain(t.record()) for t in data.transforms],
         },
     }
+
+
+def _part_input(task: Task) -> list[int] | None:
+    """What the part that is exported takes, of a step that makes its own optimizer steps."""
+    shape = task.part_input if isinstance(task, StepsTask) else None
+    return None if shape is None else list(shape)
 
 
 def _plain(args: dict[str, Any]) -> dict[str, Any]:

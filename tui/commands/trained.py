@@ -82,18 +82,23 @@ def export(options: argparse.Namespace) -> int:
     from torchdeck.core.evaluation.evaluate import evaluate_model
     from torchdeck.core.evaluation.export import FORMATS
     from torchdeck.core.evaluation.export import export_model as write
-    from torchdeck.core.evaluation.trained import load_trained
+    from torchdeck.core.evaluation.trained import first_part, load_trained
 
     trained = load_trained(path, options.trust_code, _warn)
     output = Path(options.output or f"{_stem(path)}.{FORMATS[options.format]}").expanduser()
-    samples, real = _samples(trained)
     info = trained.info
-    net = trained.net
-    if not isinstance(samples, tuple):  # targets of several inputs are never scaled
-        net = in_own_unit(net, info.target_mean, info.target_std, samples)
+    net: Any = trained.net
+    samples: Any
+    if trained.experiment.model.parts:
+        net, samples = first_part(trained)
+        real = False
+    else:
+        samples, real = _samples(trained)
+        if not isinstance(samples, tuple):  # targets of several inputs are never scaled
+            net = in_own_unit(net, info.target_mean, info.target_std, samples)
     compared = write(net, options.format, output, samples, classes=info.task == "classification")
     accuracy: dict[str, Any] = {}
-    if options.format == "int8":
+    if options.format == "int8" and not trained.experiment.model.parts:
         from torchdeck.core.evaluation.export import quantised
 
         accuracy = {
@@ -158,7 +163,7 @@ def _tell_export(output: Path, compared: Compared, real: bool, accuracy: dict[st
             {"path": str(output), "bytes": output.stat().st_size, **vars(compared), "real_samples": real, **accuracy}
         )
         return
-    kind = "samples" if real else "made-up samples (its data are not here)"
+    kind = "samples" if real else "made-up samples"
     print_line(f"{output} ({size(output.stat().st_size)})")
     agreement = "" if compared.agreement is None else f", same prediction for {compared.agreement:.2%}"
     print(

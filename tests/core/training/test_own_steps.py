@@ -13,7 +13,8 @@ from torch import nn
 from torchdeck.core.checkpoints.read import load_checkpoint
 from torchdeck.core.control import Control
 from torchdeck.core.errors import UserError
-from torchdeck.core.evaluation.trained import load_trained
+from torchdeck.core.evaluation.export import export_model
+from torchdeck.core.evaluation.trained import first_part, load_trained
 from torchdeck.core.events import EpochEnded, LogLine, StepSummary
 from torchdeck.core.experiment import toml
 from torchdeck.core.training.build import build_trainer
@@ -240,20 +241,24 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + of_a.trace() + of_b.trace() - 2 * roots)
 
 
-def test_the_preset_learns_to_draw_digits(train: Train) -> None:
+def test_the_preset_learns_to_draw_digits(train: Train, tmp_path: Path) -> None:
     from sklearn.datasets import load_digits
     from sklearn.linear_model import LogisticRegression
 
-    run = train("trainer.epochs=16", source="digits-gan")
+    run = train("trainer.epochs=12", source="digits-gan")
     assert run.status == "done", run.failure
     trained = load_trained(run.path / "checkpoints" / "last.pt", trust_code=False)
     assert set(trained.experiment.model.parts) == {"generator", "discriminator"}
     with torch.no_grad():
         drawn = trained.net["generator"].sample(1797, torch.Generator().manual_seed(1)).flatten(1).double()
+    part, noise = first_part(trained)
+    export_model(part, "torch_export", tmp_path / "generator.pt2", noise, classes=False)
+    again = torch.export.load(tmp_path / "generator.pt2").module()
+    torch.testing.assert_close(again(noise[:5]), part(noise[:5]))
     pixels, classes = load_digits(return_X_y=True)
     real = torch.from_numpy(pixels / 16)
     noise = torch.rand(real.shape, dtype=torch.double, generator=torch.Generator().manual_seed(0))
-    assert distance(drawn, real) < 2 < 9 < distance(noise, real)  # after 200 epochs 0.11
+    assert distance(drawn, real) < 4 < 9 < distance(noise, real)  # after 200 epochs 0.11
     seen = LogisticRegression(max_iter=300).fit(real, classes).predict(drawn)
     assert len(set(seen)) == 10
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
