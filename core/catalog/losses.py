@@ -37,7 +37,7 @@ LOSSES: tuple[Entry, ...] = (
         "bce_with_logits",
         "binary cross entropy of each logit (one-hot for several classes)",
         (Param("label_smoothing", "float", 0.0, "how far targets are moved towards one half", low=0, high=0.99),),
-        facts={"tasks": ("classification", "multilabel", "reconstruction")},
+        facts={"tasks": ("classification", "multilabel", "segmentation", "reconstruction")},
     ),
     Entry(
         "loss",

@@ -8,6 +8,7 @@ Facts: ``metrics``, the figures of each evaluation; ``targets``, what the target
 - ``numbers``: floats of any shape;
 - ``tokens``: the tokens that follow;
 - ``input``: the inputs are the targets;
+- ``boxes``: a dict with ``boxes`` and ``labels``, as torchvision's detectors take them;
 - ``given``: whatever the data set gives, as it is.
 
 ``normalised``: the transforms of images where the experiment names none (``ToTensor`` comes with each).
@@ -52,7 +53,16 @@ TASKS: tuple[Entry, ...] = (
         "task",
         "segmentation",
         "a class for each pixel: mIoU, Dice, accuracy, and the IoU of each class",
-        (_IGNORE,),
+        (
+            _IGNORE,
+            Param(
+                "aux_weight",
+                "float",
+                0.5,
+                "what the loss of an auxiliary output counts for (torchvision's reference training)",
+                low=0,
+            ),
+        ),
         facts={"metrics": ("loss", "miou", "dice", "accuracy", "iou"), "targets": "class_map", "normalised": True},
         factory="torchdeck.core.tasks.segmentation:SegmentationTask",
     ),
@@ -60,7 +70,7 @@ TASKS: tuple[Entry, ...] = (
         "task",
         "detection",
         "boxes and their classes, by torchvision's interface: mAP",
-        facts={"metrics": ("loss", "map", "map50", "map75"), "targets": "given"},
+        facts={"metrics": ("loss", "map", "map50", "map75"), "targets": "boxes"},
         factory="torchdeck.core.tasks.detection:DetectionTask",
     ),
     Entry(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from torchdeck.core.data.items import AS_USUAL, Layout, map_tensors, tensors_in, to_device
+from torchdeck.core.data.masks import moved
 from torchdeck.core.data.seeds import derive
 from torchdeck.core.data.source import Arrays
 from torchdeck.core.data.transforms import BatchOp
@@ -82,6 +83,8 @@ class FeedOptions:
     shuffle: bool
     #: Whether a transform of the batch draws random numbers.
     random: bool = False
+    #: What is done to masks beside each of ``ops`` (core.data.masks); empty where targets are no masks.
+    mask_ops: Sequence[BatchOp | None] = ()
     #: Whether a last batch of one is left out, and batches are shared out among processes.
     training: bool = False
     #: Whether inputs are whole numbers, which stay so (as int64).
@@ -141,6 +144,8 @@ class Feed:
         if not o.plain:
             return x, y
         place = epoch, number * o.processes + o.rank
+        if o.mask_ops and isinstance(y, Tensor) and y.ndim > 2:
+            return self._with_masks(x, o.target_op(y), *place)
         if o.views == 1:
             return self._transformed(x, *place), o.target_op(y)
         views = x.unbind(1) if self.gives_views else (x,) * o.views
@@ -154,6 +159,14 @@ class Feed:
         for op in o.ops:
             x = op(x, self._generator)
         return (x.long() if o.integer else x.float()).to(o.device)
+
+    def _with_masks(self, x: Tensor, y: Tensor, *place: int) -> tuple[Tensor, Tensor]:
+        """The same, of images and their masks."""
+        o = self._options
+        if o.random:
+            self._generator.manual_seed(derive(o.seed, "augment", *place))
+        x, y = moved(x, y, o.ops, o.mask_ops, self._generator)
+        return x.float().to(o.device), y.to(o.device)
 
 
 #: Samples that are indexed and transformed at once where no random numbers are drawn: with batches of 64 of a small

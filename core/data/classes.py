@@ -12,6 +12,9 @@ from torchdeck.core.data.tables import label_of
 from torchdeck.core.errors import UserError, count
 from torchdeck.core.experiment.schema import Data
 
+#: Targets that are looked at together.
+_AT_ONCE = 4096
+
 
 def class_names(source: Source, data: Data) -> tuple[str, ...]:
     """The names of the classes, with those that data.num_classes adds.
@@ -19,7 +22,7 @@ def class_names(source: Source, data: Data) -> tuple[str, ...]:
     Raises UserError when the data have more classes than data.num_classes.
     """
     kind = catalog.find("task", source.task).fact("targets")
-    if kind not in ("classes", "class_map"):
+    if kind not in ("classes", "class_map", "boxes"):
         return source.class_names
     names = source.class_names
     if data.num_classes and data.num_classes > len(names):
@@ -33,10 +36,12 @@ def class_names(source: Source, data: Data) -> tuple[str, ...]:
     return names
 
 
-def check(source: Source, name: str, classes: int, training: bool = True) -> None:
-    """Raises UserError for data that can't be trained on, or not be evaluated: empty, not finite, with wrong labels."""
+def check(source: Source, name: str, classes: int, training: bool = True, ignored: int = -100) -> None:
+    """Raises UserError for data that can't be trained on, or not be evaluated: empty, not finite, with wrong labels.
+    ``ignored``: the class of pixels and tokens that do not count."""
     where = f"data.name = {name!r}"
-    if training and source.task == "classification" and classes < 2:
+    kind = catalog.find("task", source.task).fact("targets")
+    if training and source.task in ("classification", "segmentation") and classes < 2:
         raise UserError(
             f"{where} has {count(classes, 'class')}; two or more are needed to learn anything.", field="data.name"
         )
@@ -52,9 +57,52 @@ def check(source: Source, name: str, classes: int, training: bool = True) -> Non
             _check_tokens(part, source.tokens, where)
         if source.task == "classification" and part.targets is not None:
             _check_labels(part, part.targets, classes, where)
+        if isinstance(part, Arrays) and part.targets is not None:
+            _check_each(part, part.targets, kind, classes, ignored, where)
     targets = source.train.targets
     if training and source.task == "classification" and targets is not None and targets.unique().numel() < 2:
         raise UserError(f"{where}: all samples are of one class; two or more are needed to learn anything.")
+
+
+def _check_each(part: Arrays, y: Tensor, kind: str, classes: int, ignored: int, where: str) -> None:
+    """Masks, classes of tokens and labels of 0 and 1, whose first wrong sample is named."""
+    if kind == "class_map" and isinstance(part.x, Tensor) and part.x.ndim == 4:
+        sizes = tuple(part.x.shape[-2:]), tuple(y.shape[-2:])
+        if y.ndim < 3 or sizes[0] != sizes[1] or y.numel() != len(y) * sizes[0][0] * sizes[0][1]:
+            raise UserError(f"{where}: the images are {list(part.x.shape[1:])} and the masks {list(y.shape[1:])}.")
+    if kind not in ("class_map", "labels"):
+        return
+    for begin in range(0, len(y), _AT_ONCE):
+        some = y[begin : begin + _AT_ONCE]
+        right = (some == 0) | (some == 1)
+        if kind == "class_map":
+            right = ((some >= 0) & (some < classes) & (some == some.floor() if some.is_floating_point() else True)) | (
+                some == ignored
+            )
+        if not right.all():
+            at = begin + int((~right).nonzero()[0, 0])
+            place = f"{where}: {place_of_row(part, at)}"
+            check_labels(y[at], place) if kind == "labels" else check_map(y[at], classes, ignored, place)
+
+
+def check_labels(y: Tensor, where: str) -> None:
+    """Raises UserError for labels that are something else than 0 and 1."""
+    wrong = y[(y != 0) & (y != 1)]
+    if len(wrong):
+        raise UserError(f"{where} holds the label {float(wrong[0]):.4g}; each of several labels is 0 or 1.")
+
+
+def check_map(y: Tensor, classes: int, ignored: int, where: str) -> None:
+    """Raises UserError for a class beyond those of the data in a mask, or among the classes of tokens."""
+    wrong = y[(y != ignored) & ((y < 0) | (y >= classes))]
+    if y.is_floating_point() and not len(wrong) and bool((y != y.round()).any()):
+        raise UserError(f"{where} holds {float(y[y != y.round()][0]):.4g}, which is not the number of a class.")
+    if len(wrong):
+        value = int(wrong[0])
+        raise UserError(
+            f"{where} holds the class {value}; with {classes} classes it must be between 0 and {classes - 1} "
+            f"(task.args.ignore_index = {value} leaves it out)."
+        )
 
 
 def _check_labels(part: Part, y: Tensor, classes: int, where: str) -> None:
@@ -124,5 +172,5 @@ def _first_of(source: Source, number: int) -> str | None:
     for part in source.parts.values():
         at = torch.zeros(0) if part.targets is None else (part.targets == number).nonzero()
         if len(at):
-            return place_of_row(part, int(at[0]))
+            return place_of_row(part, int(at[0, 0]))
     return None

@@ -17,6 +17,7 @@ from torchdeck.core.data.feeds import FeedMaker, Preparation
 from torchdeck.core.data.fingerprint import fingerprint
 from torchdeck.core.data.infer import Hints
 from torchdeck.core.data.load_source import load_source
+from torchdeck.core.data.masks import ignored_by
 from torchdeck.core.data.source import DataInfo, Part, Source
 from torchdeck.core.data.split import split_parts
 from torchdeck.core.data.statistics import measure
@@ -89,7 +90,7 @@ def evaluation_feed(
     for note in source.notes:
         warn(note)
     classes = class_names(source, data)
-    check(source, data.name, len(classes), training=False)
+    check(source, data.name, len(classes), training=False, ignored=ignored_by(experiment))
     if source.task != trained.task:
         raise UserError(
             f"data.name = {data.name!r} is {source.task}, but the model was trained for {trained.task}.",
@@ -220,6 +221,8 @@ def _preparation(
         layout=source.layout,
         targets=targets,
         views=2 if source.plain and trained.task == "contrastive" else 1,
+        masks=source.plain and source.image and trained.task == "segmentation",
+        ignored=ignored_by(experiment),
     )
 
 

@@ -16,7 +16,8 @@ from torchdeck.core.data.batches import Batch, Feed, FeedOptions, ResidentFeed, 
 from torchdeck.core.data.items import AS_USUAL, Layout, map_tensors, to_device
 from torchdeck.core.data.loader import LoaderFeed, default_workers
 from torchdeck.core.data.main_script import why_no_workers
-from torchdeck.core.data.reader import ItemReader, Reader
+from torchdeck.core.data.masks import Together, mask_ops
+from torchdeck.core.data.reader import Boxes, ItemReader, Reader
 from torchdeck.core.data.source import Arrays, Part
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment, Transform
@@ -45,10 +46,14 @@ class Preparation:
     layout: Layout = AS_USUAL
     #: What the targets are (see the catalog of tasks).
     targets: str = "classes"
+    #: The class of pixels and tokens that do not count.
+    ignored: int = -100
     #: How many tokens the vocabulary has, where inputs are tokens.
     tokens: int = 0
     #: How many views of each sample random transforms make, in training and in evaluation.
     views: int = 1
+    #: Whether targets are masks, which move with the images.
+    masks: bool = False
 
 
 class FeedMaker:
@@ -79,6 +84,7 @@ class FeedMaker:
             device=self._device,
             seed=trainer.seed,
             ops=transforms.batch_transform(pipeline.batch, self._device),
+            mask_ops=self._mask_ops(pipeline),
             target_op=self._target_op,
             shuffle=training and data.shuffle,
             random=draws and transforms.draws(pipeline.batch),
@@ -108,12 +114,20 @@ class FeedMaker:
             self._target_op,
             False,
             draws and transforms.draws(pipeline.batch),
+            self._mask_ops(pipeline),
             integer=self._prepared.integer,
             plain=self._prepared.plain,
             layout=self._prepared.layout,
             views=self._prepared.views,
         )
         return next(iter(self._feed(part, indices, options, pipeline, workers=0).epoch(0)))
+
+    def _mask_ops(self, pipeline: transforms.Pipeline) -> list[transforms.BatchOp | None]:
+        """What moves masks as their images; nothing where there is nothing that moves pixels."""
+        if not self._prepared.masks:
+            return []
+        ops = mask_ops(pipeline.batch, self._prepared.ignored)
+        return ops if any(op is not None for op in ops) else []
 
     def _feed(
         self, part: Part, indices: Tensor, options: FeedOptions, pipeline: transforms.Pipeline, workers: int
@@ -150,7 +164,10 @@ class FeedMaker:
     def _reader(self, part: Part, pipeline: transforms.Pipeline) -> Reader | ItemReader:
         listed = part if not isinstance(part, Arrays) else samples.Samples(_ArrayItems(part), part.targets)
         if not self._prepared.plain:
-            return ItemReader(listed, self._experiment.trainer.seed, self._experiment.data.name)
+            data, boxes = self._experiment.data, None
+            if self._prepared.targets == "boxes":
+                boxes = Boxes(self._prepared.classes, self._prepared.layout, data.collate is not None)
+            return ItemReader(listed, self._experiment.trainer.seed, data.name, boxes)
         unit = any(t.name == "ToTensor" or transforms.is_own(t) for t in self._prepared.transforms)
         return Reader(
             listed,
@@ -162,9 +179,11 @@ class FeedMaker:
             unit,
             self._unknown(),
             AS_USUAL if isinstance(part, Arrays) else self._prepared.layout,
-            self._experiment.task.resolved().get("ignore_index") if self._prepared.targets == "class_map" else None,
+            self._prepared.ignored if self._prepared.targets == "class_map" else None,
             self._prepared.tokens,
             self._prepared.views,
+            Together(pipeline.sample, self._prepared.ignored) if self._prepared.masks else None,
+            self._prepared.targets == "labels",
         )
 
     def _unknown(self) -> dict[int, str]:
@@ -197,11 +216,13 @@ def _target_functions(
     for transform in chosen:
         if transforms.is_own(transform):
             steps.append(usercode.load(transforms.called(transform), "data.target_transforms"))
-        elif classes:
+        elif classes and prepared.targets == "classes":
             one_hot = True
         else:
             raise UserError(
-                "data.target_transforms: OneHot needs classes, but this is regression.", field="data.target_transforms"
+                "data.target_transforms: OneHot needs a class for each sample, but the targets are "
+                f"{prepared.targets}.",
+                field="data.target_transforms",
             )
     on_batch = _TargetOp(prepared, device, one_hot)
     if not steps:
@@ -214,6 +235,7 @@ class _TargetOp:
     """What is done to the targets of a batch, on the device."""
 
     def __init__(self, prepared: Preparation, device: torch.device, one_hot: bool) -> None:
+        self._ignored = prepared.ignored
         self._kind, self._classes, self._one_hot, self._device = prepared.targets, prepared.classes, one_hot, device
         self._exact = torch.device("cpu") if device.type == "mps" else device  # mps has no float64
         self._mean, self._std = (t.to(self._exact, torch.float64) for t in (prepared.mean, prepared.std))
@@ -224,12 +246,19 @@ class _TargetOp:
         if not isinstance(y, Tensor) or self._kind == "given":
             return y
         if self._kind == "class_map":
-            return y.long().squeeze(1) if y.ndim == 4 else y.long()
+            return self._map_of(y)
         if self._kind == "tokens":
             return y.long()
         if self._kind == "labels":
             return y.float()
         return self._classes_of(y) if self._classes else self._numbers_of(y)
+
+    def _map_of(self, y: Tensor) -> Tensor:
+        """Masks and classes of tokens; floats stay as they are, for a loss of the user's."""
+        if self._numbers is not None:
+            known = (y >= 0) & (y < len(self._numbers)) & (y != self._ignored)
+            y = torch.where(known, self._numbers[torch.where(known, y, 0).long()], y.long())
+        return y if y.is_floating_point() else y.long()
 
     def _classes_of(self, y: Tensor) -> Tensor:
         if self._numbers is not None and not y.is_floating_point():

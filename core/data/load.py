@@ -24,6 +24,7 @@ from torchdeck.core.data.fingerprint import fingerprint
 from torchdeck.core.data.infer import hints_of
 from torchdeck.core.data.items import tensors_in, to_device
 from torchdeck.core.data.load_source import load_source
+from torchdeck.core.data.masks import ignored_by, refuse_unable
 from torchdeck.core.data.source import DataInfo, Samples, Source
 from torchdeck.core.data.split import split_parts, whole
 from torchdeck.core.data.statistics import measure, tell_collapsed
@@ -67,7 +68,7 @@ def load_data(
     source = load_source(data, hints_of(experiment))
     _check_task(source, experiment)
     classes = class_names(source, data)
-    check(source, data.name, len(classes))
+    check(source, data.name, len(classes), ignored=ignored_by(experiment))
     for note in source.notes:
         warn(note)
     parts = split_parts(source, data, trainer) if not usercode.makes_own_steps(experiment.task.step) else whole(source)
@@ -98,7 +99,9 @@ def load_data(
             field="trainer.validate_on",
         )
 
-    spread = torch.linspace(0, len(train_at) - 1, min(25, len(train_at))).round().long()
+    # Images of detection may be large, and come in their own sizes.
+    some = min(4 if source.task == "detection" else 25, len(train_at))
+    spread = torch.linspace(0, len(train_at) - 1, some).round().long()
     sample = feeds.peek(train_part, train_at[spread])
     sample = Batch(*(to_device(part, torch.device("cpu")) for part in sample))
     info = DataInfo(
@@ -122,7 +125,7 @@ def load_data(
         codec=source.codec,
         input_shapes=() if prepared.plain else tuple(tuple(t.shape[1:]) for t in tensors_in(sample.x)),
     )
-    known = train_part.targets if source.task == "classification" else None
+    known = train_part.targets if _counted(source, experiment) else None
     return LoadedData(
         info,
         train,
@@ -132,6 +135,12 @@ def load_data(
         known[train_at] if known is not None else None,
         sample,
     )
+
+
+def _counted(source: Source, experiment: Experiment) -> bool:
+    """Whether the classes of all training samples are needed; those of pixels for balanced weights alone."""
+    balanced = experiment.loss.args.get("class_weights") == "balanced"
+    return source.task == "classification" or (source.task == "segmentation" and balanced)
 
 
 def _check_task(source: Source, experiment: Experiment) -> None:
@@ -177,6 +186,9 @@ def _preparation(
             "none; name some (RandomResizedCrop, ColorJitter, ...), or give items that hold the views.",
             field="data.transforms",
         )
+    masks = source.task == "segmentation" and source.image
+    if masks:
+        refuse_unable(chosen)
     chosen = measure(chosen, source, train_at, experiment.trainer.seed, warn)
     if not integer and not any(t.name == "Normalize" for t in chosen):
         tell_collapsed(source, warn)
@@ -191,6 +203,8 @@ def _preparation(
         targets=targets,
         tokens=source.tokens,
         views=views,
+        masks=masks,
+        ignored=ignored_by(experiment),
     )
 
 

@@ -60,7 +60,9 @@ class LoaderFeed(Feed):
         super().__init__(indices, options)
         collate_fn = functools.partial(collate, name=reader.name)
         if isinstance(reader, ItemReader):
-            collate_fn = functools.partial(collate_items, name=reader.name, function=collate_by)
+            collate_fn = functools.partial(
+                collate_items, name=reader.name, function=collate_by, boxes=reader.boxes is not None
+            )
         self._workers = workers
         self._timeout = timeout
         self._warn = warn

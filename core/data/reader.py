@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from torchdeck.core import usercode
-from torchdeck.core.data.classes import wrong_label, wrong_token
+from torchdeck.core.data.boxes import as_item, check_item, listed
+from torchdeck.core.data.classes import check_labels, check_map, wrong_label, wrong_token
 from torchdeck.core.data.infer import as_values
 from torchdeck.core.data.items import AS_USUAL, Layout, tensors_in
 from torchdeck.core.data.probe import kept_random_states, seed_generators
@@ -91,11 +92,14 @@ class Reader(_Seeded):
         ignored: int | None = None,
         tokens: int = 0,
         views: int = 1,
+        together: Callable[[Any, Any], tuple[Any, Any]] | None = None,
+        labels: bool = False,
     ) -> None:
         """``unit``: whether a transform brings pixels of any depth to 0 to 1; ``unknown``: classes that are refused;
         ``layout``: how items are taken apart; ``ignored``: the class of pixels and tokens that don't count;
         ``tokens``: how many tokens the vocabulary has; ``views``: how many of each sample are made, [views, ...]
-        where there are several."""
+        where there are several; ``together``: transforms an image and its mask, in place of ``transform``; ``labels``:
+        whether targets are labels of 0 and 1."""
         super().__init__(part, seed, name)
         self._unit = unit
         self._transform = transform
@@ -104,15 +108,28 @@ class Reader(_Seeded):
         self._unknown = unknown
         self._layout, self._ignored = layout, ignored
         self._tokens, self._views = tokens, views
+        self._together, self._labels = together, labels
 
     def _read(self, index: int) -> Item:
         x, y = self._layout.split(self._part.dataset[index])
         self._check_depth(x, index)
-        views = [self._tensor(self._transform(x), index) for _ in range(self._views)]
-        x = views[0] if self._views == 1 else torch.stack(views)
-        y = self._target(y, index)
+        if self._together is not None and y is not None:
+            x, y = self._with_mask(self._together, x, y, index)
+        else:
+            views = [self._tensor(self._transform(x), index) for _ in range(self._views)]
+            x = views[0] if self._views == 1 else torch.stack(views)
+            y = self._target(y, index)
         self._check(x, y, index)
         return x, y, index
+
+    def _with_mask(
+        self, together: Callable[[Any, Any], tuple[Any, Any]], x: Any, y: Any, index: int
+    ) -> tuple[Tensor, Tensor]:
+        try:
+            x, y = together(x, self._target_transform(y))
+        except UserError as error:
+            raise UserError(f"Sample {index} of {self.name!r}: {error}") from None
+        return self._tensor(x, index), y
 
     def _tensor(self, x: Any, index: int) -> Tensor:
         try:
@@ -153,6 +170,8 @@ class Reader(_Seeded):
             return
         if self._classes and y.ndim and self._ignored is not None:
             check_map(y, self._classes, self._ignored, f"The target of sample {index} of {self.name!r}")
+        if self._labels:
+            check_labels(y, f"The target of sample {index} of {self.name!r}")
         if self._classes and y.ndim == 0 and not 0 <= int(y) < self._classes:
             raise wrong_label(f"Sample {index} of {self.name!r}", int(y), self._classes)
         if self._unknown and y.ndim == 0 and int(y) in self._unknown:
@@ -189,14 +208,30 @@ def collate(items: list[Item | Failure], name: str) -> tuple[Tensor, Tensor | No
     return x, y
 
 
+@dataclass(frozen=True)
+class Boxes:
+    """What is known of the items of detection."""
+
+    #: How many classes, the background among them.
+    classes: int
+    layout: Layout
+    #: Whether a collate function of the user's gets the items as they are.
+    collated: bool
+
+
 class ItemReader(_Seeded):
     """Reads items as they are, each with its index."""
+
+    def __init__(self, part: Samples, seed: int, name: str, boxes: Boxes | None = None) -> None:
+        """``boxes``: what is known of them, where items are those of detection."""
+        super().__init__(part, seed, name)
+        self.boxes = boxes
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> list[Any]:
         """The items of a batch: at once from a data set that reads batches itself (``__getitems__``), whose random
         draws then depend on (seed, epoch, first index)."""
         at_once = getattr(self._part.dataset, "__getitems__", None)
-        if at_once is None:
+        if at_once is None or self.boxes is not None:
             return super().__getitems__(keys)
         epoch, first = keys[0]
         try:
@@ -208,11 +243,20 @@ class ItemReader(_Seeded):
         return [(item, index) for item, (_, index) in zip(items, keys, strict=True)]
 
     def _read(self, index: int) -> tuple[Any, int]:
-        return self._part.dataset[index], index
+        item = self._part.dataset[index]
+        return (item if self.boxes is None else self._with_boxes(item, self.boxes, index)), index
+
+    def _with_boxes(self, item: Any, boxes: Boxes, index: int) -> Any:
+        """An item of detection, looked at; made ready where no collate function of the user's gets it."""
+        image, target = boxes.layout.split(item)
+        if target is not None:
+            check_item(image, target, boxes.classes, f"Sample {index} of {self.name!r}")
+        return item if boxes.collated else as_item((image, target))
 
 
-def collate_items(items: list[tuple[Any, int] | Failure], name: str, function: str | None) -> Any:
-    """Items as a batch by the user's ``function`` (a reference) or torch's default_collate, or the first failure."""
+def collate_items(items: list[tuple[Any, int] | Failure], name: str, function: str | None, boxes: bool = False) -> Any:
+    """Items as a batch by the user's ``function`` (a reference) or torch's default_collate, or the first failure.
+    ``boxes``: of detection, in lists."""
     failure = next((i for i in items if isinstance(i, Failure)), None)
     if failure:
         return failure
@@ -222,6 +266,8 @@ def collate_items(items: list[tuple[Any, int] | Failure], name: str, function: s
         if function is not None:
             with usercode.user_errors():
                 return usercode.load(function, "data.collate")(values)
+        if boxes:
+            return listed(values)
         return default_collate(values)
     except UserCodeError as error:
         return Failure(f"data.collate = {function!r}: {error}", True)
@@ -244,14 +290,3 @@ def _why_not_stacked(read: list[tuple[Any, int]], name: str, error: Exception) -
         f"The items of {name!r} can't be stacked to a batch: {first_line(error)}; give a collate function "
         "(data.collate = 'file.py:function')."
     )
-
-
-def check_map(y: Tensor, classes: int, ignored: int, where: str) -> None:
-    """Raises UserError for a class beyond those of the data in a mask, or among the classes of tokens."""
-    wrong = y[(y != ignored) & ((y < 0) | (y >= classes))]
-    if len(wrong):
-        value = int(wrong[0])
-        raise UserError(
-            f"{where} holds the class {value}; with {classes} classes it must be between 0 and {classes - 1} "
-            f"(task.args.ignore_index = {value} leaves it out)."
-        )

@@ -200,19 +200,24 @@ def to_unit(x: Tensor) -> Tensor:
 def batch_transform(transforms: Sequence[Transform], device: torch.device) -> list[BatchOp]:
     """The transforms as functions of (batch [N, ...], generator on the device)."""
     ops: list[BatchOp] = []
-    names = [t.name for t in transforms]
-    i = 0
-    while i < len(transforms):
-        if names[i : i + 2] == ["ToTensor", "Normalize"]:
-            ops.append(_normalize(transforms[i + 1], device, scale=255.0))
-            i += 2
-            continue
-        ops.append(_batch_op(transforms[i], device))
-        i += 1
+    for first, *then in as_operations(transforms):
+        ops.append(_normalize(then[0], device, scale=255.0) if then else batch_op(first, device))
     return ops
 
 
-def _batch_op(transform: Transform, device: torch.device) -> BatchOp:
+def as_operations(transforms: Sequence[Transform]) -> list[list[Transform]]:
+    """The transforms that make one operation on a batch together: ToTensor and the Normalize after it, others alone."""
+    found: list[list[Transform]] = []
+    for transform in transforms:
+        if transform.name == "Normalize" and found and [t.name for t in found[-1]] == ["ToTensor"]:
+            found[-1].append(transform)
+        else:
+            found.append([transform])
+    return found
+
+
+def batch_op(transform: Transform, device: torch.device, fill: float = 0) -> BatchOp:
+    """One transform as a function of (batch [N, ...], generator on the device); ``fill``: of pixels from outside."""
     args = _arguments(transform)
     match transform.name:
         case "ToTensor":
@@ -222,9 +227,9 @@ def _batch_op(transform: Transform, device: torch.device) -> BatchOp:
         case "Resize":
             return lambda x, g: resize(x, args["size"])
         case "CenterCrop":
-            return lambda x, g: center_crop(x, args["size"])
+            return lambda x, g: center_crop(x, args["size"], fill)
         case "RandomCrop":
-            return lambda x, g: random_crop(x, args["size"], args["padding"], args["padding_mode"], g)
+            return lambda x, g: random_crop(x, args["size"], args["padding"], args["padding_mode"], g, fill)
         case "RandomHorizontalFlip":
             return lambda x, g: random_flip(x, args["p"], -1, g)
         case "RandomVerticalFlip":
@@ -270,34 +275,41 @@ def _pair(size: Any) -> tuple[int, int]:
 
 def resize(x: Tensor, size: Any) -> Tensor:
     """Bilinear and antialiased; one number is the length of the shorter side, as in torchvision."""
-    h, w = x.shape[-2:]
-    if isinstance(size, int):
-        size = (size, max(1, int(size * w / h))) if h <= w else (max(1, int(size * h / w)), size)
-    if (h, w) == tuple(size):
+    size = resized_size(x.shape[-2:], size)
+    if tuple(x.shape[-2:]) == size:
         return x
     whole = x.dtype == torch.uint8
-    y = F.interpolate(x.float() if whole else x, size=tuple(size), mode="bilinear", antialias=True)
+    y = F.interpolate(x.float() if whole else x, size=size, mode="bilinear", antialias=True)
     return y.round_().clamp_(0, 255).to(torch.uint8) if whole else y
 
 
-def center_crop(x: Tensor, size: Any) -> Tensor:
-    """The middle of each image, rounded as torchvision does it; images that are smaller are padded with zeros."""
+def resized_size(before: Sequence[int], size: Any) -> tuple[int, int]:
+    """Height and width of an image after Resize to ``size``."""
+    if not isinstance(size, int):
+        return _pair(size)
+    h, w = before
+    return (size, max(1, int(size * w / h))) if h <= w else (max(1, int(size * h / w)), size)
+
+
+def center_crop(x: Tensor, size: Any, fill: float = 0) -> Tensor:
+    """The middle of each image, rounded as torchvision does it; images that are smaller are padded with ``fill``."""
     h, w = _pair(size)
     dy, dx = h - x.shape[-2], w - x.shape[-1]
     if dy > 0 or dx > 0:
         py, px = max(dy, 0), max(dx, 0)
-        x = F.pad(x, (px // 2, px - px // 2, py // 2, py - py // 2))
+        x = F.pad(x, (px // 2, px - px // 2, py // 2, py - py // 2), value=fill)
     top, left = round((x.shape[-2] - h) / 2), round((x.shape[-1] - w) / 2)
     return x[..., top : top + h, left : left + w]
 
 
-def random_crop(x: Tensor, size: Any, padding: int, mode: str, generator: torch.Generator) -> Tensor:
-    """A place of its own for each image of the batch [N, C, H, W]."""
+def random_crop(x: Tensor, size: Any, padding: int, mode: str, generator: torch.Generator, fill: float = 0) -> Tensor:
+    """A place of its own for each image of the batch [N, C, H, W]; ``fill``: what constant padding adds."""
     h, w = _pair(size)
     if padding:
         pad_mode = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}[mode]
         plain = x if mode == "constant" else x.float()
-        x = F.pad(plain, (padding,) * 4, mode=pad_mode).to(x.dtype)
+        value = fill if mode == "constant" else None
+        x = F.pad(plain, (padding,) * 4, mode=pad_mode, value=value).to(x.dtype)
     n, c, height, width = x.shape
     if height < h or width < w:
         raise UserError(

@@ -103,7 +103,7 @@ def is_plain(sample: Any, label: Any, task: str, prepared: bool = False) -> bool
     whether the user's transforms make one of whatever it is."""
     if task == "contrastive" and np.shape(sample) and np.shape(sample) == np.shape(label):
         return False  # two views
-    if catalog.find("task", task).fact("targets") == "given" and task != "contrastive":
+    if catalog.find("task", task).fact("targets") in ("given", "boxes") and task != "contrastive":
         return False
     numbers = not isinstance(sample, str | Mapping | tuple) and as_values(sample) is not None
     one = prepared or numbers or is_image(sample)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from torchdeck.core import catalog, usercode
+from torchdeck.core.data.boxes import class_names_of_boxes, is_ready
 from torchdeck.core.data.infer import as_values
 from torchdeck.core.data.items import Layout
 from torchdeck.core.data.source import Arrays, Part, Samples, Source
@@ -41,6 +42,10 @@ def with_classes(
     if kind == "labels":
         count = max(1, np.size(label))
         return replace(source, class_names=names if len(names) == count else _numbered(count))
+    if kind == "boxes":
+        if not is_ready(source.layout.split(dataset[0])[0]):
+            notes.append(f"Images of {reference!r} become tensors with values from 0 to 1.")
+        return replace(source, class_names=class_names_of_boxes(source, names, num_classes))
     if kind == "class_map" and not names:
         count = num_classes or _greatest(source, lambda part: _maps(part, source, reference)) + 1
         return replace(source, class_names=_numbered(count))

@@ -41,6 +41,7 @@ _HIGHER = frozenset(
         "mrr",
         "hit",
         "hits",
+        "match",
         "precision",
         "recall",
         "sensitivity",
@@ -146,7 +147,7 @@ _LOWER = frozenset(
 #: The metrics that are measured by task, and what else has a curve of its own.
 MEASURED: dict[str, tuple[str, ...]] = {entry.name: entry.fact("metrics") for entry in catalog.entries("task")}
 #: Those of which there is one for each class or target, too.
-OF_EACH = ("mae", "rmse", "r2", "iou")
+OF_EACH = ("mae", "rmse", "r2", "iou", "map")
 TAKEN = ("learning_rate", "gradient_norm", "samples_per_second", "data_wait", "memory", "epoch", "step")
 
 _PARTS = {

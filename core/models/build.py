@@ -112,6 +112,8 @@ def _user_model(model: Model, info: DataInfo) -> nn.Module:
         )
     offered = dict.fromkeys(("num_classes", "n_classes", "num_outputs", "out_features", "output_dim"), info.outputs)
     offered |= dict.fromkeys(("vocab_size", "ntoken", "n_vocab") if info.task == "language" else (), info.outputs)
+    if model.name.startswith("torchvision.models."):
+        model = model.model_copy(update={"args": {**_without_downloads(target), **model.args}})
     if info.input_shape:
         offered |= dict.fromkeys(("in_channels", "in_features", "input_dim", "in_chans"), info.input_shape[0])
     made = usercode.call(target, model.args, "model", offered | {"input_shape": info.input_shape})
@@ -120,6 +122,13 @@ def _user_model(model: Model, info: DataInfo) -> nn.Module:
             f"model.name = {model.name!r} gave a {type(made).__name__}; an nn.Module is needed.", field="model.name"
         )
     return made
+
+
+def _without_downloads(function: Callable[..., Any]) -> dict[str, Any]:
+    """Arguments with which torchvision's functions load no weights, where none are asked for: those of a backbone are
+    downloaded otherwise."""
+    takes = inspect.signature(function).parameters
+    return {name: None for name in ("weights", "weights_backbone") if name in takes}
 
 
 def _torchvision(model: Model, info: DataInfo, outputs: int, offered: Any | None) -> nn.Module:

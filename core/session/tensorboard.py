@@ -186,7 +186,7 @@ def _session_end(status: int) -> Summary:
 
 
 def _metric_names(built: Built) -> list[str]:
-    names = [name for name in built.trainer.task.figures if name != "top5"]
+    names = [name for name in built.trainer.task.figures if name not in ("top5", "iou")]
     return [f"{name}/{part}" for part in ("val", "test") for name in names]
 
 

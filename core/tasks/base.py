@@ -49,6 +49,8 @@ class Task:
     #: Whether images may be mirrored and averaged in evaluation, and trained on in smaller sizes.
     mirrors = False
     resizes = True
+    #: Whether there is a loss in evaluation: detectors give theirs in training mode only.
+    loss_in_evaluation = True
     #: Whether it changes the weights itself, in steps that can't be evaluated.
     makes_own_steps = False
 
@@ -180,6 +182,15 @@ class Task:
     def figures(self) -> tuple[str, ...]:
         """The names of the figures of the task."""
         return MEASURED[self.name]
+
+    def unmirrored(self, outputs: Tensor) -> Tensor:
+        """What a model made of mirror images as if they were the images themselves."""
+        return outputs
+
+    def describe(self, outputs: Any) -> list[dict[str, Any]] | None:
+        """What the outputs say of each sample, as plain values by name, for predictions; None where the task has no
+        words for it."""
+        return None
 
     # --- before training -------------------------------------------------------------------------------------------
 

@@ -75,6 +75,11 @@ class TrainingLoss:
         """Those of its own that are trained."""
         return [p for p in self.module.parameters() if p.requires_grad] if self.module is not None else []
 
+    @property
+    def weight_of_targets(self) -> Callable[[Tensor], Tensor] | None:
+        """What the targets of a batch weigh together; None where samples count one each."""
+        return self._weigh
+
     def weight(self, y: Any, samples: int) -> Tensor | int:
         """What the loss of a batch counts for among those of others: its samples, or the weights of its targets."""
         return self._weigh(y) if self._weigh is not None else samples
@@ -137,21 +142,28 @@ def build_loss(
         return TrainingLoss(function, made.fact("adds_up"), takes_all=True)
     if name in ("cross_entropy", "nll"):
         given = args.get("class_weights")
+        ignored = experiment.task.resolved().get("ignore_index", -100)
         weight = (
             weights
             if given == "balanced" and weights is not None
-            else _class_weights(given, info, train_targets, device)
+            else _class_weights(given, info, train_targets, device, ignored)
         )
         weight = weight if weight is None else weight.to(device)
         smoothing = args.get("label_smoothing", 0.0)
         # log_softmax of log-probabilities is the same log-probabilities, so nll takes logits and those alike.
-        ignored = experiment.task.resolved().get("ignore_index", -100)
         function = functools.partial(F.cross_entropy, weight=weight, label_smoothing=smoothing, ignore_index=ignored)
         if not classification:
             function = functools.partial(_of_each, function)
         elif weight is None:
             return TrainingLoss(function)
         return TrainingLoss(function, "weighted", functools.partial(_weight_of, weight, ignored), weights=weight)
+    if name == "bce_with_logits" and info.task == "segmentation":
+        ignored, smoothing = experiment.task.resolved()["ignore_index"], args.get("label_smoothing", 0.0)
+        return TrainingLoss(
+            functools.partial(_bce_of_pixels, ignored=ignored, smoothing=smoothing),
+            "weighted",
+            functools.partial(_weight_of, None, ignored),
+        )
     if name == "bce_with_logits" and not classification:
         return TrainingLoss(functools.partial(_plain_bce, smoothing=args.get("label_smoothing", 0.0)))
     if name == "bce_with_logits":
@@ -309,6 +321,16 @@ def _of_each(base: Function, logits: Tensor, y: Tensor) -> Tensor:
     return base(logits, y)
 
 
+def _bce_of_pixels(logits: Tensor, y: Tensor, *, ignored: int, smoothing: float) -> Tensor:
+    """Of one logit [B, 1, H, W] of each pixel that counts, or of one for each class; of no pixel NaN, as torch's
+    cross-entropy has it."""
+    counted = y != ignored
+    rows = logits.movedim(1, -1)[counted]
+    classes = y[counted]
+    one_hot = classes[:, None] if logits.shape[1] == 1 else F.one_hot(classes, logits.shape[1])
+    return _plain_bce(rows, one_hot, smoothing=smoothing)
+
+
 def _plain_bce(logits: Tensor, y: Tensor, *, smoothing: float) -> Tensor:
     y = y.to(logits.dtype)
     target = y * (1 - smoothing) + smoothing / 2 if smoothing else y
@@ -336,7 +358,9 @@ def _plain(base: Function, outputs: Tensor, y: Tensor) -> Tensor:
     return base(outputs.reshape(y.shape), y.to(outputs.dtype))
 
 
-def _class_weights(given: object, info: DataInfo, targets: Tensor | None, device: torch.device) -> Tensor | None:
+def _class_weights(
+    given: object, info: DataInfo, targets: Tensor | None, device: torch.device, ignored: int
+) -> Tensor | None:
     if given is None:
         return None
     if given == "balanced":
@@ -345,7 +369,13 @@ def _class_weights(given: object, info: DataInfo, targets: Tensor | None, device
                 f"loss.args.class_weights = 'balanced': {info.name!r} does not tell its targets beforehand.",
                 field="loss.args.class_weights",
             )
-        counts = torch.bincount(targets, minlength=info.classes).clamp(min=1)
+        counts = torch.zeros(info.classes, dtype=torch.int64, device=targets.device)
+        for some in targets.split(4096):  # masks made whole numbers all at once would take eight times their memory
+            some = some.reshape(-1).long()
+            counts += torch.bincount(some[(some >= 0) & (some < info.classes)], minlength=info.classes)
+        if 0 <= ignored < info.classes:
+            counts[ignored] = 0
+        counts = counts.clamp(min=1)
         return (counts.sum() / (info.classes * counts)).float().to(device)
     if not isinstance(given, list | tuple) or not all(isinstance(w, int | float) and w >= 0 for w in given):
         raise UserError(

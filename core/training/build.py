@@ -19,7 +19,7 @@ from torchdeck.core.data.load import LoadedData, load_data
 from torchdeck.core.data.seeds import derive
 from torchdeck.core.errors import UserError, count, did_you_mean, first_line
 from torchdeck.core.events import Event
-from torchdeck.core.experiment.metric_names import metric, watched
+from torchdeck.core.experiment.metric_names import OF_EACH, metric, watched
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.machine import devices, distributed
 from torchdeck.core.models.build import build_model, channels_last_of
@@ -142,19 +142,23 @@ def _try_out(trainer: Trainer, warn: Callable[[str], None]) -> None:
     Raises UserError for a loss that can't take the outputs or gives no number, and for what is not measured.
     """
     task = trainer.task
+    _refuse_unable(task, trainer)
     batch = Batch(*(to_device(part, trainer.device) for part in trainer.data.sample))
     module = loss_module(task)
     before = copy.deepcopy(module.state_dict()) if module is not None else {}
     with evaluating(trainer.net, module), torch.no_grad(), unchanged_random_states(trainer.device), user_errors():
         step = trainer.evaluator.step(trainer.net, batch)
         task.check(step)
-        _try_loss(task, step, trainer)
+        if task.loss_in_evaluation:
+            _try_loss(task, step, trainer)
     if module is not None:
         module.load_state_dict(before)  # what was only tried leaves no trace in a loss that keeps something
     if task.loss is not None and task.loss.own:
         _keep_within_memory(trainer, task.loss, step)
         _tell_loss(trainer, task.loss, warn)
-    trainer.monitor.auto = task.decides
+    # Without a validation set nothing but what is told while training can decide.
+    measured = trainer.data.val is not None or task.decides == "accuracy"
+    trainer.monitor.auto = task.decides if measured else "loss"
     _check_sought(trainer, trainer.evaluator.try_out(step, warn))
 
 
@@ -181,6 +185,22 @@ def _try_own_steps(trainer: Trainer, task: StepsTask, warn: Callable[[str], None
         )
     tell(trainer.experiment, tried.figures, trainer.monitor.name, warn)
     _check_sought(trainer, Tried(tried.figures, ()))
+
+
+def _refuse_unable(task: Task, trainer: Trainer) -> None:
+    """Raises UserError for what is done to images and would be wrong for their targets."""
+    options, images = trainer.experiment.trainer, len(trainer.data.info.input_shape) == 3
+    if options.image_sizes and images and not task.resizes:
+        raise UserError(
+            f"trainer.image_sizes makes images smaller and not what goes with them in {task.name}; put a Resize into "
+            "data.transforms, or leave it out.",
+            field="trainer.image_sizes",
+        )
+    if options.flip_test and images and not task.mirrors:
+        raise UserError(
+            f"trainer.flip_test takes the mean over mirror images, which {task.name} has no use for; leave it out.",
+            field="trainer.flip_test",
+        )
 
 
 def _try_loss(task: Task, step: Step, trainer: Trainer) -> None:
@@ -257,7 +277,8 @@ def _check_sought(trainer: Trainer, tried: Tried) -> None:
             field="tracking.metrics",
         )
     # The whole set may have classes that the few samples lack.
-    of_classes = [f"{n}_{c}" for n in own for c in trainer.data.info.class_names]
+    each = [n for n in task.figures if n in OF_EACH]
+    of_classes = [f"{n}_{c}" for n in (*own, *each) for c in trainer.data.info.class_names]
     if trainer.data.val is None and not task.makes_own_steps:  # what is counted while training is all that there is
         tried = Tried(("loss", "accuracy") if task.counts else ("loss",), ())
         of_classes = []

@@ -106,7 +106,8 @@ class Evaluator:
         """What the model makes of a batch; with test-time augmentation the mean over each image and its mirror
         image."""
         with self._autocast():
-            return self._task.forward(flipped(net) if self._flip else net, in_layout(batch, self._channels_last))
+            batch = in_layout(batch, self._channels_last)
+            return self._task.forward(flipped(net, self._task.unmirrored) if self._flip else net, batch)
 
     def _in_own_unit(self, step: Step) -> Step:
         out, y = self._task.in_own_unit(step.outputs), self._task.in_own_unit(step.targets)
@@ -169,11 +170,14 @@ def loss_module(task: Task) -> nn.Module | None:
     return task.loss.module if task.loss is not None else None
 
 
-def flipped(net: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
-    """The mean of what a model makes of each image and its mirror image."""
+def flipped(
+    net: Callable[..., Any], unmirrored: Callable[[Tensor], Tensor] = lambda outputs: outputs
+) -> Callable[[Tensor], Tensor]:
+    """The mean of what a model makes of each image and its mirror image; ``unmirrored``: what makes of the outputs for
+    mirror images those for the images themselves (Task.unmirrored)."""
 
     def both(x: Tensor) -> Tensor:
-        return (logits_of(net(x)) + logits_of(net(x.flip(-1)))) / 2
+        return (logits_of(net(x)) + unmirrored(logits_of(net(x.flip(-1))))) / 2
 
     return both
 
