@@ -113,7 +113,7 @@ def _user_model(model: Model, info: DataInfo) -> nn.Module:
     offered = dict.fromkeys(("num_classes", "n_classes", "num_outputs", "out_features", "output_dim"), info.outputs)
     offered |= dict.fromkeys(("vocab_size", "ntoken", "n_vocab") if info.task == "language" else (), info.outputs)
     if model.name.startswith("torchvision.models."):
-        model = model.model_copy(update={"args": {**_without_downloads(target), **model.args}})
+        model = model.model_copy(update={"args": {**_offered_to_torchvision(target, info), **model.args}})
     if info.input_shape:
         offered |= dict.fromkeys(("in_channels", "in_features", "input_dim", "in_chans"), info.input_shape[0])
     made = usercode.call(target, model.args, "model", offered | {"input_shape": info.input_shape})
@@ -124,11 +124,12 @@ def _user_model(model: Model, info: DataInfo) -> nn.Module:
     return made
 
 
-def _without_downloads(function: Callable[..., Any]) -> dict[str, Any]:
-    """Arguments with which torchvision's functions load no weights, where none are asked for: those of a backbone are
-    downloaded otherwise."""
+def _offered_to_torchvision(function: Callable[..., Any], info: DataInfo) -> dict[str, Any]:
+    """Arguments of torchvision's functions where none are given: as many classes as the data have (of a detector the
+    background counts), and no weights, for those of a backbone are downloaded otherwise."""
     takes = inspect.signature(function).parameters
-    return {name: None for name in ("weights", "weights_backbone") if name in takes}
+    offered = {"weights": None, "weights_backbone": None, "num_classes": info.outputs}
+    return {name: value for name, value in offered.items() if name in takes}
 
 
 def _torchvision(model: Model, info: DataInfo, outputs: int, offered: Any | None) -> nn.Module:
@@ -234,7 +235,10 @@ def _try_forward(net: nn.Module, info: DataInfo, name: str, x: Any, y: Any) -> N
     net.eval()
     try:
         with torch.no_grad(), usercode.user_errors():
-            caller_of(net, name)(net, x, y)
+            if info.task == "detection":
+                net(list(x)[:2])
+            else:
+                caller_of(net, name)(net, x, y)
     except UserCodeError as error:
         if is_beyond(error):
             raise beyond_embedding(net, x, name) from None

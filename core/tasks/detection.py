@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,7 +32,14 @@ class Detection(Metric):
 
         self._names = names
         # Each process evaluates the whole set. The extended summary holds the precision of each class.
-        self._metric = MeanAveragePrecision(extended_summary=True, sync_on_compute=False, backend="pycocotools")
+        # torchmetrics' own thresholds are rounded to float32: a recall of 0.3 would not reach that of 0.3.
+        self._metric = MeanAveragePrecision(
+            iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
+            rec_thresholds=np.linspace(0, 1, 101).tolist(),
+            extended_summary=True,
+            sync_on_compute=False,
+            backend="pycocotools",
+        )
         self._metric.warn_on_many_detections = False  # the hundred best of an image count, which is COCO's rule
         self._metric = self._metric.to(device)
 
@@ -92,7 +100,7 @@ class DetectionTask(Task):
     def forward(self, net: Callable[..., Any], batch: Batch) -> Step:
         """Run the model: the losses in training mode, else the boxes that it finds."""
         images, targets = list(batch.x), None if batch.y is None else list(batch.y)
-        if not self._net.training:
+        if not getattr(net, "training", self._net.training):  # the average of the weights is a net of its own
             return Step(floats(net(images)), targets, batch.size)
         raw = net(images, targets)
         found = loss_of(raw)
@@ -108,10 +116,6 @@ class DetectionTask(Task):
     def of_task(self, step: Step) -> list[Metric]:
         """mAP."""
         return [Detection(self._info.class_names, self._device)]
-
-    def metrics(self, step: Step, samples: int) -> list[Metric]:
-        """mAP, and no loss."""
-        return self.of_task(step)
 
     def fits(self, step: Step) -> bool:
         """Whether the outputs are boxes, labels and scores of each image."""

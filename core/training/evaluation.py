@@ -126,12 +126,15 @@ class Evaluator:
         Raises UserError for a metric that gives no number, and for two figures of one name. One that raises something
         else may need more samples than these: that is told, and the first evaluation decides.
         """
-        found, unknown = [("loss", 0.0), *((name, 0.0) for name in step.parts)], []
+        task, unknown = self._task, []
+        # A few images of a detector may have no box, and no figure.
+        always = ("loss", *step.parts) if task.loss_in_evaluation else task.figures[1:]
+        found = [(name, 0.0) for name in always]
         own_unit = self._in_own_unit(step)
         with unchanged_random_states(self._device):
-            for metric in self._task.metrics(step, step.size)[1:]:
+            for metric in task.metrics(step, step.size)[1:]:
                 metric.take(own_unit)
-                found += metric.compute().items()
+                found += [(name, value) for name, value in metric.compute().items() if name not in always]
             for one in self._user:
                 figures = self._tried(one, own_unit, warn)
                 found += figures.items()

@@ -215,3 +215,85 @@ def test_figures_of_labels_are_those_of_scikit_learn(seed: int, labels: int, thr
         },
         abs=1e-5,
     )
+
+
+# --- boxes -----------------------------------------------------------------------------------------------------------
+
+IOUS = np.linspace(0.5, 0.95, 10)
+Boxes = dict[str, Tensor]
+
+
+def drawn_boxes(seed: int, images: int) -> tuple[list[Boxes], list[Boxes]]:
+    """What is found, and what is there: boxes of three classes, some images without any, and some found twice."""
+    random = np.random.default_rng(seed)
+    found, true = [], []
+    for _ in range(images):
+        count = int(random.integers(0, 5))
+        corner = random.uniform(0, 60, (count, 2))
+        boxes = np.concatenate([corner, corner + random.uniform(4, 40, (count, 2))], 1)
+        labels = random.integers(1, 4, count)
+        near = np.concatenate([boxes + random.normal(0, 2, boxes.shape), boxes[:1] + 0.5, [[1, 1, 9, 9]]])
+        near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + 1)
+        guess = np.concatenate([labels, labels[:1], [1]])
+        guess[: count // 2] = random.integers(1, 4, count // 2)
+        true.append({"boxes": torch.tensor(boxes).float().reshape(-1, 4), "labels": torch.tensor(labels)})
+        scores = torch.tensor(random.permutation(len(near)) / 10 + random.uniform(0, 0.05, len(near))).float()
+        found.append({"boxes": torch.tensor(near).float(), "labels": torch.tensor(guess), "scores": scores})
+    return found, true
+
+
+def iou(one: np.ndarray, other: np.ndarray) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    both = max(width, 0.0) * max(height, 0.0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return both / (sum(areas) - both)
+
+
+def precision_of(found: list[Boxes], true: list[Boxes], label: int, least: float) -> float | None:
+    """COCO's average precision of one class at one IoU: each box found, the surest first, takes the best box that is
+    still free; precision is read at 101 recalls, as the best at that recall or beyond."""
+    rows = []
+    total = sum(int((one["labels"] == label).sum()) for one in true)
+    for guess, there in zip(found, true, strict=True):
+        free = [box for box, n in zip(there["boxes"].numpy(), there["labels"], strict=True) if n == label]
+        of_class = guess["labels"] == label
+        for at in guess["scores"][of_class].argsort(descending=True):
+            box = guess["boxes"][of_class][at].numpy()
+            overlaps = [iou(box, other) for other in free]
+            hit = bool(overlaps) and max(overlaps) >= least
+            if hit:
+                free.pop(int(np.argmax(overlaps)))
+            rows.append((float(guess["scores"][of_class][at]), hit))
+    if not total:
+        return None
+    hits = np.array([hit for _, hit in sorted(rows, key=lambda row: -row[0])], dtype=float)
+    recall, precision = hits.cumsum() / total, hits.cumsum() / (np.arange(len(hits)) + 1)
+    return float(np.mean([max(precision[recall >= r], default=0.0) for r in np.linspace(0, 1, 101)]))
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_figures_of_boxes_are_coco_s(seed: int) -> None:
+    found, true = drawn_boxes(seed, 9)
+    info = DataInfo("x", "detection", (), 4, ("background", "one", "two", "three"))
+    batches = [Batch(found[a:b], true[a:b], b - a) for a, b in itertools.pairwise([0, 1, 4, 9])]
+
+    class Given(Feed):
+        samples = 9
+
+        def __init__(self) -> None:
+            pass
+
+        def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+            yield from batches
+
+    told = Evaluator(info, task_of(info), CPU, nullcontext).evaluate(nn.Identity(), Given()).metrics
+    each = {n: [precision_of(found, true, n, least) for least in IOUS] for n in (1, 2, 3)}
+    there = {info.class_names[n]: values for n, values in each.items() if values[0] is not None}
+    if not there:
+        assert told == {}
+        return
+    expected = {"map": np.mean(list(there.values())), "map50": np.mean([v[0] for v in there.values()])}
+    expected |= {"map75": np.mean([v[5] for v in there.values()])}
+    assert told == pytest.approx(expected | {f"map_{n}": np.mean(v) for n, v in there.items()}, abs=1e-6)
