@@ -10,6 +10,7 @@ torchrun has not started, everything here does nothing.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -83,3 +84,41 @@ def distribute_model(net: nn.Module, device: torch.device) -> nn.Module:
     from torch.nn.parallel import DistributedDataParallel
 
     return DistributedDataParallel(net, device_ids=[device.index] if device.type == "cuda" else None)
+
+
+def average_gradients(parameters: Sequence[torch.Tensor]) -> None:
+    """Make each gradient the mean over all processes, whatever has made it. One that is missing everywhere stays so; in
+    some of them, it counts as zero there."""
+    if world().size == 1:
+        return
+    by_type: dict[torch.dtype, list[torch.Tensor]] = {}
+    for parameter in parameters:
+        by_type.setdefault(parameter.dtype, []).append(parameter)
+    for several in by_type.values():
+        _average(several)
+
+
+def _average(parameters: list[torch.Tensor]) -> None:
+    import torch
+    import torch.distributed as dist
+
+    device = parameters[0].device
+    there = torch.tensor([float(p.grad is not None) for p in parameters], device=device, dtype=parameters[0].dtype)
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([there, *(g.reshape(-1) for g in gradients)])
+    dist.all_reduce(flat)
+    counts, *sums = flat.split([len(there), *(g.numel() for g in gradients)])
+    for parameter, total, having in zip(parameters, sums, counts.tolist(), strict=True):
+        parameter.grad = (total / world().size).view_as(parameter) if having else None
+
+
+def share_buffers(net: nn.Module) -> None:
+    """Make the buffers (batch norm's averages) those of rank 0 everywhere, as DistributedDataParallel has it."""
+    import torch
+    import torch.distributed as dist
+
+    if world().size == 1:
+        return
+    with torch.no_grad():
+        for buffer in net.buffers():
+            dist.broadcast(buffer, src=0)

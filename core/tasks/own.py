@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -42,6 +43,23 @@ class OwnTask(Task):
         self._step = usercode.with_writer(usercode.load(self._reference, "task.step")) if self._reference else None
         if self._step is not None and not callable(self._step):
             raise UserError(f"task.step = {self._reference!r} is not a function.", field="task.step")
+        self._check_signature()
+
+    def _check_signature(self) -> None:
+        """Raises UserError for a step that can't be called with what it gets."""
+        if self._step is None:
+            return
+        gets = ("models", "optimizers", "batch") if self.makes_own_steps else ("model", "batch")
+        try:
+            inspect.signature(self._step).bind(*gets)
+        except TypeError as error:
+            raise UserError(
+                f"task.step = {self._reference!r} can't be called with ({', '.join(gets)}): {error}; a step takes "
+                "(model, batch), or (models, optimizers, batch) where it makes its own optimizer steps.",
+                field="task.step",
+            ) from None
+        except ValueError:  # its signature can't be looked at
+            return
 
     def forward(self, net: Callable[..., Any], batch: Batch) -> Step:
         """Run the step, which gives the loss."""

@@ -13,7 +13,7 @@ from torch import nn
 from torchdeck.core.data.batches import Batch
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment
-from torchdeck.core.machine import devices
+from torchdeck.core.machine import devices, distributed
 from torchdeck.core.tasks.own import StepsTask
 from torchdeck.core.training.ema import build_ema
 from torchdeck.core.training.optimizers import build_optimizer
@@ -73,6 +73,7 @@ class ManualStep:
             for name, value in told.items():
                 if not math.isfinite(float(value)):
                     raise NotFinite(float(value), name, changed=True)
+        distributed.share_buffers(self.net)
         if self.ema is not None:
             self.ema.update_parameters(self.net)
         window.add(step.loss, batch.size, batch.size, step.parts)

@@ -92,7 +92,10 @@ class OptimizerStep:
         self._limit = options.clip_norm
         self._image_sizes = options.image_sizes
         self._world = distributed.world()
-        self._parallel = distributed.distribute_model(net, device)
+        #: A step of the user's own may call anything of the model, of which DistributedDataParallel sees only forward:
+        #: there, gradients are averaged once they are complete.
+        self._averages = experiment.task.step is not None and self._world.size > 1
+        self._parallel = net if self._averages else distributed.distribute_model(net, device)
         self.compiling = Compiling(self._parallel, options.compile, device, tell)
         self._parameters = [*(p for p in net.parameters() if p.requires_grad), *own]
         self._norm_at = 0.0
@@ -214,7 +217,7 @@ class OptimizerStep:
 
     def _unshared_until(self, last: bool) -> AbstractContextManager[Any]:
         """Among several processes, gradients are averaged once a step: with its last batch."""
-        if self._world.size == 1 or last:
+        if self._world.size == 1 or last or self._averages:
             return nullcontext()
         return self._parallel.no_sync()  # type: ignore[operator]
 
@@ -235,6 +238,9 @@ class OptimizerStep:
         return batch if x is batch.x else batch._replace(x=x)
 
     def _clip_and_measure(self, wanted: bool) -> None:
+        if self._averages:
+            distributed.average_gradients(self._parameters)
+            distributed.share_buffers(self.net)
         now = time.perf_counter()
         measuring = wanted and now - self._norm_at >= _NORM_EVERY
         if self._limit is None and not measuring:

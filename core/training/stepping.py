@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from torchdeck.core.errors import UserError, did_you_mean
@@ -66,7 +65,7 @@ class StepOptimizer:
                 field="trainer.precision",
             )
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        average_gradients(parameters)
+        distributed.average_gradients(parameters)
         self._clip(parameters)
         self._scaler.step(self.optimizer)
         self._scaler.update()
@@ -152,25 +151,3 @@ class Groups(torch.optim.Optimizer):
         """Forget all gradients."""
         for one in self._optimizers:
             one.zero_grad(set_to_none)
-
-
-def average_gradients(parameters: list[Tensor]) -> None:
-    """Make each gradient the mean over all processes. One that is missing everywhere stays so; in some of them, it
-    counts as zero there."""
-    if distributed.world().size == 1:
-        return
-    by_type: dict[torch.dtype, list[Tensor]] = {}
-    for parameter in parameters:
-        by_type.setdefault(parameter.dtype, []).append(parameter)
-    for several in by_type.values():
-        _average(several)
-
-
-def _average(parameters: list[Tensor]) -> None:
-    there = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = torch.cat([there.to(gradients[0].dtype), *(g.reshape(-1) for g in gradients)])
-    dist.all_reduce(flat)
-    counts, *averaged = flat.split([len(there), *(g.numel() for g in gradients)])
-    for parameter, mean, count in zip(parameters, averaged, counts.tolist(), strict=True):
-        parameter.grad = (mean / distributed.world().size).view_as(parameter) if count else None

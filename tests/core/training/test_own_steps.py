@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -265,3 +266,78 @@ def test_the_preset_learns_to_draw_digits(train: Train, tmp_path: Path) -> None:
 
     board = EventAccumulator(str(run.path), size_guidance={"images": 0}).Reload()
     assert "samples" in board.Tags()["images"]
+
+
+OWN = """
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+    def logits(self, x):
+        return self.body(x)
+
+def step(model, batch):
+    x, y = batch
+    out = model.logits(x)
+    loss = {"entropy_loss": cross_entropy(out, y), "size_loss": 1e-2 * out.square().mean()}
+    return loss | {"mode": float(model.training), "grad": float(torch.is_grad_enabled()), "outputs": out, "targets": y}
+
+def right(out, y):
+    return float((out.argmax(1) == y).float().mean())
+
+def detached(model, batch):
+    return model.logits(batch[0]).mean().detach()
+
+def a_list(model, batch):
+    return [model.logits(batch[0]).mean()]
+
+def too_few(batch):
+    return batch
+
+def nan(model, batch):
+    return model.logits(batch[0]).mean() * float("nan")
+"""
+
+
+def own(tmp_path: Path, step: str, *more: str) -> tuple[str, ...]:
+    (tmp_path / "own.py").write_text(OWN)
+    file = tmp_path / "own.py"
+    return ("data.name=digits", f"model.name={file}:Net", f"task.step={file}:{step}", *QUICK, *more)
+
+
+def test_a_step_that_returns_losses_and_outputs(tmp_path: Path, train: Train) -> None:
+    more = (f"tracking.metrics=['{tmp_path}/own.py:right']", "trainer.monitor=maximize right", "trainer.ema=0.9")
+    run = train(*own(tmp_path, "step", *more, "trainer.clip_norm=1", "trainer.accumulate=3"), source=None)
+    assert run.status == "done", run.failure
+    last = run.of(EpochEnded)[-1]
+    assert (last.train["mode"], last.train["grad"], last.val["mode"], last.val["grad"]) == (1, 1, 0, 0)
+    for figures in (last.train, last.val):
+        assert figures["loss"] == pytest.approx(figures["entropy_loss"] + figures["size_loss"], rel=1e-5)
+    built = run.session.built
+    assert built is not None and built.data.val is not None
+    net = built.trainer.trained_net.eval()
+    found = [(net.logits(b.x), b.y) for b in built.data.val.epoch(0)]  # type: ignore[operator]
+    out, y = (torch.cat(parts) for parts in zip(*found, strict=True))
+    if last.best:  # else the weights of another epoch were loaded for the test set
+        assert last.val["right"] == pytest.approx(float((out.argmax(1) == y).float().mean()))
+        assert last.val["entropy_loss"] == pytest.approx(float(nn.functional.cross_entropy(out, y)), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("step", "sentence"),
+    [
+        ("detached", "The loss has no graph"),
+        ("a_list", "returned a list; the loss is needed"),
+        ("too_few", "can't be called with .model, batch."),
+        ("nan", "The loss became nan at step 1"),
+    ],
+)
+def test_wrong_steps_in_a_sentence(tmp_path: Path, train: Train, step: str, sentence: str) -> None:
+    run = train(*own(tmp_path, step), source=None)
+    assert run.status == "failed" and run.failure is not None
+    assert re.search(sentence, run.failure.message) and "\n" not in run.failure.message
