@@ -101,3 +101,58 @@ def test_batches_are_dealt_out_evenly(processes: int) -> None:
     assert {len(d) for d in dealt} == {len(bounds) // processes}
     together = sorted(b for d in dealt for b in d)
     assert together == bounds[: len(together)]
+
+
+STEPS = """
+from torch.nn.functional import cross_entropy
+
+def loss(model, batch):
+    return cross_entropy(model.layers(batch[0]), batch[1])  # not through forward
+
+def own(model, optimizer, batch):
+    value = loss(model, batch)
+    optimizer.zero_grad()
+    value.backward()
+    optimizer.step()
+    return value
+
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.Tanh(),
+                                          torch.nn.Linear(32, 10))
+"""
+
+
+@pytest.mark.parametrize("step", ["loss", "own"])
+def test_steps_of_ones_own_share_gradients(tmp_path: Path, step: str) -> None:
+    (tmp_path / "steps.py").write_text(STEPS)
+    chosen = ("data.name=digits", "model.name=steps.py:Net", f"task.step=steps.py:{step}", "trainer.clip_norm=0.3")
+    rest = ("trainer.epochs=1", "trainer.batch_size=64", "optimizer.lr=0.3", "optimizer.weight_decay=0")
+    settings = [word for one in (*chosen, *rest) for word in ("--set", one)]
+    process = torchrun(tmp_path, "--json", *PLAIN[:2], *PLAIN[4:], *settings)
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    run = only_run(tmp_path)
+
+    from torchdeck.core.control import Control
+    from torchdeck.core.experiment import toml
+    from torchdeck.core.runs.folder import located
+    from torchdeck.core.training.build import build_trainer
+
+    experiment = located(toml.build(toml.read(run / "experiment.toml")), tmp_path, lambda text: None)
+    built = build_trainer(experiment, Control(), lambda event: None)
+    net = built.trainer.net
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.3, momentum=0.9)
+    batches = list(built.data.train.epoch(0))
+    for first, second in zip(batches[::2], batches[1::2], strict=False):
+        loss = sum(torch.nn.functional.cross_entropy(net.layers(b.x), b.y) for b in (first, second)) / 2
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 0.3)
+        optimizer.step()
+    state = load_checkpoint(run / "checkpoints" / "last.pt", "t")
+    for name, tensor in net.state_dict().items():
+        torch.testing.assert_close(state["model"][name], tensor, atol=1e-5, rtol=1e-4, msg=name)
