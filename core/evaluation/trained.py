@@ -82,7 +82,10 @@ def load_trained(path: Path, trust_code: bool, note: Callable[[str], None] = lam
         input_shapes=tuple(map(tuple, data.get("input_shapes", ()))),
     )
     # The weights come from the checkpoint; those that training began with need not be there any more.
-    net = build_model(experiment.model.model_copy(update={"weights": None, "freeze": ()}), info)
+    # A folder of transformers' tells the config, too.
+    kept = experiment.model.weights
+    kept = kept if kept is not None and Path(kept).is_dir() else None
+    net = build_model(experiment.model.model_copy(update={"weights": kept, "freeze": ()}), info)
     weights = {n: t.contiguous() for n, t in strip_prefixes(weights_in(state, path, "the checkpoint")).items()}
     try:
         net.load_state_dict(weights)

@@ -6,6 +6,7 @@ import fnmatch
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torchdeck.core.errors import UserCodeError, UserError, first_line
 from torchdeck.core.experiment.schema import Model
 from torchdeck.core.models import weights
 from torchdeck.core.models.calls import caller_of
+from torchdeck.core.models.configured import pretrained, with_config
 from torchdeck.core.models.parts import Parts
 from torchdeck.core.models.tokens import beyond_embedding, is_beyond, with_greatest_token
 
@@ -56,7 +58,7 @@ def build_model(
                 field="model.name",
             )
         net = _from_catalog(entry, model, info)
-    if model.weights and offered is None:
+    if model.weights and offered is None and not _is_folder(model):
         if model.weights == "DEFAULT":
             raise UserError(
                 "model.weights = 'DEFAULT' is for torchvision's models; name a file for others.", field="model.weights"
@@ -92,6 +94,15 @@ def _of_parts(model: Model, info: DataInfo, tell: Callable[[str], None]) -> nn.M
     return net
 
 
+def _is_folder(model: Model) -> bool:
+    """Whether the weights are a folder of transformers', which is read with the model."""
+    return (
+        model.entry() is None
+        and hasattr(usercode.load(model.name, "model.name"), "from_pretrained")
+        and Path(model.weights or "").expanduser().is_dir()
+    )
+
+
 def _from_catalog(entry: catalog.Entry, model: Model, info: DataInfo) -> nn.Module:
     """A net of ours, with the shape of the targets or of all inputs where it asks for them."""
     factory = entry.load_factory()
@@ -110,13 +121,19 @@ def _user_model(model: Model, info: DataInfo) -> nn.Module:
             f"model.name = {model.name!r} is a {type(target).__name__}, not an nn.Module or a function.",
             field="model.name",
         )
-    offered = dict.fromkeys(("num_classes", "n_classes", "num_outputs", "out_features", "output_dim"), info.outputs)
+    offered: dict[str, Any] = dict.fromkeys(
+        ("num_classes", "n_classes", "num_outputs", "out_features", "output_dim"), info.outputs
+    )
     offered |= dict.fromkeys(("vocab_size", "ntoken", "n_vocab") if info.task == "language" else (), info.outputs)
     if model.name.startswith("torchvision.models."):
         model = model.model_copy(update={"args": {**_offered_to_torchvision(target, info), **model.args}})
     if info.input_shape:
         offered |= dict.fromkeys(("in_channels", "in_features", "input_dim", "in_chans"), info.input_shape[0])
-    made = usercode.call(target, model.args, "model", offered | {"input_shape": info.input_shape})
+    offered |= {"input_shape": info.input_shape}
+    made = pretrained(target, model.weights, model.args)
+    if made is None:
+        args = with_config(target, model.args, offered)
+        made = usercode.call(target, args, "model", offered)
     if not isinstance(made, nn.Module):
         raise UserError(
             f"model.name = {model.name!r} gave a {type(made).__name__}; an nn.Module is needed.", field="model.name"
