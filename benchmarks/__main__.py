@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import charts, kill, memory, runs, search, speed, startup, workbench
+from benchmarks import charts, kill, memory, runs, search, speed, startup, tasks, workbench
 
 BENCHMARKS = {
     "speed": speed.against_others,
+    "tasks": tasks.presets,
     "observation": speed.observation,
     "memory": memory.growth,
     "startup": startup.answers,
