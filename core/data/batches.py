@@ -17,6 +17,7 @@ from torchdeck.core.data.masks import moved
 from torchdeck.core.data.seeds import derive
 from torchdeck.core.data.source import Arrays
 from torchdeck.core.data.transforms import BatchOp
+from torchdeck.core.errors import UserError
 
 
 class Batch(NamedTuple):
@@ -97,10 +98,13 @@ class FeedOptions:
     #: Which of several processes this is, among how many (training only).
     rank: int = 0
     processes: int = 1
+    #: A sampler's plan of an epoch (see sampling.planner); None: the samples are shuffled, or come as they lie.
+    plan: Callable[[int], tuple[Tensor, list[tuple[int, int]] | None]] | None = None
 
-    def bounds(self, count: int) -> list[tuple[int, int]]:
-        """Where this process' batches begin and end, in an epoch of ``count`` samples."""
-        return share_of(batch_bounds(count, self.batch_size, self.training), self.rank, self.processes)
+    def bounds(self, count: int, given: list[tuple[int, int]] | None = None) -> list[tuple[int, int]]:
+        """Where this process' batches begin and end, in an epoch of ``count`` samples; ``given``: those of all."""
+        bounds = batch_bounds(count, self.batch_size, self.training) if given is None else given
+        return share_of(bounds, self.rank, self.processes)
 
 
 class Feed:
@@ -112,7 +116,7 @@ class Feed:
     def __init__(self, indices: Tensor, options: FeedOptions) -> None:
         self.indices = indices
         self._options = options
-        self._bounds = options.bounds(len(indices))
+        self._bounds = options.bounds(len(indices)) if options.plan is None else self._planned(0)[1]
         self._generator = torch.Generator(device=options.device)
         #: Called once a second, with the seconds so far, while a batch is waited for; it may raise to end the waiting.
         self.waiting: Callable[[float], None] = lambda seconds: None
@@ -122,8 +126,8 @@ class Feed:
 
     @property
     def samples(self) -> int:
-        """How many samples there are."""
-        return len(self.indices)
+        """How many samples an epoch has."""
+        return len(self.indices) if self._options.plan is None else len(self._options.plan(0)[0])
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of that epoch from number ``start`` on: inputs [B, ...], targets [B] or [B, T]."""
@@ -132,11 +136,24 @@ class Feed:
     def close(self) -> None:
         """Let go of what is held."""
 
-    def _ordered(self, epoch: int) -> Tensor:
-        """The samples' indices in the order of that epoch."""
-        if not self._options.shuffle:
-            return self.indices
-        return self.indices[order(len(self.indices), self._options.seed, epoch)]
+    def _planned(self, epoch: int) -> tuple[Tensor, list[tuple[int, int]]]:
+        """The samples' indices in the order of that epoch, and where this process' batches begin and end in it.
+
+        Raises UserError for a sampler that does not give as many batches as in the first epoch.
+        """
+        o = self._options
+        if o.plan is not None:
+            ordered, given = o.plan(epoch)
+            bounds = o.bounds(len(ordered), given)
+            if epoch and len(bounds) != len(self._bounds):
+                raise UserError(
+                    f"The sampler gives {len(bounds)} batches ({len(ordered)} samples) in epoch {epoch + 1} and "
+                    f"{len(self._bounds)} in the first; each epoch needs as many.",
+                    field="data.sampler",
+                )
+            return ordered, bounds
+        ordered = self.indices[order(len(self.indices), o.seed, epoch)] if o.shuffle else self.indices
+        return ordered, self._bounds
 
     def _finish(self, x: Any, y: Any, epoch: int, number: int) -> tuple[Any, Any]:
         """The batch transforms, with a random draw that depends on (seed, epoch, batch) alone."""
@@ -185,10 +202,11 @@ class ResidentFeed(Feed):
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of that epoch from number ``start`` on."""
         o = self._options
-        indices = self._ordered(epoch).to(self._home)
+        ordered, all_bounds = self._planned(epoch)
+        indices = ordered.to(self._home)
         together = 1 if o.random or o.processes > 1 else max(1, _TOGETHER // o.batch_size)
-        for number in range(start, len(self._bounds), together):
-            bounds = self._bounds[number : number + together]
+        for number in range(start, len(all_bounds), together):
+            bounds = all_bounds[number : number + together]
             begin = bounds[0][0]
             at = indices[begin : bounds[-1][1]]
             x, y = (to_device(_at(part, at), o.device) for part in self._parts)

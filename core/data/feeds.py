@@ -18,6 +18,7 @@ from torchdeck.core.data.loader import LoaderFeed, default_workers
 from torchdeck.core.data.main_script import why_no_workers
 from torchdeck.core.data.masks import Together, mask_ops
 from torchdeck.core.data.reader import Boxes, ItemReader, Reader
+from torchdeck.core.data.sampling import planner
 from torchdeck.core.data.source import Arrays, Part
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment, Transform
@@ -93,6 +94,7 @@ class FeedMaker:
             plain=self._prepared.plain,
             layout=self._prepared.layout,
             views=self._prepared.views,
+            plan=planner(self._experiment, part, indices, self._prepared.classes, self._warn) if training else None,
             rank=world().rank if training else 0,
             processes=world().size if training else 1,
         )

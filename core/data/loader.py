@@ -98,18 +98,19 @@ class LoaderFeed(Feed):
         Raises UserError or UserCodeError for a sample that can't be read, TrainingError for a worker that died or
         hangs.
         """
-        numbers = self._ordered(epoch).tolist()
-        self._keys.batches = [[(epoch, i) for i in numbers[a:b]] for a, b in self._bounds[start:]]
+        ordered, bounds = self._planned(epoch)
+        numbers = ordered.tolist()
+        self._keys.batches = [[(epoch, i) for i in numbers[a:b]] for a, b in bounds[start:]]
         iterator = self._start()
         if self._workers:
             self._iterator = iterator
             if self._watchdog is None:
                 self._watchdog = _Watchdog(self, self._timeout, self._warn)
-        for number in range(start, len(self._bounds)):
+        for number in range(start, len(bounds)):
             found = self._next(iterator, number - start)
             if isinstance(found, Failure):
                 raise (UserCodeError if found.user_code else UserError)(found.message)
-            begin, end = self._bounds[number]
+            begin, end = bounds[number]
             yield self._batch(found, epoch, number, end - begin)
 
     def _batch(self, found: Any, epoch: int, number: int, size: int) -> Batch:

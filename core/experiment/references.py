@@ -16,6 +16,8 @@ def references(experiment: Experiment) -> list[str]:
         experiment.loss.name,
         experiment.data.name,
         experiment.data.collate,
+        experiment.data.sampler if ":" in (experiment.data.sampler or "") else None,
+        experiment.data.batch_sampler,
         experiment.task.step,
         experiment.optimizer.name,
         *(part.name for part in experiment.optimizer.parts.values() if part.name),

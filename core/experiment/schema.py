@@ -129,10 +129,33 @@ class Data(Picked):
     """Which part of an item is the target; default: label, target, y and the like, or the last one."""
     collate: str | None = None
     """How items become a batch: path/to/file.py:my_collate; default: they are stacked."""
+    sampler: str | None = None
+    """Which samples an epoch has, in which order: balanced (each class as often), weighted (by the data set's weights),
+    or a Sampler class or function of your own, called with the training samples: path/to/file.py:MySampler."""
+    batch_sampler: str | None = None
+    """Which samples are in each batch: a class or function of your own, called with the training samples (and
+    batch_size, epoch or seed, where it takes them), that gives lists of indices."""
     workers: Annotated[int, Field(ge=0, le=256)] | None = None
     """DataLoader processes for data that do not live on the device; default: chosen from the cores."""
     timeout: Annotated[float, Field(gt=0, le=86400)] = 300
     """Seconds after which a DataLoader worker that has not delivered counts as hung."""
+
+    @model_validator(mode="after")
+    def _one_order(self) -> Data:
+        """Raises UserError where two settings say in which order samples come, or a sampler is none."""
+        if self.sampler and self.batch_sampler:
+            raise UserError("data.sampler and data.batch_sampler: only one can be given.", field="data.batch_sampler")
+        if (self.sampler or self.batch_sampler) and not self.shuffle:
+            raise UserError(
+                "data.shuffle = false: data.sampler and data.batch_sampler give the order.", field="data.shuffle"
+            )
+        known = ("balanced", "weighted")
+        if self.sampler and self.sampler not in known and ":" not in self.sampler:
+            raise UserError(
+                f"data.sampler = {self.sampler!r} is unknown; give {', '.join(known)} or path/to/file.py:MySampler.",
+                field="data.sampler",
+            )
+        return self
 
     @field_validator("transforms", mode="before")
     @classmethod

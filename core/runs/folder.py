@@ -56,6 +56,8 @@ class _Locator:
                 "transforms": None if data.transforms is None else self._transforms(data.transforms, "transforms"),
                 "target_transforms": self._transforms(data.target_transforms, "target_transforms"),
                 "collate": self._code(data.collate, "data.collate") if data.collate else None,
+                "sampler": self._code(data.sampler, "data.sampler") if ":" in (data.sampler or "") else data.sampler,
+                "batch_sampler": self._code(data.batch_sampler, "data.batch_sampler") if data.batch_sampler else None,
             }
         )
         new_model = model.model_copy(
