@@ -46,6 +46,9 @@ class _Locator:
     def __init__(self, folder: Path, note: Callable[[str], None]) -> None:
         self._folder, self._note = folder, note
 
+    def _sampler(self, given: str | None) -> str | None:
+        return self._code(given, "data.sampler") if given and ":" in given else given
+
     def of(self, experiment: Experiment) -> Experiment:
         data, model, loss = experiment.data, experiment.model, experiment.loss
         new_data = data.model_copy(
@@ -56,7 +59,7 @@ class _Locator:
                 "transforms": None if data.transforms is None else self._transforms(data.transforms, "transforms"),
                 "target_transforms": self._transforms(data.target_transforms, "target_transforms"),
                 "collate": self._code(data.collate, "data.collate") if data.collate else None,
-                "sampler": self._code(data.sampler, "data.sampler") if ":" in (data.sampler or "") else data.sampler,
+                "sampler": self._sampler(data.sampler),
                 "batch_sampler": self._code(data.batch_sampler, "data.batch_sampler") if data.batch_sampler else None,
             }
         )
