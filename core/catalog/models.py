@@ -87,6 +87,24 @@ _OWN = (
     ),
     Entry(
         "model",
+        "unet",
+        "a U-Net: a number of each class for each pixel (Ronneberger et al. 2015)",
+        (Param("channels", "ints", (16, 32, 64), "channels of each stage, which halve the image", low=1), _ACTIVATION),
+        facts={"images": True},
+        factory="torchdeck.core.models.unet:UNet",
+    ),
+    Entry(
+        "model",
+        "small_fcos",
+        "torchvision's FCOS over a few convolutions: boxes and their classes (Tian et al. 2019)",
+        (
+            Param("channels", "ints", (32, 64), "channels of each stage, which halve the image", low=1),
+            Param("size", "int", 48, "the shorter side of an image is made so many pixels", low=16),
+        ),
+        factory="torchdeck.core.models.unet:small_fcos",
+    ),
+    Entry(
+        "model",
         "gpt",
         "a small GPT over tokens (Radford et al. 2019)",
         (

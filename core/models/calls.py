@@ -26,6 +26,8 @@ class Caller:
     names: frozenset[str] | None = None
     #: The parameter that takes the target, where there is one: the model then gives the loss.
     target: str | None = None
+    #: Whether several inputs are spread over its parameters; a detector takes a list of images as it is.
+    spreads: bool = True
     #: What the model is called, for messages.
     model: str = "the model"
 
@@ -39,7 +41,7 @@ class Caller:
             return forward(x, **extra)
         if isinstance(x, Mapping):
             return self._by_name(forward, x, extra)
-        if isinstance(x, tuple | list) and self._takes(len(x)):
+        if self.spreads and isinstance(x, tuple | list) and self._takes(len(x)):
             return forward(*x, **extra)
         return forward(x, **extra)
 

@@ -122,7 +122,7 @@ class Previewer:
                 "counts": _counts(data.train_targets, data.info.outputs),
                 "warnings": warnings,
                 "transforms": [t.name for t in data.transforms],
-                **_pictures(data.sample.x),
+                **_pictures(data.sample, data.info),
                 "labels": _labels(data.sample.y, data.info),
                 "rows": _rows(data.sample.x),
             }
@@ -181,26 +181,25 @@ def _counts(targets: torch.Tensor | None, outputs: int) -> list[int] | None:
 
 
 def _labels(targets: Any, info: DataInfo) -> list[str]:
+    from torchdeck.core.session.annotated import words
+
     if info.task not in ("classification", "regression"):
-        return []
+        return words(targets, info)
     if not info.classes:
         return [f"{float(y.reshape(-1)[0]):.4g}" for y in targets]
     numbers = targets.argmax(-1) if targets.ndim > 1 else targets
     return [info.class_names[int(y)] for y in numbers]
 
 
-def _pictures(sample: Any) -> dict[str, Any]:
-    """The first images as bytes, red, green, blue, each stretched to its own range; nothing for tables."""
-    if not hasattr(sample, "ndim") or sample.ndim != 4 or sample.shape[1] not in (1, 3):
-        return {"pictures": None}
-    from torch.nn.functional import interpolate
+def _pictures(batch: Batch, info: DataInfo) -> dict[str, Any]:
+    """The first images as bytes, red, green, blue, each stretched to its own range, with their masks and boxes; nothing
+    for tables."""
+    from torchdeck.core.session.annotated import pictures
 
-    images = sample[:_PICTURES].float()
-    side = max(images.shape[-2:])
-    if side > _SIDE:
-        images = interpolate(images, scale_factor=_SIDE / side, mode="area")
-    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
-    images = ((images - low) / (high - low).clamp(min=1e-6) * 255).byte().expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
+    images = pictures(batch.first(_PICTURES), info, _SIDE)
+    if images is None:
+        return {"pictures": None}
+    images = (images * 255).byte().permute(0, 2, 3, 1)
     n, height, width, _ = images.shape
     pixels = base64.b64encode(images.contiguous().numpy().tobytes()).decode()
     return {"pictures": {"count": n, "height": height, "width": width, "rgb": pixels}}

@@ -25,6 +25,7 @@ from torchdeck.core.events import EpochEnded, Evaluated, Event, Failed, Finished
 from torchdeck.core.experiment import toml
 from torchdeck.core.experiment.hyperparameters import flat
 from torchdeck.core.experiment.schema import Experiment
+from torchdeck.core.session.annotated import pictures
 from torchdeck.core.session.pictures import confusion_matrix, grid
 from torchdeck.core.session.recorder import Listener
 from torchdeck.core.training.build import Built
@@ -76,8 +77,8 @@ class TensorBoard(Listener):
                 0,
             )
         sample = self._built.data.sample
-        images = sample.x if isinstance(sample.x, torch.Tensor) else torch.zeros(0)
-        if self._experiment.tracking.images and images.ndim == 4 and images.shape[1] in (1, 3):
+        images = pictures(sample, self._built.data.info, written=True) if self._experiment.tracking.images else None
+        if images is not None:
             self._writer.add_image("data/train", grid(images), 0)
         # What a step that makes its own optimizer steps calls the model with, only it knows.
         graph = self._experiment.tracking.graph and not self._built.trainer.task.makes_own_steps

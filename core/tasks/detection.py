@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ class DetectionTask(Task):
                 f"loss.name = {experiment.loss.name!r}: a detector makes its losses itself; leave it out.",
                 field="loss.name",
             )
-        self._net = net
+        self._net, self.caller = net, replace(self.caller, spreads=False)
 
     def forward(self, net: Callable[..., Any], batch: Batch) -> Step:
         """Run the model: the losses in training mode, else the boxes that it finds."""
