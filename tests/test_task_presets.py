@@ -35,6 +35,17 @@ SHORT: dict[str, tuple[tuple[str, ...], int, dict[str, tuple[float, float]]]] = 
     ),
     "forecast": (("trainer.epochs=2", "data.args.samples=1000", "data.args.past=24"), 18, {"rmse": (0.05, 0.62)}),
     "two-inputs": (("trainer.epochs=2", "model.args.channels=[16,32]"), 100, {"accuracy": (0.85, 1)}),
+    "shapes-segmentation": (
+        ("trainer.epochs=6", "data.args.samples=300", "model.args.channels=[8,16]", "trainer.batch_size=16"),
+        20,
+        {"miou": (0.3, 1), "dice": (0.35, 1), "iou_ground": (0.7, 1)},  # of the ground alone miou would be 0.2
+    ),
+    "shapes-detection": (
+        ("trainer.epochs=5", "data.args.samples=150", "model.args.channels=[16,32]", "trainer.batch_size=8"),
+        20,
+        {"map50": (0.02, 1), "map": (0.005, 1)},
+    ),
+    "multilabel": (("trainer.epochs=4",), 50, {"f1": (0.55, 1), "map": (0.7, 1), "exact_match": (0.2, 1)}),
 }
 
 
