@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import json
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -227,6 +228,8 @@ def _kind(annotation: Any, metadata: Sequence[Any]) -> tuple[str, tuple[str, ...
         inside = get_args(annotation)[0]
         tables = isinstance(inside, type) and issubclass(inside, BaseModel)
         return ("table" if tables else "list"), (), "a list of tables" if tables else "a list"
+    if origin is dict:
+        return "any", (), "tables, such as {generator = {name = 'gan.py:Generator'}}"
     return "text", (), "a text"
 
 
@@ -249,9 +252,20 @@ def field_text(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, list | tuple):
         return ", ".join(_show_item(v) for v in value)
+    if isinstance(value, Mapping):
+        return _inline(value) if value else ""
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return str(value)
+
+
+def _inline(value: Any) -> str:
+    """A table as TOML has it on one line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {_inline(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_inline, value)) + "]"
+    return json.dumps(value) if isinstance(value, str) else field_text(value)
 
 
 def _show_item(value: Any) -> str:

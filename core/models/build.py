@@ -127,6 +127,9 @@ def _user_model(model: Model, info: DataInfo) -> nn.Module:
     offered |= dict.fromkeys(("vocab_size", "ntoken", "n_vocab") if info.task == "language" else (), info.outputs)
     if model.name.startswith("torchvision.models."):
         model = model.model_copy(update={"args": {**_offered_to_torchvision(target, info), **model.args}})
+    if model.name == "timm:create_model":  # it hands on what it does not name
+        fits = {"num_classes": info.outputs} | ({"in_chans": info.input_shape[0]} if info.input_shape else {})
+        model = model.model_copy(update={"args": fits | model.args})
     if info.input_shape:
         offered |= dict.fromkeys(("in_channels", "in_features", "input_dim", "in_chans"), info.input_shape[0])
     offered |= {"input_shape": info.input_shape}

@@ -203,3 +203,13 @@ def test_an_error_of_the_space_carries_the_searched_field(space: dict[str, str],
     with pytest.raises(UserError) as told:
         Space(toml.build({"search": {"space": space}}))
     assert told.value.field == f"search.space.{key}"
+
+
+def test_parts_are_typed_as_tables() -> None:
+    raw = {"task": {"step": "gan.py:step"}}
+    text = "{generator = {name = \"gan.py:G\", args = {noise = 8}}, critic = {name = 'mlp'}}"
+    field = next(f for f in fields.fields(raw) if f.key == "model.parts")
+    changed = fields.change(raw, field, text)
+    assert changed["model"]["parts"]["generator"] == {"name": "gan.py:G", "args": {"noise": 8}}
+    again = next(f for f in fields.fields(changed) if f.key == "model.parts")
+    assert fields.change(raw, again, fields.field_text(again.value)) == changed
