@@ -178,8 +178,8 @@ class Task(Picked):
     """Parameters of the task."""
     step: str | None = None
     """A step of your own: path/to/file.py:step, called with (model, batch); it returns the loss, or a dict with it. One
-    called with (models, optimizers, batch) makes its own optimizer steps, as a GAN needs. A step that plays in an environment needs a data set all the same:
-    one whose items are, say, seeds of episodes."""
+    called with (models, optimizers, batch) makes its own optimizer steps, as a GAN needs. A step that plays in an
+    environment needs a data set all the same: one whose items are, say, seeds of episodes."""
 
     @model_validator(mode="after")
     def _known(self) -> Task:
