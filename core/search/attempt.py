@@ -160,7 +160,7 @@ class Attempt:
             return TrialState.PRUNED, None, "by hand" if self._wish == "prune" else ""
         values = objective_values(self._study, session)
         if values is None:
-            return TrialState.FAIL, None, "it was ended before its first evaluation"
+            return TrialState.FAIL, None, _why_without_values(session)
         return TrialState.COMPLETE, values, "stopped by hand" if session.status == "stopped" else ""
 
     def _describe(self, session: Session) -> None:
@@ -260,6 +260,13 @@ def _raising(signals: Signals) -> Iterator[None]:
     finally:
         for n, handler in before.items():
             signal.signal(n, handler)
+
+
+def _why_without_values(session: Session) -> str:
+    """Why a trial that was trained has no figures to search by."""
+    if session.built is not None and session.built.trainer.task.makes_own_steps:
+        return "its task.step makes its own optimizer steps and is not evaluated: there is no figure to search by"
+    return "it was ended before its first evaluation"
 
 
 def objective_values(study: Study, session: Session) -> list[float] | None:
