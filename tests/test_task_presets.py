@@ -13,7 +13,9 @@ from torchdeck.core.checkpoints.read import load_checkpoint
 from torchdeck.core.evaluation.evaluate import evaluate_model
 from torchdeck.core.evaluation.trained import load_trained
 from torchdeck.core.events import EpochEnded, TextWritten
+from torchdeck.core.experiment import toml
 from torchdeck.core.runs.directory import read_metrics
+from torchdeck.core.search.objectives import objectives
 
 #: Preset, what makes it short, where it is interrupted, and what its test figures are at least or at most.
 SHORT: dict[str, tuple[tuple[str, ...], int, dict[str, tuple[float, float]]]] = {
@@ -47,6 +49,15 @@ SHORT: dict[str, tuple[tuple[str, ...], int, dict[str, tuple[float, float]]]] = 
     ),
     "multilabel": (("trainer.epochs=4",), 50, {"f1": (0.55, 1), "map": (0.7, 1), "exact_match": (0.2, 1)}),
 }
+
+
+def test_a_search_seeks_what_the_task_measures() -> None:
+    sought = {}
+    for preset in (*SHORT, "digits"):
+        [objective] = objectives(toml.load(preset))
+        sought[preset] = (objective.name, objective.higher)
+    counted = ("accuracy", True)
+    assert sought == dict.fromkeys(SHORT, ("loss", False)) | {"two-inputs": counted, "digits": counted}
 
 
 def weights(run: Any) -> dict[str, Any]:

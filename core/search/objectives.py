@@ -113,7 +113,7 @@ def _objective(text: str, experiment: Experiment) -> Objective:
 
 
 def _usual(experiment: Experiment) -> tuple[str, bool | None]:
-    entry = experiment.data.entry()
     if experiment.trainer.monitor != "auto":
         return names.watched(experiment.trainer.monitor, experiment.tracking.metric_names)
-    return ("accuracy", True) if entry and entry.fact("task") == "classification" else ("loss", False)
+    counted = experiment.chosen_task() in ("classification", "token_classification")
+    return ("accuracy", True) if counted else ("loss", False)
