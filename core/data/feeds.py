@@ -19,7 +19,8 @@ from torchdeck.core.data.main_script import why_no_workers
 from torchdeck.core.data.masks import Together, mask_ops
 from torchdeck.core.data.reader import Boxes, ItemReader, Reader
 from torchdeck.core.data.sampling import planner
-from torchdeck.core.data.source import Arrays, Part
+from torchdeck.core.data.source import Arrays, Part, Streamed
+from torchdeck.core.data.streams import StreamFeed, Window, items_per_epoch
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment, Transform
 from torchdeck.core.machine import devices
@@ -101,7 +102,16 @@ class FeedMaker:
         if workers is None:
             chosen = data.workers
             workers = chosen if chosen is not None else default_workers(self._device, devices.cores())
+        if training and isinstance(part, Streamed):
+            return self._stream(part, options, pipeline, workers)
         return self._feed(part, indices, options, pipeline, workers)
+
+    def _stream(self, part: Streamed, options: FeedOptions, pipeline: transforms.Pipeline, workers: int) -> Feed:
+        data, trainer, window = self._experiment.data, self._experiment.trainer, Window()
+        per_step = trainer.batch_size * trainer.accumulate * options.processes
+        count = items_per_epoch(part, trainer.steps, per_step, data.name)
+        reader, workers = self._reader(samples.Samples(window), pipeline), self._possible(workers, part)
+        return StreamFeed(part, window, reader, count, options, workers, data.timeout, self._warn, data.collate)
 
     def peek(self, part: Part, indices: Tensor, training: bool = False) -> Batch:
         """Some samples as a batch, read in this process, before any worker is started."""
@@ -148,7 +158,7 @@ class FeedMaker:
 
         Raises UserError where they were asked for and can't be started.
         """
-        read = part if isinstance(part, Arrays) else part.dataset
+        read = part if isinstance(part, Arrays) else part.stream if isinstance(part, Streamed) else part.dataset
         reason = why_no_workers(read) if workers else ""
         if not reason:
             return workers

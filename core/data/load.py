@@ -112,7 +112,7 @@ def load_data(
         class_names=classes,
         target_mean=tuple(prepared.mean.tolist()),
         target_std=tuple(prepared.std.tolist()),
-        samples={name: len(at) for name, (_, at) in parts.items()},
+        samples={name: train.samples if name == "train" else len(at) for name, (_, at) in parts.items()},
         place=source.place,
         feature_names=source.feature_names,
         target_names=source.target_names,

@@ -13,8 +13,9 @@ from torch.utils.data import Dataset
 from torchdeck.core.data.infer import Hints
 from torchdeck.core.data.items import Layout
 from torchdeck.core.data.samples import first_sample
-from torchdeck.core.data.source import Arrays, Samples, Source
+from torchdeck.core.data.source import Arrays, Samples, Source, Streamed
 from torchdeck.core.data.user_data import load_user
+from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Data
 
 
@@ -89,6 +90,11 @@ def _of_inputs(source: Source) -> Source:
     """The inputs alone, which are the targets; that others are not used is told."""
     if first_sample(source.train, source.layout)[1] is None:
         return replace(source, task="reconstruction")
+    if isinstance(source.train, Streamed):
+        raise UserError(
+            f"task.name = 'reconstruction': the items of the stream {source.place!r} hold targets; give inputs alone.",
+            field="task.name",
+        )
     parts = {
         name: replace(part, y=None) if isinstance(part, Arrays) else Samples(Inputs(part.dataset, source.layout))
         for name, part in source.parts.items()

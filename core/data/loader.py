@@ -68,10 +68,8 @@ class LoaderFeed(Feed):
         self._warn = warn
         self._keys = _Keys([])
         self._loader: DataLoader = DataLoader(
-            reader,
-            batch_sampler=self._keys,
+            **self._loaded(reader, collate_fn),
             num_workers=workers,
-            collate_fn=collate_fn,
             pin_memory=options.device.type == "cuda",
             worker_init_fn=functools.partial(_start_worker, os.getpid()) if workers else None,
             # Whoever waits for a batch looks up once a second: a stop must not wait for a worker that hangs.
@@ -87,6 +85,21 @@ class LoaderFeed(Feed):
         self._watchdog: _Watchdog | None = None
         self._stuck = False
 
+    def _loaded(self, reader: Reader | ItemReader, collate_fn: Callable[[list[Any]], Any]) -> dict[str, Any]:
+        """What the DataLoader reads, and how."""
+        return {"dataset": reader, "batch_sampler": self._keys, "collate_fn": collate_fn}
+
+    def _go_to(self, epoch: int, start: int) -> list[tuple[int, int]]:
+        """Have batch ``start`` of an epoch read next; where its batches begin and end."""
+        ordered, bounds = self._planned(epoch)
+        numbers = ordered.tolist()
+        self._keys.batches = [[(epoch, i) for i in numbers[a:b]] for a, b in bounds[start:]]
+        return bounds
+
+    def _failure(self, found: Any) -> Failure | None:
+        """What went wrong with what a worker has given."""
+        return found if isinstance(found, Failure) else None
+
     @property
     def processes(self) -> list[Any]:
         """The worker processes, in the order in which batches are dealt out to them."""
@@ -98,9 +111,7 @@ class LoaderFeed(Feed):
         Raises UserError or UserCodeError for a sample that can't be read, TrainingError for a worker that died or
         hangs.
         """
-        ordered, bounds = self._planned(epoch)
-        numbers = ordered.tolist()
-        self._keys.batches = [[(epoch, i) for i in numbers[a:b]] for a, b in bounds[start:]]
+        bounds = self._go_to(epoch, start)
         iterator = self._start()
         if self._workers:
             self._iterator = iterator
@@ -108,8 +119,9 @@ class LoaderFeed(Feed):
                 self._watchdog = _Watchdog(self, self._timeout, self._warn)
         for number in range(start, len(bounds)):
             found = self._next(iterator, number - start)
-            if isinstance(found, Failure):
-                raise (UserCodeError if found.user_code else UserError)(found.message)
+            failure = self._failure(found)
+            if failure is not None:
+                raise (UserCodeError if failure.user_code else UserError)(failure.message)
             begin, end = bounds[number]
             yield self._batch(found, epoch, number, end - begin)
 

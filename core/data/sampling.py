@@ -14,7 +14,7 @@ from torch.utils.data import Subset, WeightedRandomSampler
 from torchdeck.core import usercode
 from torchdeck.core.data.probe import seeded
 from torchdeck.core.data.seeds import derive
-from torchdeck.core.data.source import Arrays, Part
+from torchdeck.core.data.source import Arrays, Part, Streamed
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment
 
@@ -36,6 +36,8 @@ def planner(
     reference = data.batch_sampler or data.sampler
     if reference is None:
         return None
+    if isinstance(part, Streamed):
+        raise UserError(f"{field} = {reference!r}: a stream gives its own order.", field=field)
     if reference in ("balanced", "weighted"):
         weights = _balanced(part, indices, classes) if reference == "balanced" else _weights(part, indices)
         return functools.lru_cache(1)(lambda epoch: (indices[_drawn(weights, derive(seed, "order", epoch))], None))

@@ -50,6 +50,15 @@ class Samples:
         return len(self.dataset)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class Streamed(Samples):
+    """A stream to train on; its first items, as ``dataset``, stand for it where the data are looked at."""
+
+    stream: Any = None
+    #: How many items it has; None where it does not tell.
+    length: int | None = None
+
+
 Part = Arrays | Samples
 
 

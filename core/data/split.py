@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from torchdeck.core.data.seeds import derive
-from torchdeck.core.data.source import Part, Source
+from torchdeck.core.data.source import Part, Source, Streamed
 from torchdeck.core.experiment.schema import Data, TrainerOptions
 
 
@@ -16,6 +16,10 @@ def split_parts(source: Source, data: Data, trainer: TrainerOptions) -> dict[str
     What a source has of its own is used as it is; where it lacks a test set, or a validation set, that is cut from the
     training samples. A source with a validation set but no test set keeps all of its training samples.
     """
+    if isinstance(source.train, Streamed):
+        parts = whole(source)
+        own = {name: part for name, part in source.parts.items() if name != "train"}
+        return {**parts, **{name: (part, torch.arange(len(part))) for name, part in own.items()}}
     n = len(source.train)
     cut = source.test is None and source.val is None
     keep, test_at = hold_out(source, torch.arange(n), data.test_share if cut else 0.0, derive(trainer.seed, "test"))

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from torchdeck.core import catalog, usercode
 from torchdeck.core.data.infer import Hints, as_values, infer, only_0_and_1
 from torchdeck.core.data.items import Layout, layout_of
 from torchdeck.core.data.probe import equal, seeded
 from torchdeck.core.data.samples import first_sample
-from torchdeck.core.data.source import Arrays, Part, Samples, Source, targets_of
+from torchdeck.core.data.source import Arrays, Part, Samples, Source, Streamed, targets_of
+from torchdeck.core.data.streams import is_stream, opened
 from torchdeck.core.data.tables import narrowed
 from torchdeck.core.data.user_labels import with_classes
 from torchdeck.core.errors import UserCodeError, UserError
@@ -42,7 +43,10 @@ def load_user(data: Data, hints: Hints) -> Source:
     children.start_tracker()  # user code may start a Pool
     reference, layout = data.name, layout_of(data)
     made, notes = _parts(reference, data.args)
-    parts = {name: _part(dataset, reference, layout) for name, dataset in made.items()}
+    parts = {
+        name: opened(dataset, reference, name, notes) if is_stream(dataset) else _part(dataset, reference, layout)
+        for name, dataset in made.items()
+    }
     sample, label = first_sample(parts["train"], layout)
     task, reason = infer(sample, label, hints)
     if hints.task == "auto" and task not in ("classification", "regression"):
@@ -61,6 +65,12 @@ def load_user(data: Data, hints: Hints) -> Source:
         plain=plain,
     )
     source = with_classes(source, made["train"], label, data.num_classes, reference, notes)
+    if isinstance(parts["train"], Streamed) and not isinstance(source.train, Streamed):
+        raise UserError(
+            f"data.name = {reference!r}: the targets of a stream are texts; give class numbers, for its classes can't "
+            "be counted.",
+            field="data.name",
+        )
     targets = source.train.targets
     if task == "regression" and targets is not None and only_0_and_1(targets):
         notes.append(
@@ -78,7 +88,7 @@ def _parts(reference: str, args: dict[str, Any]) -> tuple[dict[str, Any], list[s
         return {"train": target}, []
     if callable(target):
         return _make(target, args, reference)
-    if hasattr(target, "__len__") and hasattr(target, "__getitem__"):
+    if is_stream(target) or (hasattr(target, "__len__") and hasattr(target, "__getitem__")):
         return {"train": target}, []
     raise UserError(f"data.name = {reference!r} is a {type(target).__name__}, not a Dataset class.", field="data.name")
 
@@ -180,12 +190,6 @@ def _drawn(dataset: Any, index: int) -> Any:
 
 
 def _part(dataset: Any, reference: str, layout: Layout) -> Part:
-    if isinstance(dataset, IterableDataset):
-        raise UserError(
-            f"data.name = {reference!r} is an IterableDataset; exact resume needs a data set with __len__ and "
-            "__getitem__.",
-            field="data.name",
-        )
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise UserError(
             f"data.name = {reference!r} gave a {type(dataset).__name__}; a Dataset with __len__ and __getitem__ is "

@@ -409,15 +409,15 @@ def test_user_data_that_are_wrong(tmp_path: Path, train: Train, how: str, senten
     assert sentence in run.failure.message
 
 
-def test_user_data_as_dicts_and_empty_and_endless(tmp_path: Path, train: Train) -> None:
+def test_user_data_as_dicts_and_empty_and_a_stream(tmp_path: Path, train: Train) -> None:
     (tmp_path / "d.py").write_text(USER)
     assert (
         train(f"data.name={tmp_path}/d.py:Data", "data.args.how=dict", "trainer.epochs=1", source=None).status == "done"
     )
     empty = train(f"data.name={tmp_path}/d.py:Data", "data.args.count=0", source=None)
     assert empty.failure and "is empty: its length is 0" in empty.failure.message
-    endless = train(f"data.name={tmp_path}/d.py:Stream", source=None)
-    assert endless.failure and "is an IterableDataset" in endless.failure.message
+    stream = train(f"data.name={tmp_path}/d.py:Stream", source=None)
+    assert stream.failure and "the stream (train) is empty" in stream.failure.message
 
 
 @pytest.mark.parametrize(("how", "sentence"), [("hang", "has not delivered for"), ("die", "A DataLoader worker died")])

@@ -1,0 +1,65 @@
+"""Runs that were interrupted in mid-epoch end with the very same weights, whatever gives their batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Train
+
+from torchdeck.core.checkpoints.read import load_checkpoint
+from torchdeck.core.events import LogLine
+
+CODE = """
+import torch
+from torch.utils.data import Dataset, IterableDataset
+
+def item(i):
+    x = torch.randn(4, generator=torch.Generator().manual_seed(i)) + 0.1 * torch.randn(4)
+    return x, int(x[0] > 0)
+
+class Indexed(Dataset):
+    targets = [item(i)[1] for i in range(80)]
+    def __len__(self): return 80
+    def __getitem__(self, i):
+        return torch.randn(4, generator=torch.Generator().manual_seed(i)) + 0.1 * torch.rand(4), self.targets[i]
+
+class Stream(IterableDataset):
+    def __iter__(self): return (item(int(torch.randint(1000, ()))) for _ in range(80))
+
+class Sized(Stream):
+    def __len__(self): return 80
+
+def shuffled(data, batch_size):
+    cut = torch.arange(len(data)).split(batch_size)
+    return [cut[i].tolist() for i in torch.randperm(len(cut))]
+"""
+CASES = {
+    "map": ("Indexed",),
+    "sampler": ("Indexed", "data.sampler=balanced"),
+    "batch sampler": ("Indexed", "data.batch_sampler=@:shuffled"),
+    "stream": ("Sized",),
+    "stream without a length": ("Stream", "trainer.steps=30"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_resume_in_mid_epoch_is_bit_identical(train: Train, tmp_path: Path, case: str) -> None:
+    file = tmp_path / "fed.py"
+    file.write_text(CODE)
+    name, *more = CASES[case]
+    options = (f"data.name={file}:{name}", "trainer.batch_size=8", "trainer.epochs=3", "tracking.tensorboard=false")
+    options = (*options, "data.workers=0", "model.args.dropout=0.2", "data.num_classes=2", *more)
+    options = tuple(option.replace("@", str(file)) for option in options)
+    whole, part = train(*options), train(*options, stop_at=13)
+    assert whole.status == "done", whole.failure
+    assert part.status == "stopped", part.failure
+    rest = train(resume=part.path)
+    assert rest.status == "done", rest.failure
+    a, b = (load_checkpoint(run.path / "checkpoints" / "last.pt", "test") for run in (whole, part))
+    assert a["step"] == b["step"] > 13
+    assert all(torch.equal(a["model"][key], b["model"][key]) for key in a["model"])
+    assert a["best"] == b["best"]
+    if name != "Indexed":
+        assert any("skips to its place" in line.message for line in whole.of(LogLine))
