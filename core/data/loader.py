@@ -21,7 +21,7 @@ from torch.utils.data._utils.signal_handling import _remove_worker_pids
 
 from torchdeck.core import usercode
 from torchdeck.core.data.batches import Batch, Feed, FeedOptions
-from torchdeck.core.data.items import to_device
+from torchdeck.core.data.items import tensors_in, to_device
 from torchdeck.core.data.reader import Failure, ItemReader, Reader, collate, collate_items
 from torchdeck.core.data.seeds import derive
 from torchdeck.core.errors import TrainingError, UserCodeError, UserError
@@ -132,6 +132,12 @@ class LoaderFeed(Feed):
             x, y = found
             x, y = self._finish(x, y, epoch, number)
             return Batch(x, y, size)
+        if not tensors_in(found) and (found is None or found == [] or found == () or found == {}):
+            raise UserError(
+                f"data.collate gave {found!r} for a batch of {options.layout.where!r}; it must return a batch.",
+                field="data.collate",
+            )
+        size = _kept(found, size)
         x, y = options.layout.split(found)
         if isinstance(x, Tensor) and isinstance(y, Tensor) and x.ndim and y.ndim and len(x) != len(y):
             raise UserError(f"A batch of {options.layout.where!r} has {len(x)} inputs and {len(y)} targets.")
@@ -195,6 +201,17 @@ class LoaderFeed(Feed):
             self._iterator._shutdown_workers()
             self._iterator = None
         self._loader._iterator = None
+
+
+def _kept(batch: Any, size: int) -> int:
+    """How many samples a batch has of ``size`` that were read: a collate function may drop some. Batches whose first
+    dimension is time have the samples in the second."""
+    tensors = [t for t in tensors_in(batch) if t.ndim]
+    lengths = {len(t) for t in tensors}
+    if len(lengths) != 1 or any(size in t.shape[:2] for t in tensors):
+        return size
+    kept = lengths.pop()
+    return kept if 0 < kept < size else size
 
 
 def _worker_died(error: RuntimeError) -> bool:
