@@ -190,6 +190,14 @@ def canonical(tag: str, part: str = "") -> str:
     return f"{part}/{_ALIASES.get(name, name)}"
 
 
+def figure_of(name: str) -> str:
+    """What we call a figure that somebody's code calls ``val_loss`` or ``train/acc``: the part of the data is known
+    anyway."""
+    spelled = canonical(name)
+    part, slash, rest = spelled.partition("/")
+    return rest if slash and part in ("train", "val", "test") else spelled
+
+
 def metric(name: str) -> tuple[str, str]:
     """The part and the metric that a user means: ``val_acc`` is (val, accuracy), ``best_loss`` (best, loss)."""
     lower = name.lower()

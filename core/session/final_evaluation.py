@@ -16,7 +16,9 @@ def evaluate_best(built: Built, checkpoints: Path | None) -> tuple[Report | None
     the validation set and, this once, on the test set; None where there is no such set."""
     _load_best(built, checkpoints)
     trainer, test = built.trainer, built.data.test
-    return trainer.evaluate(), trainer.evaluator.evaluate(trainer.trained_net, test) if test is not None else None
+    return trainer.evaluate(), trainer.evaluator.evaluate(
+        trainer.trained_net, test, "test"
+    ) if test is not None else None
 
 
 def _load_best(built: Built, checkpoints: Path | None) -> None:

@@ -192,6 +192,32 @@ class Task:
         words for it."""
         return None
 
+    # --- what it hears of the training --------------------------------------------------------------------------------
+
+    def fit_began(self, trainer: Any) -> None:
+        """Before the first step."""
+
+    def epoch_began(self, trainer: Any) -> None:
+        """Before the first step of an epoch."""
+
+    def epoch_figures(self) -> dict[str, float]:
+        """What else it tells of an epoch of training."""
+        return {}
+
+    def epoch_ended(self, trainer: Any, figures: Mapping[str, float]) -> dict[str, float]:
+        """After an epoch of training and its evaluation, which gave these figures; what else it tells of it."""
+        return {}
+
+    def fit_ended(self) -> None:
+        """After the last step."""
+
+    def evaluation_began(self, net: Any, part: str) -> None:
+        """Before the first batch of an evaluation of ``net`` on that part of the data."""
+
+    def evaluation_ended(self, net: Any) -> dict[str, Tensor]:
+        """After its last batch; figures that came at the end."""
+        return {}
+
     # --- before training -------------------------------------------------------------------------------------------
 
     def check(self, step: Step) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from torchdeck.core import usercode
 from torchdeck.core.control import Control
 from torchdeck.core.data.batches import Batch
 from torchdeck.core.data.items import to_device
@@ -26,6 +25,7 @@ from torchdeck.core.models.build import build_model, channels_last_of
 from torchdeck.core.models.parts import Parts
 from torchdeck.core.tasks.base import Step, Task
 from torchdeck.core.tasks.build import build_task
+from torchdeck.core.tasks.lightning import LightningTask
 from torchdeck.core.tasks.losses import TrainingLoss, find_kind
 from torchdeck.core.tasks.metrics import gathered_bytes
 from torchdeck.core.tasks.own import StepsTask
@@ -76,11 +76,11 @@ def build_trainer(
     data = load_data(experiment, device, warn)
     seed_everything(options.seed)
     # What a step of the user's own calls the model with, only it knows; it is tried itself.
-    sample = data.sample if experiment.task.step is None else None
+    own = experiment.task.step is not None or data.info.task == "lightning"
+    sample = None if own else data.sample
     net = build_model(experiment.model, data.info, warn, sample).to(device)
-    own_steps = usercode.makes_own_steps(experiment.task.step)
     if (
-        not own_steps
+        not own
         and channels_last_of(experiment.model, net, data.info)
         and takes_channels_last(net, data.sample.x, experiment.model)
     ):
@@ -96,6 +96,8 @@ def build_trainer(
     with writer.current().muted():
         if isinstance(task, StepsTask):
             _try_own_steps(trainer, task, warn)
+        elif isinstance(task, LightningTask):
+            _try_lightning(trainer, task, warn)
         else:
             _try_out(trainer, warn)
     state = distributed.share(state)
@@ -202,6 +204,32 @@ def _refuse_unable(task: Task, trainer: Trainer) -> None:
             f"trainer.flip_test takes the mean over mirror images, which {task.name} has no use for; leave it out.",
             field="trainer.flip_test",
         )
+
+def _try_lightning(trainer: Trainer, task: LightningTask, warn: Callable[[str], None]) -> None:
+    """Try the steps of a LightningModule on a few real samples, with a copy of it, and tell what of the experiment is
+    not used.
+
+    Raises UserError for a training_step without a loss, and for what is not measured.
+    """
+    batch = Batch(*(to_device(part, trainer.device) for part in trainer.data.sample))
+    tried = copy.deepcopy(trainer.net)
+    with unchanged_random_states(trainer.device), user_errors():
+        if not task.makes_own_backward:
+            task.add_loss(task.forward(tried.train(), batch))
+            task.log.computed()
+        with evaluating(tried), torch.no_grad():
+            step = task.forward(tried, batch)
+        figures = [*(["loss"] if step.loss is not None else []), *step.parts, *task.log.computed()]
+    task.decides = next(iter(figures), "loss")
+    trainer.monitor.auto = task.decides
+    of_own = "its own optimizer and schedule" if task.trainer.optimizers else "no optimizer of its own"
+    warn(
+        f"model.name = {trainer.experiment.model.name!r} is a LightningModule with {of_own}"
+        f"{': [optimizer] and [schedule] are not used' if task.trainer.optimizers else '; [optimizer] is used'}. It is "
+        "trained without a Lightning Trainer; there is no sanity check of the validation."
+    )
+    late = trainer.data.val is not None  # hooks at the end of the validation may log more
+    _check_sought(trainer, Tried(tuple(figures), (trainer.monitor.name,) if late else ()))
 
 
 def _try_loss(task: Task, step: Step, trainer: Trainer) -> None:

@@ -66,8 +66,8 @@ class Evaluator:
         self._channels_last = channels_last and len(info.input_shape) == 3
         self._user = user_metrics(metrics, device)
 
-    def evaluate(self, net: nn.Module, feed: Feed) -> Report:
-        """The metrics of ``net`` on every sample of ``feed``.
+    def evaluate(self, net: nn.Module, feed: Feed, part: str = "val") -> Report:
+        """The metrics of ``net`` on every sample of ``feed``, which is that ``part`` of the data.
 
         Training mode and random states are as before afterwards.
 
@@ -82,6 +82,7 @@ class Evaluator:
             unchanged_random_states(self._device),
             usercode.user_errors(),
         ):
+            self._task.evaluation_began(net, part)
             for batch in feed.epoch(0):
                 step = self.step(net, batch)
                 if not metrics:
@@ -90,7 +91,9 @@ class Evaluator:
                 own_unit = self._in_own_unit(step)
                 for metric in metrics:
                     metric.take(step if isinstance(metric, LossMetric) else own_unit)
-            figures = named([pair for metric in metrics for pair in metric.compute().items()], "tracking.metrics")
+            late = {name: float(value) for name, value in self._task.evaluation_ended(net).items()}
+            found = [pair for metric in metrics for pair in metric.compute().items()]
+            figures = named([*found, *late.items()], "tracking.metrics")
         if counted is None or counted.confusion is None:
             return Report(figures)
         return Report(figures, tuple(map(tuple, counted.confusion.tolist())))

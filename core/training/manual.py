@@ -17,6 +17,8 @@ from torchdeck.core.machine import devices, distributed
 from torchdeck.core.tasks.own import StepsTask
 from torchdeck.core.training.ema import build_ema
 from torchdeck.core.training.optimizers import build_optimizer
+from torchdeck.core.training.own_schedules import TorchSchedule, build_schedule
+from torchdeck.core.training.schedules import Scheduler
 from torchdeck.core.training.step import NotFinite, ema_state, load_ema
 from torchdeck.core.training.stepping import Groups, Optimizers, StepOptimizer
 from torchdeck.core.training.window import AccumulationWindow
@@ -77,6 +79,15 @@ class ManualStep:
         if self.ema is not None:
             self.ema.update_parameters(self.net)
         window.add(step.loss, batch.size, batch.size, step.parts)
+
+    def build_schedule(
+        self, experiment: Experiment, total: int, per_epoch: int, tell: Callable[[str], None]
+    ) -> Scheduler | TorchSchedule:
+        """The schedule of the learning rates of all optimizers."""
+        return build_schedule(experiment.schedule, self.optimizer, total, per_epoch, tell)
+
+    def epoch_began(self) -> None:
+        """An epoch begins with the next step."""
 
     @property
     def has_stepped(self) -> bool:

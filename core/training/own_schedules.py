@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from torchdeck.core import usercode
 from torchdeck.core.errors import UserError
+from torchdeck.core.experiment.metric_names import figure_of
 from torchdeck.core.experiment.schema import Schedule
 from torchdeck.core.training.own_optimizers import parameters_of
 from torchdeck.core.training.schedules import Factor, Scheduler
@@ -32,11 +33,15 @@ class TorchSchedule:
         by_step: bool,
         judged: bool,
         span: int | None = None,
+        figure: str | None = None,
     ) -> None:
         """``make``: called with "min" or "max", as the metric is the better for being lower or higher, gives the
         scheduler. ``judged``: whether it is stepped with the metric (ReduceLROnPlateau). ``span``: how many steps it
-        was told that there are, where it was."""
+        was told that there are, where it was. ``figure``: the metric that it goes by, where that is not the watched
+        one."""
+        self._figure = figure_of(figure) if figure else None
         self._make, self._optimizer = make, optimizer
+        #: Steps of the training between two steps of the scheduler.
         self._every = 1 if by_step else per_epoch
         self._judged, self._span = judged, span
         #: A scheduler that goes by a metric is made when it is known which way is better.
@@ -80,10 +85,19 @@ class TorchSchedule:
         self._scale = value / float(self._rates[0])
         self._apply()
 
-    def epoch_ended(self, value: float, higher_is_better: bool) -> bool:
-        """A scheduler that goes by a metric takes it; tells whether the learning rate was cut."""
+    def epoch_ended(self, value: float, higher_is_better: bool, figures: Mapping[str, float]) -> bool:
+        """A scheduler that goes by a metric takes it; tells whether the learning rate was cut.
+
+        Raises UserError where there is no such metric.
+        """
         if not self._judged:
             return False
+        if self._figure is not None:
+            if self._figure not in figures:
+                raise UserError(
+                    f"The scheduler goes by {self._figure!r}, which is not measured; there are {', '.join(figures)}."
+                )
+            value = figures[self._figure]
         if self._scheduler is None:
             self._mode = "max" if higher_is_better else "min"
             self._scheduler = self._make(self._mode)
@@ -170,12 +184,17 @@ def build_schedule(
             args.setdefault("mode", mode)
         return usercode.call(target, args, "schedule")
 
-    judged = "metrics" in parameters_of(getattr(target, "step", None))
+    judged = is_judged(target)
     made = TorchSchedule(make, optimizer, per_epoch, by_step, judged, total if span else None)
     _check(make("min") if judged else made._scheduler, what)
     if schedule.interval is None and not judged:
         tell(f"{what} is stepped once {'a step' if by_step else 'an epoch'}; schedule.interval says otherwise.")
     return made
+
+
+def is_judged(scheduler: Any) -> bool:
+    """Whether a scheduler, or its class, is stepped with a metric."""
+    return "metrics" in parameters_of(getattr(scheduler, "step", None))
 
 
 #: Parameters of schedulers that count steps.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -89,6 +89,9 @@ _FACTORS: dict[str, Factor] = {
 }
 
 
+_NONE: Mapping[str, float] = {}
+
+
 class Scheduler:
     """Sets the learning rate (and with one_cycle the momentum) of every group before each step."""
 
@@ -140,7 +143,7 @@ class Scheduler:
         self._scale = value / unscaled
         self.set(step)
 
-    def epoch_ended(self, value: float, higher_is_better: bool) -> bool:
+    def epoch_ended(self, value: float, higher_is_better: bool, figures: Mapping[str, float] = _NONE) -> bool:
         """Plateau: cut the learning rate when the metric has stalled; tells whether it did."""
         if self._name != "plateau" or math.isnan(value):
             return False

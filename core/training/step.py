@@ -22,6 +22,8 @@ from torchdeck.core.training.compiling import Compiling
 from torchdeck.core.training.ema import build_ema
 from torchdeck.core.training.optimizers import build_optimizer, restore
 from torchdeck.core.training.own_optimizers import needs_closure
+from torchdeck.core.training.own_schedules import TorchSchedule, build_schedule
+from torchdeck.core.training.schedules import Scheduler
 from torchdeck.core.training.window import AccumulationWindow
 
 #: Seconds between two measurements of the gradients' norm where no clipping needs it: it reads every gradient again.
@@ -71,7 +73,8 @@ class OptimizerStep:
         self.net, self.task = net, task
         self.precision = devices.precision(options.precision, device)
         own = task.loss.parameters if task.loss is not None else []
-        self.optimizer = build_optimizer(experiment.optimizer, net, device, own)
+        self._device = device
+        self.optimizer = self.build_optimizer(experiment, net, own)
         #: Whether a step of the optimizer asks for the loss again, as a line search does.
         self._needs_closure = needs_closure(self.optimizer)
         if self._needs_closure and self.precision.scaler:
@@ -88,7 +91,6 @@ class OptimizerStep:
         )
         #: On the device, where it was measured since it was last asked for.
         self._gradient_norm: Tensor | None = None
-        self._device = device
         self._limit = options.clip_norm
         self._image_sizes = options.image_sizes
         self._world = distributed.world()
@@ -99,6 +101,19 @@ class OptimizerStep:
         self.compiling = Compiling(self._parallel, options.compile, device, tell)
         self._parameters = [*(p for p in net.parameters() if p.requires_grad), *own]
         self._norm_at = 0.0
+
+    def build_optimizer(self, experiment: Experiment, net: nn.Module, own: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimizer over the parameters of the model, and those of a loss of the user's."""
+        return build_optimizer(experiment.optimizer, net, self._device, own)
+
+    def build_schedule(
+        self, experiment: Experiment, total: int, per_epoch: int, tell: Callable[[str], None]
+    ) -> Scheduler | TorchSchedule:
+        """The schedule of its learning rates."""
+        return build_schedule(experiment.schedule, self.optimizer, total, per_epoch, tell)
+
+    def epoch_began(self) -> None:
+        """An epoch begins with the next step."""
 
     def __call__(self, batches: list[Batch], window: AccumulationWindow, done: float, measures: bool) -> None:
         """Change the weights by one step and tell ``window`` of it.

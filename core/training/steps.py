@@ -9,7 +9,9 @@ from torch import nn
 
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.tasks.base import Task
+from torchdeck.core.tasks.lightning import LightningTask
 from torchdeck.core.tasks.own import StepsTask
+from torchdeck.core.training.lightning_step import LightningManualStep, LightningStep
 from torchdeck.core.training.manual import ManualStep
 from torchdeck.core.training.step import OptimizerStep
 
@@ -20,8 +22,12 @@ def build_step(
     task: Task,
     device: torch.device,
     tell: Callable[[str], None] = lambda text: None,
-) -> OptimizerStep | ManualStep:
+) -> OptimizerStep | ManualStep | LightningManualStep:
     """The step of a training: ours, or what the task makes itself. ``tell`` hears what is decided on the way."""
     if isinstance(task, StepsTask):
         return ManualStep(experiment, net, task, device)
+    if isinstance(task, LightningTask):
+        if task.makes_own_backward:
+            return LightningManualStep(experiment, net, task, device)
+        return LightningStep(experiment, net, task, device, tell)
     return OptimizerStep(experiment, net, task, device, tell)

@@ -31,7 +31,6 @@ from torchdeck.core.training.epoch_state import EpochState
 from torchdeck.core.training.evaluation import Evaluator, Report, loss_module
 from torchdeck.core.training.feeding import Feeding
 from torchdeck.core.training.monitor import Monitor
-from torchdeck.core.training.own_schedules import build_schedule
 from torchdeck.core.training.profiling import profiling
 from torchdeck.core.training.random import get_states, set_states
 from torchdeck.core.training.step import NotFinite
@@ -96,8 +95,8 @@ class Trainer:
         self.epoch_length = -(-len(data.train) // options.accumulate)
         self.total_steps = options.steps or options.epochs * self.epoch_length
         self.total_epochs = -(-self.total_steps // self.epoch_length)
-        self.scheduler = build_schedule(
-            experiment.schedule, self.optimizer, self.total_steps, self.epoch_length, self._inform
+        self.scheduler = self._optimizer_step.build_schedule(
+            experiment, self.total_steps, self.epoch_length, self._inform
         )
         self.evaluator = Evaluator(
             data.info,
@@ -152,6 +151,7 @@ class Trainer:
         module = loss_module(self.task)
         if module is not None:
             module.train()
+        self.task.fit_began(self)
         self._clock.restart()
         self._epoch_state.began = time.monotonic()
         self._window.restart()
@@ -161,6 +161,7 @@ class Trainer:
                 engine.add_event_handler(Events.ITERATION_COMPLETED, traced)
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._after_step)
             engine.run(self._feeding.steps(self.step), epoch_length=self.epoch_length)
+        self.task.fit_ended()
         if self.pruned:
             return "pruned"
         return "stopped" if self.stopping else "done"
@@ -219,6 +220,9 @@ class Trainer:
 
     def _train_step(self, batches: list[Batch]) -> None:
         self.scheduler.set(self.step)
+        if self.step % self.epoch_length == 0:
+            self._optimizer_step.epoch_began()
+            self.task.epoch_began(self)
         every = self.experiment.tracking.every_steps
         self._summary_due = (self.step + 1) % every == 0 or self._window.overdue()
         try:
@@ -294,13 +298,14 @@ class Trainer:
     # --- end of an epoch -------------------------------------------------------------------------------------------
 
     def _end_epoch(self) -> None:
-        train = self._epoch_state.metrics()
+        train = self._epoch_state.metrics() | self.task.epoch_figures()
         report = self.evaluate()
         val = report.metrics if report else {}
+        train |= self.task.epoch_ended(self, val or train)
         # GPUs may differ in the last digit, and must decide alike.
         value = distributed.share(self.monitor.value(val or train))
         best = self.monitor.epoch_ended(self.epoch, value, distributed.share((val or train).get("loss", math.nan)))
-        if self.scheduler.epoch_ended(value, self.monitor.higher_is_better):
+        if self.scheduler.epoch_ended(value, self.monitor.higher_is_better, val or train):
             self._inform(f"{self.monitor.name} has stalled: learning rate cut")
         self.publish(
             EpochEnded(
