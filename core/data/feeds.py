@@ -151,7 +151,8 @@ class FeedMaker:
         data = self._experiment.data
         reader = self._reader(part, pipeline)
         workers = self._possible(workers, part)
-        return LoaderFeed(reader, indices, options, workers, data.timeout, self._warn, data.collate)
+        by = data.collate or (part.collate if isinstance(part, samples.Samples) else None)
+        return LoaderFeed(reader, indices, options, workers, data.timeout, self._warn, by)
 
     def _possible(self, workers: int, part: Part) -> int:
         """How many workers read a part, of those that were asked for or chosen.

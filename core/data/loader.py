@@ -54,9 +54,9 @@ class LoaderFeed(Feed):
         workers: int,
         timeout: float,
         warn: Callable[[str], None],
-        collate_by: str | None = None,
+        collate_by: str | Callable[..., Any] | None = None,
     ) -> None:
-        """``collate_by``: a reference to the user's function that makes a batch of items."""
+        """``collate_by``: the user's function that makes a batch of items, or a reference to it."""
         super().__init__(indices, options)
         collate_fn = functools.partial(collate, name=reader.name)
         if isinstance(reader, ItemReader):

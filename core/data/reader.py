@@ -254,9 +254,14 @@ class ItemReader(_Seeded):
         return item if boxes.collated else as_item((image, target))
 
 
-def collate_items(items: list[tuple[Any, int] | Failure], name: str, function: str | None, boxes: bool = False) -> Any:
-    """Items as a batch by the user's ``function`` (a reference) or torch's default_collate, or the first failure.
-    ``boxes``: of detection, in lists."""
+def collate_items(
+    items: list[tuple[Any, int] | Failure],
+    name: str,
+    function: str | Callable[..., Any] | None,
+    boxes: bool = False,
+) -> Any:
+    """Items as a batch by the user's ``function`` (or a reference to it) or torch's default_collate, or the first
+    failure. ``boxes``: of detection, in lists."""
     failure = next((i for i in items if isinstance(i, Failure)), None)
     if failure:
         return failure
@@ -265,7 +270,8 @@ def collate_items(items: list[tuple[Any, int] | Failure], name: str, function: s
     try:
         if function is not None:
             with usercode.user_errors():
-                return usercode.load(function, "data.collate")(values)
+                found = usercode.load(function, "data.collate") if isinstance(function, str) else function
+                return found(values)
         if boxes:
             return listed(values)
         return default_collate(values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,8 @@ class Samples:
 
     dataset: Dataset
     targets: torch.Tensor | None = None
+    #: What makes a batch of items, where the user gave a DataLoader that has such a function.
+    collate: Callable[..., Any] | None = None
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from torchdeck.core import catalog, usercode
+from torchdeck.core.data.dataloaders import loaders_of, makes_loaders, taken_out
 from torchdeck.core.data.infer import Hints, as_values, infer, only_0_and_1
 from torchdeck.core.data.items import Layout, layout_of
 from torchdeck.core.data.probe import equal, seeded
@@ -42,16 +43,26 @@ def load_user(data: Data, hints: Hints) -> Source:
     """
     children.start_tracker()  # user code may start a Pool
     reference, layout = data.name, layout_of(data)
-    made, notes = _parts(reference, data.args)
+    given, notes = _parts(reference, data.args)
+    made, collates, more = taken_out(given, reference)
+    notes += more
     parts = {
         name: opened(dataset, reference, name, notes) if is_stream(dataset) else _part(dataset, reference, layout)
         for name, dataset in made.items()
     }
+    for name, collate in collates.items():
+        if is_stream(made[name]):
+            raise UserError(
+                f"data.name = {reference!r}: the collate function of a DataLoader over a stream is not taken over; name "
+                "it in data.collate.",
+                field="data.collate",
+            )
+        parts[name] = Samples(made[name], collate=collate)
     sample, label = first_sample(parts["train"], layout)
     task, reason = infer(sample, label, hints)
     if hints.task == "auto" and task not in ("classification", "regression"):
         notes.append(f"The task is {task}: {reason}. task.name says otherwise.")
-    plain = data.collate is None and is_plain(sample, label, task, _is_prepared(sample, data, hints))
+    plain = not (data.collate or collates) and is_plain(sample, label, task, _is_prepared(sample, data, hints))
     if plain:
         parts = {name: _as_plain(part, reference) for name, part in parts.items()}
     source = Source(
@@ -84,7 +95,10 @@ def _parts(reference: str, args: dict[str, Any]) -> tuple[dict[str, Any], list[s
     target = usercode.load(reference, "data.name")
     if isinstance(target, tuple | list) and 2 <= len(target) <= 3:
         return dict(zip(_PARTS, target, strict=False)), []
-    if isinstance(target, Dataset):
+    if makes_loaders(target):
+        module = usercode.call(target, args, "data") if isinstance(target, type) else target
+        return loaders_of(module, reference), []
+    if isinstance(target, Dataset | DataLoader):
         return {"train": target}, []
     if callable(target):
         return _make(target, args, reference)
@@ -133,6 +147,8 @@ def _make(target: Any, args: dict[str, Any], reference: str) -> tuple[dict[str, 
     if "split" in parameters and "split" not in args:
         return _splits(target, args, reference)
     made = usercode.call(target, args, "data")
+    if makes_loaders(made):
+        return loaders_of(made, reference), []
     if isinstance(made, tuple | list) and 2 <= len(made) <= 3:
         return dict(zip(_PARTS, made, strict=False)), []
     return {"train": made}, []

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from torchdeck.core import catalog
 from torchdeck.core.data.source import DataInfo
+from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.models.calls import caller_of
 from torchdeck.core.tasks.base import Task
@@ -47,6 +48,11 @@ def _loss(
     class_weights: Tensor | None,
 ) -> TrainingLoss | None:
     """None where the model or the step gives it."""
+    if info.task == "lightning" and experiment.loss.name is not None:
+        raise UserError(
+            f"loss.name = {experiment.loss.name!r} would not be used: the LightningModule makes its loss.",
+            field="loss.name",
+        )
     if experiment.loss.name is None:
         gives_loss = caller_of(net, experiment.model.name).target is not None
         if gives_loss or info.task in _WITHOUT:

@@ -38,11 +38,6 @@ class LightningTask(Task):
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         super().__init__(experiment, info, net, loss, device, warn)
-        if loss is not None:
-            raise UserError(
-                f"loss.name = {experiment.loss.name!r} would not be used: the LightningModule makes its loss.",
-                field="loss.name",
-            )
         self.module: Any = net
         refuse_unsupported(net, experiment.model.name)
         self.trainer = LightningTrainer(experiment.trainer.accumulate, experiment.trainer.clip_norm)
@@ -52,7 +47,8 @@ class LightningTask(Task):
         #: val or test, while such a set is evaluated.
         self._part = "val"
         self._batch = 0
-        self._figures: tuple[str, ...] = ("loss",)
+        #: What ``self.optimizers()`` gives, in manual optimisation.
+        self.given_optimizers: Any = None
 
     # --- a step ----------------------------------------------------------------------------------------------------
 
@@ -103,7 +99,9 @@ class LightningTask(Task):
     @contextmanager
     def _attached(self, module: Any) -> Iterator[None]:
         """While this lasts, ``self.log`` of the module is ours; nothing of it is left in the module."""
-        own = {"log": self.log.log, "log_dict": self.log.log_dict}
+        own: dict[str, Any] = {"log": self.log.log, "log_dict": self.log.log_dict}
+        if self.given_optimizers is not None:
+            own["optimizers"] = lambda use_pl_optimizer=True: self.given_optimizers
         module.__dict__.update(own)
         module._trainer = self.trainer
         try:

@@ -134,8 +134,6 @@ class LightningStep(OptimizerStep):
 
         def closure() -> Tensor:
             """Forward and backward of the step's batches; Lightning gives the same to optimizer_step."""
-            module_hook(module, "on_before_zero_grad", self.optimizer)
-            self.optimizer.zero_grad(set_to_none=True)
             steps.clear()
             loss = sum(self._backward(batch, at, samples, steps) for at, batch in enumerate(batches))
             self._clip_and_measure(measures)
@@ -167,6 +165,9 @@ class LightningStep(OptimizerStep):
             loss = self._checked(step) * (batch.size / samples)
         if self._device.type == "cpu" and not math.isfinite(loss.item()):
             raise NotFinite(loss.item())
+        if at == 0:
+            module_hook(module, "on_before_zero_grad", self.optimizer)
+            self.optimizer.zero_grad(set_to_none=True)
         module_hook(module, "on_before_backward", loss)
         module.backward(self.scaler.scale(loss))
         module_hook(module, "on_after_backward")
@@ -221,16 +222,11 @@ class LightningManualStep:
         self._optimizers = [StepOptimizer(o, device, False, options.clip_norm) for o in self._configured.optimizers]
         task.trainer.optimizers[:] = self._configured.optimizers
         task.trainer.strategy._lightning_optimizers = self._optimizers
-        module: Any = net
-        module.__dict__["optimizers"] = self._given
+        task.given_optimizers = self._optimizers[0] if len(self._optimizers) == 1 else self._optimizers
         task.trainer.lr_scheduler_configs[:] = [_Config(one["scheduler"]) for one in self._configured.schedulers]
         self.optimizer = Groups(self._optimizers)
         self.ema = build_ema(net, options.ema)
         self._number = 0
-
-    def _given(self, use_pl_optimizer: bool = True) -> Any:
-        """What ``self.optimizers()`` gives."""
-        return self._optimizers[0] if len(self._optimizers) == 1 else self._optimizers
 
     def __call__(self, batches: list[Batch], window: AccumulationWindow, done: float, measures: bool) -> None:
         """One call of training_step."""

@@ -1,0 +1,81 @@
+"""Data sets taken out of what they were given in: torch's DataLoaders, and modules that make such (Lightning's
+LightningDataModule, or a LightningModule with loaders of its own)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch.utils.data import DataLoader, default_collate
+
+from torchdeck.core import usercode
+from torchdeck.core.errors import UserError
+
+#: What a module's methods give, by part.
+_LOADERS = {"train": "train_dataloader", "val": "val_dataloader", "test": "test_dataloader"}
+
+
+def makes_loaders(target: Any) -> bool:
+    """Whether an object, or a class, makes DataLoaders as Lightning's modules do."""
+    return callable(getattr(target, "train_dataloader", None))
+
+
+def loaders_of(module: Any, reference: str) -> dict[str, Any]:
+    """The DataLoaders that a module makes, by part.
+
+    Raises UserError where there is none for training.
+    """
+    made: dict[str, Any] = {}
+    with usercode.user_errors():
+        for hook, args in (("prepare_data", ()), ("setup", ("fit",)), ("setup", ("test",))):
+            function = getattr(module, hook, None)
+            if callable(function):
+                function(*args[: len(inspect.signature(function).parameters)])
+        for part, name in _LOADERS.items():
+            if _is_own(module, name):
+                made[part] = getattr(module, name)()
+    if made.get("train") is None:
+        raise UserError(f"data.name = {reference!r} gives no train_dataloader.", field="data.name")
+    return {part: loader for part, loader in made.items() if loader is not None}
+
+
+def _is_own(module: Any, name: str) -> bool:
+    """Whether the user's class has the method, and not only Lightning's, which raises."""
+    kind = next((k for k in type(module).__mro__ if name in vars(k)), None)
+    return kind is not None and not kind.__module__.startswith(("lightning.", "pytorch_lightning."))
+
+
+def taken_out(
+    made: Mapping[str, Any], reference: str
+) -> tuple[dict[str, Any], dict[str, Callable[..., Any]], list[str]]:
+    """The data sets of what the user gave by part, the collate functions that their loaders had of their own, and what
+    to say of it.
+
+    Raises UserError for a part with several loaders.
+    """
+    found: dict[str, Any] = {}
+    collates: dict[str, Callable[..., Any]] = {}
+    for part, given in made.items():
+        if isinstance(given, list | tuple | dict) and any(isinstance(one, DataLoader) for one in _each(given)):
+            raise UserError(
+                f"data.name = {reference!r} gives {len(given)} DataLoaders for {part}; give one.", field="data.name"
+            )
+        if not isinstance(given, DataLoader):
+            found[part] = given
+            continue
+        found[part] = given.dataset
+        if given.collate_fn is not None and given.collate_fn is not default_collate:
+            collates[part] = given.collate_fn
+    if not any(isinstance(given, DataLoader) for given in made.values()):
+        return found, {}, []
+    own = " and collate function" if collates else ""
+    note = (
+        f"The data set{own} of the DataLoader that {reference!r} gives are used; batch size, order, sampler and "
+        "workers are those of trainer.batch_size, data.shuffle, data.sampler and data.workers."
+    )
+    return found, collates, [note]
+
+
+def _each(given: Any) -> Any:
+    return given.values() if isinstance(given, dict) else given
