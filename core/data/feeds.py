@@ -179,7 +179,8 @@ class FeedMaker:
         if not self._prepared.plain:
             data, boxes = self._experiment.data, None
             if self._prepared.targets == "boxes":
-                boxes = Boxes(self._prepared.classes, self._prepared.layout, data.collate is not None)
+                collated = data.collate is not None or listed.collate is not None
+                boxes = Boxes(self._prepared.classes, self._prepared.layout, collated)
             return ItemReader(listed, self._experiment.trainer.seed, data.name, boxes)
         unit = any(t.name == "ToTensor" or transforms.is_own(t) for t in self._prepared.transforms)
         return Reader(

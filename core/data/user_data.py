@@ -53,8 +53,8 @@ def load_user(data: Data, hints: Hints) -> Source:
     for name, collate in collates.items():
         if is_stream(made[name]):
             raise UserError(
-                f"data.name = {reference!r}: the collate function of a DataLoader over a stream is not taken over; name "
-                "it in data.collate.",
+                f"data.name = {reference!r}: the collate function of a DataLoader over a stream is not taken over; "
+                "name it in data.collate.",
                 field="data.collate",
             )
         parts[name] = Samples(made[name], collate=collate)

@@ -205,6 +205,7 @@ def _refuse_unable(task: Task, trainer: Trainer) -> None:
             field="trainer.flip_test",
         )
 
+
 def _try_lightning(trainer: Trainer, task: LightningTask, warn: Callable[[str], None]) -> None:
     """Try the steps of a LightningModule on a few real samples, with a copy of it, and tell what of the experiment is
     not used.
