@@ -44,6 +44,16 @@ def is_lightning(model: str) -> bool:
     return any(base.__name__ == "LightningModule" for base in kind.__mro__)
 
 
+def evaluates(model: str) -> bool:
+    """Whether a model can be evaluated: a LightningModule needs a validation_step for that."""
+    if not is_lightning(model):
+        return True
+    target = usercode.load(model, "model.name")
+    kind = target if isinstance(target, type) else type(target)
+    owner = next((k for k in kind.__mro__ if "validation_step" in vars(k)), None)
+    return owner is not None and owner.__name__ != "LightningModule"
+
+
 def infer(x: Any, y: Any, hints: Hints) -> tuple[str, str]:
     """The task of items (x, y), and why it is that one, in words.
 

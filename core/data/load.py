@@ -21,7 +21,7 @@ from torchdeck.core.data.chosen_transforms import (
 from torchdeck.core.data.classes import check, class_names
 from torchdeck.core.data.feeds import FeedMaker, Preparation
 from torchdeck.core.data.fingerprint import fingerprint
-from torchdeck.core.data.infer import hints_of
+from torchdeck.core.data.infer import evaluates, hints_of
 from torchdeck.core.data.items import tensors_in, to_device
 from torchdeck.core.data.load_source import load_source
 from torchdeck.core.data.masks import ignored_by, refuse_unable
@@ -71,7 +71,8 @@ def load_data(
     check(source, data.name, len(classes), ignored=ignored_by(experiment))
     for note in source.notes:
         warn(note)
-    parts = split_parts(source, data, trainer) if not usercode.makes_own_steps(experiment.task.step) else whole(source)
+    never_evaluated = usercode.makes_own_steps(experiment.task.step) or not evaluates(experiment.model.name)
+    parts = whole(source) if never_evaluated else split_parts(source, data, trainer)
     train_part, train_at = parts["train"]
     if not len(train_at):
         raise UserError(

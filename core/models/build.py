@@ -84,9 +84,7 @@ def _of_parts(model: Model, info: DataInfo, tell: Callable[[str], None]) -> nn.M
         try:
             parts[name] = build_model(alone, info, tell)
         except UserError as error:
-            raise type(error)(
-                str(error).replace("model.", f"model.parts.{name}.", 1), field=f"model.parts.{name}.name"
-            ) from None
+            raise type(error)(f"model.parts.{name}: {error}", field=f"model.parts.{name}.name") from None
     net = Parts(parts)
     if model.weights:
         weights.load_into(net, model.weights, model.partial, tell)

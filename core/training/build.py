@@ -214,23 +214,27 @@ def _try_lightning(trainer: Trainer, task: LightningTask, warn: Callable[[str], 
     """
     batch = Batch(*(to_device(part, trainer.device) for part in trainer.data.sample))
     tried = copy.deepcopy(trainer.net)
+    figures: list[str] = []
     with unchanged_random_states(trainer.device), user_errors():
         if not task.makes_own_backward:
-            task.add_loss(task.forward(tried.train(), batch))
-            task.log.computed()
-        with evaluating(tried), torch.no_grad():
-            step = task.forward(tried, batch)
-        figures = [*(["loss"] if step.loss is not None else []), *step.parts, *task.log.computed()]
+            step = task.forward(tried.train(), batch)
+            task.add_loss(step)
+            figures = ["loss", *step.parts, *task.log.computed()]
+        if trainer.data.val is not None:
+            with evaluating(tried), torch.no_grad():
+                step = task.forward(tried, batch)
+            figures = [*(["loss"] if step.loss is not None else []), *step.parts, *task.log.computed()]
     task.decides = next(iter(figures), "loss")
     trainer.monitor.auto = task.decides
     of_own = "its own optimizer and schedule" if task.trainer.optimizers else "no optimizer of its own"
     warn(
         f"model.name = {trainer.experiment.model.name!r} is a LightningModule with {of_own}"
         f"{': [optimizer] and [schedule] are not used' if task.trainer.optimizers else '; [optimizer] is used'}. It is "
-        "trained without a Lightning Trainer; there is no sanity check of the validation."
+        "trained without a Lightning Trainer, and without a sanity check of the validation"
+        f"{'' if trainer.data.val is not None else '; there is no validation'}."
     )
-    late = trainer.data.val is not None  # hooks at the end of the validation may log more
-    _check_sought(trainer, Tried(tuple(figures), (trainer.monitor.name,) if late else ()))
+    # Hooks at the end of an epoch, and steps that optimise by hand, may log more.
+    _check_sought(trainer, Tried(tuple(figures), (trainer.monitor.name,)))
 
 
 def _try_loss(task: Task, step: Step, trainer: Trainer) -> None:
@@ -309,7 +313,8 @@ def _check_sought(trainer: Trainer, tried: Tried) -> None:
     # The whole set may have classes that the few samples lack.
     each = [n for n in task.figures if n in OF_EACH]
     of_classes = [f"{n}_{c}" for n in (*own, *each) for c in trainer.data.info.class_names]
-    if trainer.data.val is None and not task.makes_own_steps:  # what is counted while training is all that there is
+    tells_itself = task.makes_own_steps or task.name == "lightning"
+    if trainer.data.val is None and not tells_itself:  # what is counted while training is all that there is
         tried = Tried(("loss", "accuracy") if task.counts else ("loss",), ())
         of_classes = []
     possible = {"auto", "parameters", "latency", "seconds", *tried.names, *of_classes}

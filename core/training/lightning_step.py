@@ -193,8 +193,16 @@ class LightningManualStep:
 
     channels_last = False
 
-    def __init__(self, experiment: Experiment, net: nn.Module, task: LightningTask, device: torch.device) -> None:
-        """Raises UserError for options that such a module has to see to itself."""
+    def __init__(
+        self,
+        experiment: Experiment,
+        net: nn.Module,
+        task: LightningTask,
+        device: torch.device,
+        tell: Callable[[str], None],
+    ) -> None:
+        """Raises UserError for options that such a module has to see to itself. ``tell`` hears what is taken for the
+        loss."""
         from torchdeck.core.machine import devices
         from torchdeck.core.training.ema import build_ema
 
@@ -227,6 +235,7 @@ class LightningManualStep:
         self.optimizer = Groups(self._optimizers)
         self.ema = build_ema(net, options.ema)
         self._number = 0
+        self._tell: Callable[[str], None] | None = tell
 
     def __call__(self, batches: list[Batch], window: AccumulationWindow, done: float, measures: bool) -> None:
         """One call of training_step."""
@@ -234,7 +243,7 @@ class LightningManualStep:
         self.task.step_began(batch, self._number)
         with self.autocast():
             step = self.task.forward(self.net, batch)
-        loss = step.loss.detach() if step.loss is not None else torch.zeros((), device=self._device)
+        loss = self._loss(step)
         told = {"loss": loss, **step.parts}
         if self._device.type == "cpu":
             for name, value in told.items():
@@ -245,6 +254,21 @@ class LightningManualStep:
         window.add(loss, batch.size, batch.size, {n: v.detach() for n, v in step.parts.items()})
         self.task.step_ended(step, batch, self._number)
         self._number += 1
+
+    def _loss(self, step: Step) -> Tensor:
+        """What training_step returned, else the first loss that it logged.
+
+        Raises UserError where it does neither.
+        """
+        if step.loss is not None:
+            return step.loss.detach()
+        name = next((name for name in step.parts if "loss" in name.lower()), None)
+        if name is None:
+            raise UserError("training_step neither returns a loss nor logs one (self.log('..._loss', ...)).")
+        if self._tell is not None:
+            self._tell(f"What is told as the loss is {name!r}, the first one that training_step logs.")
+            self._tell = None
+        return step.parts[name].detach()
 
     def build_schedule(
         self, experiment: Experiment, total: int, per_epoch: int, tell: Callable[[str], None]
@@ -335,4 +359,4 @@ def _schedule(
     scheduler, judged = config["scheduler"], is_judged(config["scheduler"])
     every = int(config["frequency"]) * (1 if config["interval"] == "step" else per_epoch)
     monitor = config.get("monitor")
-    return TorchSchedule(lambda mode: scheduler, optimizer, every, True, judged, None, figure=monitor)
+    return TorchSchedule(lambda mode: scheduler, optimizer, every, False, judged, None, figure=monitor)

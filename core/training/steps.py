@@ -28,6 +28,6 @@ def build_step(
         return ManualStep(experiment, net, task, device)
     if isinstance(task, LightningTask):
         if task.makes_own_backward:
-            return LightningManualStep(experiment, net, task, device)
+            return LightningManualStep(experiment, net, task, device, tell)
         return LightningStep(experiment, net, task, device, tell)
     return OptimizerStep(experiment, net, task, device, tell)

@@ -155,7 +155,9 @@ def by_lightning(code: str, run: Any, name: str, epochs: int = 2, **args: Any) -
     feeds = run.session.built.data
     torch.manual_seed(0)
     module = usercode.load(f"{code}:{name}", "t")(**args)
-    train, val = (DataLoader(Subset(data, feed.indices.tolist()), 32) for feed in (feeds.train, feeds.val))
+    train, val = (
+        DataLoader(Subset(data, feed.indices.tolist()), 32) if feed else None for feed in (feeds.train, feeds.val)
+    )
     for noisy in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -164,7 +166,7 @@ def by_lightning(code: str, run: Any, name: str, epochs: int = 2, **args: Any) -
             max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, num_sanity_val_steps=0,
             enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
-        trainer.fit(module, train, val if type(module).__name__ != "ByHand" else None)
+        trainer.fit(module, train, val)
     return module, trainer
 
 

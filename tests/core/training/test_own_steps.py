@@ -217,7 +217,7 @@ def test_the_parts_of_a_module_of_the_users(gan: Path, train: Train) -> None:
         ("step", ("trainer.monitor=generator_los",), "did you mean 'generator_loss'"),
         ("step", ("optimizer.parts.critic.lr=1",), "there is no model.parts.critic"),
         ("step", ("model.parts.train.name=mlp",), "call the part something else"),
-        ("step", ("model.parts.generator.args.nois=1",), "model.parts.generator.args.nois is not a parameter"),
+        ("step", ("model.parts.generator.args.nois=1",), "model.parts.generator: model.args.nois is not a parameter"),
         ("step", ("model.freeze=['generator','discriminator']",), "nothing to train"),
     ],
 )
