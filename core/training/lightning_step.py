@@ -274,9 +274,8 @@ class LightningManualStep:
         self, experiment: Experiment, total: int, per_epoch: int, tell: Callable[[str], None]
     ) -> Scheduler | TorchSchedule:
         """None of ours: the module steps its schedulers itself."""
-        return Scheduler(
-            experiment.schedule.model_copy(update={"name": "constant", "args": {}}), self.optimizer, total, per_epoch
-        )
+        constant = experiment.schedule.model_copy(update={"name": "constant", "args": {}})
+        return _LeftAlone(constant, self.optimizer, total, per_epoch)
 
     def autocast(self) -> Any:
         """Compute in the precision of the training."""
@@ -316,6 +315,19 @@ class LightningManualStep:
                 group["lr"] = rate
         for config, kept in zip(self._configured.schedulers, state["schedulers"], strict=True):
             config["scheduler"].load_state_dict(kept)
+
+
+class _LeftAlone(Scheduler):
+    """Learning rates that somebody else moves; a hand on them moves all in proportion."""
+
+    def set(self, step: int) -> None:
+        """Nothing."""
+
+    def set_learning_rate(self, value: float, step: int) -> None:
+        """Make the first one ``value``."""
+        factor = value / self.learning_rate()
+        for group in self._optimizer.param_groups:
+            group["lr"] *= factor
 
 
 class _Config:
