@@ -32,7 +32,10 @@ class Hints:
 
 def hints_of(experiment: Experiment) -> Hints:
     """What an experiment says of its task."""
-    return Hints(experiment.chosen_task() or "auto", experiment.model.name, experiment.loss.name)
+    task = experiment.chosen_task()
+    if experiment.task.name == "auto" and experiment.task.step is None and is_lightning(experiment.model.name):
+        task = "lightning"  # whatever the data are
+    return Hints(task or "auto", experiment.model.name, experiment.loss.name)
 
 
 def is_lightning(model: str) -> bool:

@@ -21,16 +21,16 @@ from torchdeck.core.data.chosen_transforms import (
 from torchdeck.core.data.classes import check, class_names
 from torchdeck.core.data.feeds import FeedMaker, Preparation
 from torchdeck.core.data.fingerprint import fingerprint
-from torchdeck.core.data.infer import evaluates, hints_of
+from torchdeck.core.data.infer import Hints, evaluates, hints_of
 from torchdeck.core.data.items import tensors_in, to_device
 from torchdeck.core.data.load_source import load_source
 from torchdeck.core.data.masks import ignored_by, refuse_unable
-from torchdeck.core.data.source import DataInfo, Samples, Source
+from torchdeck.core.data.source import DataInfo, Source
 from torchdeck.core.data.split import split_parts, whole
 from torchdeck.core.data.statistics import measure, tell_collapsed
 from torchdeck.core.data.target_scale import target_scale
 from torchdeck.core.errors import UserError, count
-from torchdeck.core.experiment.schema import Experiment, Transform
+from torchdeck.core.experiment.schema import Data, Experiment, Transform
 from torchdeck.core.machine.distributed import world
 
 
@@ -65,8 +65,9 @@ def load_data(
     Raises UserError for data that can't be trained on, in one sentence.
     """
     data, trainer = experiment.data, experiment.trainer
-    source = load_source(data, hints_of(experiment))
-    _check_task(source, experiment)
+    hints = hints_of(experiment)
+    source = load_source(data, hints)
+    _check_task(source, experiment, hints)
     classes = class_names(source, data)
     check(source, data.name, len(classes), ignored=ignored_by(experiment))
     for note in source.notes:
@@ -144,10 +145,10 @@ def _counted(source: Source, experiment: Experiment) -> bool:
     return source.task == "classification" or (source.task == "segmentation" and balanced)
 
 
-def _check_task(source: Source, experiment: Experiment) -> None:
+def _check_task(source: Source, experiment: Experiment, hints: Hints) -> None:
     """Raises UserError for data whose targets are of another kind than those of the task that was asked for."""
-    asked = experiment.chosen_task()
-    if asked not in (None, source.task):
+    asked = hints.task
+    if asked not in ("auto", source.task):
         raise UserError(
             f"task.name = {asked!r} does not fit data.name = {experiment.data.name!r}, whose targets are those of "
             f"{source.task}.",
@@ -176,7 +177,8 @@ def _preparation(
     chosen = data.transforms
     if chosen is None:
         chosen = default_transforms(source, integer, bool(facts.fact("normalised")))
-        _tell_default(source, chosen, warn)
+        if _is_users(data):
+            _tell_default(source, chosen, warn)
     refuse_float_transforms(chosen, integer, data.name)
     views = 2 if source.task == "contrastive" else 1
     if views == 1:
@@ -215,9 +217,15 @@ def _shape_of_input(sample: Batch, views: int) -> tuple[int, ...]:
     return tuple(x.shape[1:]) if isinstance(x, Tensor) else ()
 
 
+def _is_users(data: Data) -> bool:
+    """Whether samples are the user's own: of their code, or of files that they name."""
+    entry = data.entry()
+    return entry is None or any(p.name == "path" for p in entry.params)
+
+
 def _tell_default(source: Source, chosen: Sequence[Transform], warn: Callable[[str], None]) -> None:
     """What is done to inputs of the user's own unasked is told."""
-    if chosen and isinstance(source.train, Samples):
+    if chosen:
         names = " and ".join(t.name for t in chosen)
         warn(f"Inputs of {source.place!r} go through {names}; data.transforms = [] leaves them as they are.")
 

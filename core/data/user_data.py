@@ -75,7 +75,9 @@ def load_user(data: Data, hints: Hints) -> Source:
         layout=layout,
         plain=plain,
     )
-    source = with_classes(source, made["train"], label, data.num_classes, reference, notes)
+    source = with_classes(
+        source, made["train"], label, data.num_classes, reference, notes, bool(data.collate or collates)
+    )
     if isinstance(parts["train"], Streamed) and not isinstance(source.train, Streamed):
         raise UserError(
             f"data.name = {reference!r}: the targets of a stream are texts; give class numbers, for its classes can't "
@@ -119,7 +121,7 @@ def is_image(sample: Any) -> bool:
     if not isinstance(sample, known):
         return hasattr(sample, "getbands")
     values = None if isinstance(sample, str | bytes | Mapping) else as_values(sample)
-    return values is not None and values.ndim >= 2
+    return values is not None and (values.ndim == 3 or (values.ndim == 2 and values.dtype == torch.uint8))
 
 
 def is_plain(sample: Any, label: Any, task: str, prepared: bool = False) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -25,22 +24,32 @@ _READ = 20_000
 
 
 def with_classes(
-    source: Source, dataset: Any, label: Any, num_classes: int | None, reference: str, notes: list[str]
+    source: Source,
+    dataset: Any,
+    label: Any,
+    num_classes: int | None,
+    reference: str,
+    notes: list[str],
+    collated: bool = False,
 ) -> Source:
     """The source with the names of its classes, as its task has such, and texts as class numbers. ``dataset`` is what
-    the user gave for training, ``label`` its first target.
+    the user gave for training, ``label`` its first target; ``collated``: whether a collate function of the user's gets
+    the items as they are.
 
     Raises UserError for labels that are none.
     """
     names = getattr(dataset, "classes", None)
     names = tuple(map(str, names)) if isinstance(names, list | tuple) and names else ()
     kind = catalog.find("task", source.task).fact("targets")
+    if kind == "classes" and collated and isinstance(label, str | bytes):
+        return _as_collated(source, names, num_classes)
     if kind == "classes":
         return _with_class_numbers(source, label, names, num_classes, reference, notes)
     if kind == "tokens":
         return _with_vocabulary(source, dataset, num_classes)
     if kind == "labels":
-        count = max(1, np.size(label))
+        found = as_values(label)
+        count = found.numel() if found is not None else 1
         return replace(source, class_names=names if len(names) == count else _numbered(count))
     if kind == "boxes":
         if not is_ready(source.layout.split(dataset[0])[0]):
@@ -50,6 +59,20 @@ def with_classes(
         count = num_classes or _greatest(source, lambda part: _maps(part, source, reference)) + 1
         return replace(source, class_names=_numbered(count))
     return replace(source, class_names=names if kind == "class_map" else ())
+
+
+def _as_collated(source: Source, names: tuple[str, ...], num_classes: int | None) -> Source:
+    """The source whose collate function makes class numbers of names.
+
+    Raises UserError where nothing tells how many classes there are.
+    """
+    if not (names or num_classes):
+        raise UserError(
+            f"The labels of {source.place!r} are texts, of which the collate function makes numbers; set "
+            "data.num_classes to how many there are.",
+            field="data.num_classes",
+        )
+    return replace(source, class_names=names or _numbered(num_classes or 0))
 
 
 def _numbered(count: int) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserCodeError, UserError, first_line
 from torchdeck.core.experiment.schema import Model
 from torchdeck.core.models import weights
-from torchdeck.core.models.calls import caller_of
+from torchdeck.core.models.calls import caller_of, in_precision_of
 from torchdeck.core.models.configured import pretrained, with_config
 from torchdeck.core.models.parts import Parts
 from torchdeck.core.models.tokens import beyond_embedding, is_beyond, with_greatest_token
@@ -256,7 +256,7 @@ def _try_forward(net: nn.Module, info: DataInfo, name: str, x: Any, y: Any) -> N
             if info.task == "detection":
                 net(list(x)[:2])
             else:
-                caller_of(net, name)(net, x, y)
+                caller_of(net, name)(net, in_precision_of(net, x), y)
     except UserCodeError as error:
         if is_beyond(error):
             raise beyond_embedding(net, x, name) from None

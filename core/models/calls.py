@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from torchdeck.core.data.infer import target_parameter
+from torchdeck.core.data.items import map_tensors
 from torchdeck.core.errors import UserError, did_you_mean
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -79,6 +81,14 @@ def caller_of(net: nn.Module | Callable[..., Any], model: str) -> Caller:
         target=target,
         model=repr(model),
     )
+
+
+def in_precision_of(net: Any, tree: Any) -> Any:
+    """Floats of 32 bits as float64 for a model that computes in it throughout, as its writer has it."""
+    kinds = {p.dtype for p in net.parameters() if p.is_floating_point()} if isinstance(net, nn.Module) else set()
+    if kinds != {torch.float64}:
+        return tree
+    return map_tensors(lambda t: t.double() if t.dtype == torch.float32 else t, tree)
 
 
 def logits_of(output: Any) -> Any:

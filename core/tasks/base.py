@@ -20,7 +20,7 @@ from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.metric_names import MEASURED
 from torchdeck.core.experiment.schema import Experiment
-from torchdeck.core.models.calls import caller_of, logits_of, loss_of
+from torchdeck.core.models.calls import caller_of, in_precision_of, logits_of, loss_of
 from torchdeck.core.tasks.losses import TrainingLoss
 from torchdeck.core.tasks.metrics import LossMetric, Metric, StepLoss
 
@@ -69,6 +69,9 @@ class Task:
         self._experiment, self._info, self._device, self._warn = experiment, info, device, warn
         self._args = catalog.find("task", info.task).resolve(experiment.task.args)
         self.caller = caller_of(net, experiment.model.name)
+        #: Whether the model computes in float64, as its writer has it.
+        self._double = any(p.dtype == torch.float64 for p in net.parameters())
+        self._net = net
         #: Whether the outputs have the form that the figures of the task are made of; tried before training.
         self.measures = True
 
@@ -77,7 +80,10 @@ class Task:
     def forward(self, net: Callable[..., Any], batch: Batch) -> Step:
         """Run the model; its loss is there only where it gives it itself."""
         targets = self.targets(batch)
-        raw = self.caller(net, batch.x, targets if self.loss is None else None)
+        x = batch.x
+        if self._double:
+            x, targets = (in_precision_of(self._net, part) for part in (x, targets))
+        raw = self.caller(net, x, targets if self.loss is None else None)
         if self.loss is None:
             return self._with_loss_of_model(raw, targets, batch.size)
         return Step(floats(self.outputs(raw)), targets, batch.size)
@@ -238,5 +244,8 @@ class Task:
 def floats(outputs: Any) -> Any:
     """Floats of 16 bits, of autocast, as float32."""
     if isinstance(outputs, Tensor):
-        return outputs.float() if outputs.is_floating_point() else outputs
-    return map_tensors(lambda t: t.float() if t.is_floating_point() else t, outputs)
+        return outputs.float() if outputs.dtype in _HALF else outputs
+    return map_tensors(lambda t: t.float() if t.dtype in _HALF else t, outputs)
+
+
+_HALF = (torch.float16, torch.bfloat16)

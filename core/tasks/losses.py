@@ -217,6 +217,8 @@ def caller_of_loss(
     parameters without a target among them (``loss(z1, z2)``).
     """
     of_torch = type(module).__module__.startswith("torch.nn")
+    if isinstance(module, _ELEMENTWISE):
+        return functools.partial(_aligned, target), False
     try:
         parameters = inspect.signature(target.forward if isinstance(target, nn.Module) else target).parameters.values()
     except (TypeError, ValueError):
@@ -226,6 +228,20 @@ def caller_of_loss(
     if len(names) <= 2 and not (of_views and at is None):
         return target, not of_torch
     return functools.partial(_spread, target, at, len(names)), True
+
+
+#: Losses of torch that compare number with number.
+_ELEMENTWISE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss)
+
+
+def _aligned(function: Callable[[Any, Any], Any], outputs: Any, y: Any) -> Any:
+    """[B, 1] against [B] would be refused or, worse, broadcast to [B, B]: the trailing 1 goes."""
+    if isinstance(outputs, Tensor) and isinstance(y, Tensor):
+        if outputs.shape == (*y.shape, 1):
+            outputs = outputs.squeeze(-1)
+        elif y.shape == (*outputs.shape, 1):
+            y = y.squeeze(-1)
+    return function(outputs, y)
 
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -295,7 +311,11 @@ def _kind_of(loss: TrainingLoss, outputs: Any, y: Any, cut: int, noise: torch.Ge
         return t[order.to(t.device)] if t.ndim else t
 
     def disturbed(t: Tensor) -> Tensor:
-        return t + torch.randn(t.shape, generator=noise).to(t.device) if t.is_floating_point() else t
+        """Each sample mixed with another, so that probabilities stay such."""
+        if not (t.is_floating_point() and t.ndim):
+            return t
+        share = torch.rand((len(t), *[1] * (t.ndim - 1)), generator=noise, dtype=torch.float32).to(t)
+        return t * share + t[torch.randperm(len(t), generator=noise).to(t.device)] * (1 - share)
 
     given = map_tensors(disturbed, map_tensors(shuffled, outputs)), map_tensors(shuffled, y)
 

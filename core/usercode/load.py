@@ -222,6 +222,7 @@ def call(function: Callable[..., Any], args: dict[str, Any], where: str, offered
         ValueError,
         AttributeError,
         RuntimeError,
+        OSError,
     ) as error:  # raised by a library, not by a line of the user's
         given = ", ".join(f"{name}={value!r}" for name, value in args.items())
         called = f"{_called(function)}({given})"

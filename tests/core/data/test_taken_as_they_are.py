@@ -1,0 +1,122 @@
+"""Data, models and losses that public training codes brought, each of which was refused or changed once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Train
+from torch.nn import functional as F
+
+CODE = """
+import torch, torch.nn as nn, torch.nn.functional as F
+from torch.utils.data import Dataset, TensorDataset
+
+class Given(Dataset):
+    def __init__(self, how="labels"):
+        g = torch.Generator().manual_seed(0)
+        self.x, self.how = torch.rand(80, 1, 8, 8, generator=g), how
+        self.y = torch.randint(2, (80, 3), generator=g)
+    def __len__(self): return 80
+    def __getitem__(self, i):
+        if self.how == "labels": return self.x[i].flatten(), self.y[i]
+        if self.how == "text": return "ab"[i % 2] * (1 + i % 5), ["no", "yes"][i % 2]
+        if self.how == "double": return self.x[i].flatten().double(), float(self.x[i].sum())
+        if self.how == "flat": return self.x[i].flatten(), self.y[i, 0].float()
+        return (self.x[i],)
+
+class Sequences(TensorDataset):
+    def __init__(self):
+        super().__init__(torch.rand(60, 2, 50) * 5, torch.rand(60, 1))
+
+def tensors(): return TensorDataset(*Sequences().tensors)
+
+class Flat(nn.Module):
+    def __init__(self, out=3):
+        super().__init__()
+        self.l = nn.Linear(64, out)
+    def forward(self, x): return self.l(x.flatten(1))
+class One(Flat):
+    def __init__(self): super().__init__(1)
+    def forward(self, x): return self.l(x).sigmoid()
+class Sums(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.l = nn.Linear(2, 1)
+    def forward(self, x):
+        assert float(x.max()) > 2, "scaled"
+        return self.l(x.mean(-1))
+def double(): return Flat(1).double()
+class VAE(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.l, self.m = nn.Linear(64, 64), nn.Linear(64, 4)
+    def forward(self, x): return self.l(x.flatten(1)).sigmoid(), self.m(x.flatten(1)), self.m(x.flatten(1))
+def elbo(recon, x, mu, logvar):
+    bce = F.binary_cross_entropy(recon, x.flatten(1), reduction="sum")
+    return bce - 0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+def letters(items):
+    assert all(isinstance(label, str) for _, label in items)
+    most = max(len(text) for text, _ in items)
+    x = torch.tensor([[ord(c) - 97.0 for c in text.ljust(most, "a")] for text, _ in items])
+    return x.mean(1, keepdim=True), torch.tensor([int(label == "yes") for _, label in items])
+class Mean(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.l = nn.Linear(1, num_classes)
+    def forward(self, x): return self.l(x)
+"""
+
+PLAIN = ("tracking.tensorboard=false", "trainer.epochs=1", "data.workers=0", "trainer.batch_size=16")
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> str:
+    file = tmp_path / "given_code.py"
+    file.write_text(CODE)
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("options", "task"),
+    [
+        (["data.name={code}:Given", "model.name={code}:Flat"], "multilabel"),
+        (["data.name={code}:tensors", "data.transforms=[]", "model.name={code}:Sums"], "regression"),
+        (["data.name={code}:Given", "data.args.how=double", "model.name={code}:double"], "regression"),
+        (["data.name={code}:Given", "data.args.how=flat", "model.name={code}:One", "loss.name=torch.nn:BCELoss"],
+         "regression"),
+        (["data.name={code}:Given", "data.args.how=text", "data.collate={code}:letters", "data.num_classes=2",
+          "model.name={code}:Mean"], "classification"),
+    ],
+)  # fmt: skip
+def test_it_trains(train: Train, code: str, options: list[str], task: str) -> None:
+    run = train(*PLAIN, *(o.format(code=code) for o in options), source=None)
+    assert run.status == "done", run.failure
+    assert run.session.built.data.info.task == task
+
+
+def test_text_labels_for_a_collate_function_need_their_number(train: Train, code: str) -> None:
+    named = [f"data.name={code}:Given", "data.args.how=text", f"data.collate={code}:letters", f"model.name={code}:Mean"]
+    run = train(*PLAIN, *named, source=None)
+    assert run.failure is not None and "set data.num_classes to how many there are" in run.failure.message
+
+
+def test_the_sum_of_a_vaes_loss_is_told_as_its_mean_over_samples(train: Train, code: str) -> None:
+    options = [f"data.name={code}:Given", "data.args.how=image", f"model.name={code}:VAE", f"loss.name={code}:elbo"]
+    run = train(*PLAIN, *options, "task.name=reconstruction", "data.transforms=[]", source=None)
+    assert run.status == "done", run.failure
+    trainer = run.session.built.trainer
+    assert trainer.task.loss.kind == "sum"
+    x = torch.cat([batch.x for batch in trainer.data.test.epoch(0)])
+    recon, mu, logvar = trainer.net.eval()(x)
+    bce = F.binary_cross_entropy(recon, x.flatten(1), reduction="sum")
+    exact = float(bce - 0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())) / len(x)
+    assert run.session.finished.test["loss"] == pytest.approx(exact, rel=1e-5)
+
+
+def test_what_is_normalised_by_default_is_said(train: Train, code: str) -> None:
+    run = train(*PLAIN, f"data.name={code}:tensors", "model.name=mlp", source=None)
+    assert run.status == "done", run.failure
+    assert [t.name for t in run.session.built.data.transforms] == ["Normalize"]
+    assert any("go through Normalize; data.transforms = []" in getattr(event, "message", "") for event in run.events)
