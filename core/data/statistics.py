@@ -105,7 +105,8 @@ def _statistics(
     if isinstance(part, Arrays) and not pipeline.needs_samples():
         if part.x.dtype == torch.uint8 and part.x.ndim == 4:
             return _byte_statistics(part.x, train_at, 255 if unit else 1)
-        found = moments(part.x, train_at)
+        x = part.x.transpose(1, 2) if part.x.ndim == 3 else part.x  # of a series [time, features] each feature
+        found = moments(x, train_at)
         return found.mean.tolist(), found.std().tolist()
     generator = torch.Generator().manual_seed(derive(seed, "statistics"))
     some = train_at[torch.randperm(len(train_at), generator=generator)[:_SOME]]
