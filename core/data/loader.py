@@ -12,6 +12,7 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -146,7 +147,7 @@ class LoaderFeed(Feed):
     def _start(self) -> Any:
         try:
             # Workers are told the command line of this process at their start, and import the user's code with it.
-            with children.shielded(), usercode.own_arguments(""):
+            with children.shielded(), usercode.own_arguments(""), self._patient():
                 iterator = iter(self._loader)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise UserError(
@@ -155,6 +156,19 @@ class LoaderFeed(Feed):
         if self._workers:
             _unwatch(iterator)
         return iterator
+
+    @contextmanager
+    def _patient(self) -> Iterator[None]:
+        """Workers that go on answer before an epoch begins, those, too, that had no batch before and still import the
+        user's code: they have as long as for a batch."""
+        if self._iterator is None:
+            yield
+            return
+        short, self._iterator._timeout = self._iterator._timeout, self._timeout
+        try:
+            yield
+        finally:
+            self._iterator._timeout = short
 
     def _next(self, iterator: Any, number: int) -> Any:
         watchdog = self._watchdog

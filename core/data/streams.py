@@ -61,7 +61,7 @@ def opened(stream: Any, reference: str, part: str, notes: list[str]) -> Part:
             f"{reference!r} is a stream: classes and statistics are those of its first {len(items)} items, its order "
             "is its own, nothing is held out of it, and a resumed run skips to its place."
         )
-        return Streamed(Listed(items), None, stream, _length(stream))
+        return Streamed(Listed(items), stream=stream, length=_length(stream))
     if len(items) == MOST:
         raise UserError(
             f"data.name = {reference!r}: the stream ({part}) goes on after {MOST:,} items; one to evaluate on must "

@@ -115,13 +115,13 @@ CASES: dict[str, tuple[Make, str]] = {
         ),
         "empty",
     ),
-    "items that are no pairs": (
+    "items of two inputs for a model of one": (
         code(
             "data",
             "class Own(torch.utils.data.Dataset):\n    def __len__(self): return 9\n"
             "    def __getitem__(self, i): return 1, 2, 3\n",
         ),
-        "pair",
+        "can't take inputs of the shape [[2], [2]]",
     ),
     "device that is not there": (lambda folder: {"trainer": {"device": "cuda:9"}}, "not on this machine"),
     "precision that the device has not": (lambda folder: {"trainer": {"device": "cpu", "precision": "fp16"}}, "fp16"),

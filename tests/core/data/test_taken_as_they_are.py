@@ -9,6 +9,9 @@ import torch
 from conftest import Train
 from torch.nn import functional as F
 
+from torchdeck.core.data.load import load_data
+from torchdeck.core.experiment import toml
+
 CODE = """
 import torch, torch.nn as nn, torch.nn.functional as F
 from torch.utils.data import Dataset, TensorDataset
@@ -120,3 +123,27 @@ def test_what_is_normalised_by_default_is_said(train: Train, code: str) -> None:
     assert run.status == "done", run.failure
     assert [t.name for t in run.session.built.data.transforms] == ["Normalize"]
     assert any("go through Normalize; data.transforms = []" in getattr(event, "message", "") for event in run.events)
+
+
+SLOW = """
+import multiprocessing, time, torch
+from torch.utils.data import Dataset
+if multiprocessing.current_process().name.endswith("2"):
+    time.sleep(6)  # the second worker, which has no batch of the validation, still imports when the next one begins
+class Slow(Dataset):
+    def __init__(self, train=True): self.count = 40 if train else 4
+    def __len__(self): return self.count
+    def __getitem__(self, i): return torch.zeros(4), i % 2
+"""
+
+
+def test_a_worker_that_still_imports_when_an_epoch_begins_is_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    data = load_data(
+        toml.load(None, [f"data.name={tmp_path}/slow.py:Slow", "data.workers=2", "data.num_classes=2"]),
+        torch.device("cpu"),
+    )
+    assert data.test is not None
+    for _ in range(2):
+        assert sum(batch.size for batch in data.test.epoch(0)) == 4
+    data.close()
