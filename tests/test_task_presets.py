@@ -3,17 +3,22 @@ very same weights as one that was not."""
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import Train
 
 from torchdeck.core.checkpoints.read import load_checkpoint
+from torchdeck.core.data.load import load_data
 from torchdeck.core.evaluation.evaluate import evaluate_model
-from torchdeck.core.evaluation.trained import load_trained
+from torchdeck.core.evaluation.predict import predict_paths
+from torchdeck.core.evaluation.trained import Trained, load_trained
 from torchdeck.core.events import EpochEnded, TextWritten
 from torchdeck.core.experiment import toml
+from torchdeck.core.experiment.schema import Data
 from torchdeck.core.runs.directory import read_metrics
 from torchdeck.core.search.objectives import objectives
 
@@ -90,3 +95,39 @@ def test_a_preset_learns_and_is_resumed_exactly(train: Train, preset: str) -> No
     texts = [[e["text"] for e in read_metrics(run.path) if e["event"] == "text"] for run in (whole, part)]
     assert texts[0] == texts[1]
     assert len(texts[0]) == len(whole.of(TextWritten)) == (len(whole.of(EpochEnded)) if preset == "char-lm" else 0)
+    if preset in ("shapes-segmentation", "multilabel"):
+        predictions_are_the_models(best, whole)
+
+
+def predictions_are_the_models(model: Trained, run: Any) -> None:
+    """What predict tells of raw inputs is what the network makes of them, prepared by hand."""
+    raw = load_data(model.experiment.model_copy(update={"data": as_they_are(model)}), torch.device("cpu")).sample.x
+    file = run.path / "inputs.npy"
+    np.save(file, (raw.byte() if raw.ndim == 4 else raw).numpy())
+    found = list(predict_paths(model, [str(file)], io.BytesIO(), "cpu"))
+    x = raw.float()
+    for transform in model.transforms:
+        args = transform.args()
+        shape = [1, -1, *[1] * (x.ndim - 2)]
+        if transform.name == "ToTensor":
+            x = x / 255
+        elif transform.name == "Normalize":
+            x = (x - torch.tensor(args["mean"]).reshape(shape)) / torch.tensor(args["std"]).reshape(shape)
+    with torch.no_grad():
+        out = model.net.eval()(x)
+    assert len(found) == len(raw)
+    for one, logits in zip(found, out, strict=True):
+        if model.info.task == "multilabel":
+            names = [n for n, p in zip(model.info.class_names, logits.sigmoid(), strict=True) if p >= 0.5]
+            assert one.predicted == names
+            assert dict(one.top) == pytest.approx(
+                dict(zip(model.info.class_names, logits.sigmoid().tolist(), strict=True)), abs=1e-5
+            )
+        else:
+            shares = torch.bincount(logits.argmax(0).flatten(), minlength=model.info.classes) / logits[0].numel()
+            named = dict(zip(model.info.class_names, shares.tolist(), strict=True))
+            assert one.predicted == pytest.approx({name: share for name, share in named.items() if share})
+
+
+def as_they_are(model: Trained) -> Data:
+    return model.experiment.data.model_copy(update={"transforms": ()})

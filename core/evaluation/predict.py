@@ -22,12 +22,13 @@ from torchdeck.core.errors import UserError
 from torchdeck.core.evaluation.trained import Trained
 from torchdeck.core.machine import devices
 from torchdeck.core.models.calls import caller_of, logits_of
+from torchdeck.core.tasks.build import build_task
 from torchdeck.core.training.evaluation import evaluating, flipped, in_layout
 
 #: Images that are read ahead of their predictions.
 _AT_ONCE = 4096
 #: Tasks whose outputs can be told in words.
-_TOLD = ("classification", "regression")
+_TOLD = ("classification", "regression", "multilabel", "segmentation")
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Prediction:
 
     #: File, or file and row.
     input: str
-    #: The class, or the numbers in the targets' own unit.
-    predicted: str | list[float]
+    #: The class, the numbers in the targets' own unit, the labels, or the share of the pixels of each class.
+    predicted: str | list[float] | list[str] | dict[str, float]
     #: Of the predicted class; None in regression.
     probability: float | None = None
     #: The most likely classes with their probabilities.
@@ -47,7 +48,9 @@ class Prediction:
         """As plain JSON values."""
         values: dict[str, Any] = {"input": self.input, "predicted": self.predicted}
         if self.probability is not None:
-            values |= {"probability": self.probability, "top": dict(self.top)}
+            values |= {"probability": self.probability}
+        if self.top:
+            values |= {"top": dict(self.top)}
         return values
 
 
@@ -219,6 +222,9 @@ def _predicted(trained: Trained, names: Sequence[str], logits: Tensor, top: int)
         for name, row in zip(names, values.tolist(), strict=True):
             yield Prediction(name, row)
         return
+    if info.task in ("multilabel", "segmentation"):
+        yield from _described(trained, names, logits)
+        return
     if logits.ndim == 1 or logits.shape[1] == 1:  # one logit for two classes
         p = logits.reshape(-1).sigmoid()
         probabilities = torch.stack([1 - p, p], 1)
@@ -230,3 +236,14 @@ def _predicted(trained: Trained, names: Sequence[str], logits: Tensor, top: int)
     for name, ps, at in zip(names, best.values.tolist(), best.indices.tolist(), strict=True):
         classes = [info.class_names[i] if i < info.classes else str(i) for i in at]
         yield Prediction(name, classes[0], ps[0], tuple(zip(classes, ps, strict=True)))
+
+
+def _described(trained: Trained, names: Sequence[str], logits: Tensor) -> Iterator[Prediction]:
+    """What the task says of each sample."""
+    task = build_task(trained.experiment, trained.info, trained.net, torch.device("cpu"))
+    for name, told in zip(names, task.describe(logits) or (), strict=True):
+        if "shares" in told:
+            yield Prediction(name, told["shares"])
+            continue
+        likely = sorted(told["probabilities"].items(), key=lambda one: -one[1])
+        yield Prediction(name, told["predicted"], top=tuple(likely))

@@ -368,8 +368,12 @@ def predict(options: argparse.Namespace) -> int:
     return 0
 
 
-def _shown(predicted: str | list[float]) -> str:
-    return predicted if isinstance(predicted, str) else " ".join(f"{v:.6g}" for v in predicted)
+def _shown(predicted: str | list[float] | list[str] | dict[str, float]) -> str:
+    if isinstance(predicted, str):
+        return predicted
+    if isinstance(predicted, dict):
+        return "  ".join(f"{name} {share:.1%}" for name, share in predicted.items())
+    return " ".join(value if isinstance(value, str) else f"{value:.6g}" for value in predicted) or "none"
 
 
 # --- finetune --------------------------------------------------------------------------------------------------------
