@@ -178,7 +178,7 @@ def _preparation(
     if chosen is None:
         chosen = default_transforms(source, integer, bool(facts.fact("normalised")))
         if _is_users(data):
-            _tell_default(source, chosen, warn)
+            _tell_default(chosen, warn)
     refuse_float_transforms(chosen, integer, data.name)
     views = 2 if source.task == "contrastive" else 1
     if views == 1:
@@ -223,11 +223,11 @@ def _is_users(data: Data) -> bool:
     return entry is None or any(p.name == "path" for p in entry.params)
 
 
-def _tell_default(source: Source, chosen: Sequence[Transform], warn: Callable[[str], None]) -> None:
+def _tell_default(chosen: Sequence[Transform], warn: Callable[[str], None]) -> None:
     """What is done to inputs of the user's own unasked is told."""
     if chosen:
         names = " and ".join(t.name for t in chosen)
-        warn(f"Inputs of {source.place!r} go through {names}; data.transforms = [] leaves them as they are.")
+        warn(f"Inputs go through {names}; data.transforms = [] leaves them as they are.")
 
 
 def _outputs(source: Source, classes: tuple[str, ...], sample: Batch) -> int:
