@@ -69,7 +69,7 @@ def test_two_processes_train_one_run(tmp_path: Path) -> None:
     for epoch in range(3):
         batches = list(built.data.train.epoch(epoch))
         for first, second in zip(batches[::2], batches[1::2], strict=False):
-            loss = sum(built.trainer.task.loss(net(x), y) for x, y in (first, second)) / 2
+            loss = sum(built.trainer.task.loss(net(x), y) for x, y, *_ in (first, second)) / 2
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
