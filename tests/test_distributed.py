@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, json_lines
+from conftest import ROOT, command, json_lines
 from test_batch import only_run, wait_for_steps
 
 from torchdeck.core.checkpoints.read import load_checkpoint
 from torchdeck.core.data.batches import batch_bounds, share_of
+from torchdeck.core.errors import UserError
+from torchdeck.core.experiment import toml
 from torchdeck.core.runs.directory import read_info
+from torchdeck.core.training import sharding
 
 pytestmark = pytest.mark.alone
 
 
-def torchrun(folder: Path, *words: str) -> subprocess.Popen[str]:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "torchdeck"]
+def torchrun(folder: Path, *words: str, processes: int = 2) -> subprocess.Popen[str]:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    launch += ["-m", "torchdeck"]
     return subprocess.Popen(
         [*launch, "--batch", *words],
         cwd=folder,
@@ -156,3 +163,65 @@ def test_steps_of_ones_own_share_gradients(tmp_path: Path, step: str) -> None:
     state = load_checkpoint(run / "checkpoints" / "last.pt", "t")
     for name, tensor in net.state_dict().items():
         torch.testing.assert_close(state["model"][name], tensor, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_a_model_that_is_shared_out_is_the_one_of_whole_copies_and_goes_on_in_any_number(tmp_path: Path) -> None:
+    """FSDP2 against DDP; then resumed on one process and on two, and exported as one file."""
+    options = (*PLAIN, "--set", "trainer.batch_size=32", "--set", "trainer.clip_norm=1", "--set", "optimizer.args={}")
+    common = ("digits", "--plain", *options, "--set", "optimizer.name=AdamW")
+    runs: dict[str, Path] = {}
+    for name, more in (("fsdp", ("--set", "trainer.parallel=fsdp")), ("ddp", ())):
+        folder = tmp_path / name
+        folder.mkdir()
+        out, err = torchrun(folder, *common, *more, "--set", "trainer.epochs=2").communicate(timeout=200)
+        assert "test loss" in out, err
+        runs[name] = only_run(folder)
+    states = {name: load_checkpoint(run / "checkpoints" / "last.pt", "t") for name, run in runs.items()}
+    same_state(states["fsdp"], states["ddp"], 1e-5)
+
+    ends = {}
+    for count in (1, 2):
+        folder = tmp_path / f"on{count}"
+        shutil.copytree(tmp_path / "fsdp", folder)
+        more = ("--resume", str(only_run(folder)), "--set", "trainer.epochs=3", "--plain")
+        out, err = torchrun(folder, *more, processes=count).communicate(timeout=200)
+        assert "epoch 3/3" in out, err
+        ends[count] = load_checkpoint(only_run(folder) / "checkpoints" / "last.pt", "t")
+        assert ends[count]["step"] == 3 * ends[count]["epoch_length"]
+    assert [ends[count]["epoch_length"] for count in (1, 2)] == [41, 20]
+    folder = tmp_path / "whole"
+    folder.mkdir()
+    out, err = torchrun(folder, *common, "--set", "trainer.epochs=3").communicate(timeout=200)
+    same_state(ends[2], load_checkpoint(only_run(folder) / "checkpoints" / "last.pt", "t"), 1e-4)
+
+    file = tmp_path / "one.pt"
+    export = command(
+        "export", str(runs["fsdp"]), "--checkpoint", "last", "--format", "state_dict", "-o", str(file), cwd=tmp_path
+    )
+    assert export.returncode == 0, export.stderr
+    exported = torch.load(file, weights_only=True)
+    assert all(torch.equal(exported[name], value) for name, value in states["fsdp"]["model"].items())
+
+
+def same_state(one: dict[str, Any], other: dict[str, Any], near: float) -> None:
+    for name, value in other["model"].items():
+        torch.testing.assert_close(one["model"][name], value, atol=near, rtol=near, msg=name)
+    assert one["optimizer"]["state"].keys() == other["optimizer"]["state"].keys()
+    for at, kept in other["optimizer"]["state"].items():
+        for name, value in kept.items():
+            torch.testing.assert_close(one["optimizer"]["state"][at][name], value, atol=near, rtol=near, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [("trainer.ema=0.9", "trainer.ema averages whole weights"), ("optimizer.name=Muon", "needs whole matrices")],
+)
+def test_what_does_not_go_with_a_model_that_is_shared_out_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, option: str, sentence: str
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    experiment = toml.load("digits", ["trainer.parallel=fsdp", option])
+    task: Any = SimpleNamespace(name="classification")
+    with pytest.raises(UserError, match=f"keeps a part of each weight in each process, but .*{sentence}"):
+        sharding.refuse_unable(experiment, task, False)

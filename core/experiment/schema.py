@@ -375,6 +375,9 @@ class TrainerOptions(Section):
     """auto (cuda, then mps, then cpu), cuda, cuda:N, mps or cpu."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     """auto: bf16 on GPUs that have it, else fp16 with a gradient scaler; fp32 on CPU."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Among several processes (torchrun): ddp keeps the whole model in each, fsdp a part of each weight, for models
+    that are too large."""
     clip_norm: Positive | None = None
     """Gradients are scaled down to this norm."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -28,6 +28,6 @@ def _load_best(built: Built, checkpoints: Path | None) -> None:
     state = distributed.share(state)
     if state is None:
         return  # without validation there is no telling which epoch was best: the last one it is
-    built.trainer.net.load_state_dict(state["model"])
+    built.trainer.load_weights(state["model"])
     if built.trainer.ema is not None and state["ema"] is not None:
         built.trainer.ema.module.load_state_dict(state["ema"]["model"])

@@ -81,7 +81,9 @@ class TensorBoard(Listener):
         if images is not None:
             self._writer.add_image("data/train", grid(images), 0)
         # What a step that makes its own optimizer steps calls the model with, only it knows.
-        graph = self._experiment.tracking.graph and not self._built.trainer.task.makes_own_steps
+        trainer = self._built.trainer
+        # A model that is shared out runs in all processes together, or not at all.
+        graph = self._experiment.tracking.graph and not (trainer.task.makes_own_steps or trainer.sharded)
         if graph and isinstance(sample.x, torch.Tensor):
             self._graph(sample.x[:1])
 
@@ -130,7 +132,7 @@ class TensorBoard(Listener):
                 values = {f"{name}/train_epoch": v for name, v in event.train.items()}
                 self._scalars(values | {f"{name}/val": v for name, v in event.val.items()}, event.step, event.time)
                 self._lay_out(list(event.val or event.train))
-                if self._experiment.tracking.histograms:
+                if self._experiment.tracking.histograms and not self._built.trainer.sharded:
                     self._histograms(event.step)
             case TextWritten():
                 self._writer.add_text("text", "    " + event.text.replace("\n", "\n    "), event.step)

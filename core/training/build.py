@@ -29,6 +29,7 @@ from torchdeck.core.tasks.lightning import LightningTask
 from torchdeck.core.tasks.losses import TrainingLoss, find_kind
 from torchdeck.core.tasks.metrics import gathered_bytes
 from torchdeck.core.tasks.own import StepsTask
+from torchdeck.core.training import sharding
 from torchdeck.core.training.commands import Commands
 from torchdeck.core.training.evaluation import Tried, evaluating, loss_module
 from torchdeck.core.training.layout import takes_channels_last
@@ -90,6 +91,11 @@ def build_trainer(
         raise UserError(
             f"loss.name = {experiment.loss.name!r} has parameters, which several processes don't train together.",
             field="loss.name",
+        )
+    if sharding.is_asked_for(experiment):
+        warn(
+            "trainer.parallel = 'fsdp': each process keeps a part of each weight; TensorBoard gets no graph and no "
+            "histograms, and the gradients' norm is measured only where it is clipped."
         )
     commands = Commands(control, experiment.tracking.every_steps)
     trainer = Trainer(experiment, data, net, task, device, publish, obey=commands.obey, save=save, judge=judge)

@@ -191,7 +191,7 @@ class LightningStep(OptimizerStep):
 class LightningManualStep:
     """Manual optimisation: training_step calls backward and its optimizers' steps itself."""
 
-    channels_last = False
+    channels_last = sharded = False
 
     def __init__(
         self,
@@ -304,9 +304,13 @@ class LightningManualStep:
             "scaler": {},
         }
 
+    def load_weights(self, weights: dict[str, Any]) -> None:
+        """The weights of a checkpoint."""
+        self.net.load_state_dict(weights)
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Back to where a checkpoint was."""
-        self.net.load_state_dict(state["model"])
+        self.load_weights(state["model"])
         load_ema(self.ema, state["ema"])
         for one, kept in zip(self._optimizers, state["optimizer"], strict=True):
             rates = [group["lr"] for group in kept["optimizer"]["param_groups"]]

@@ -34,7 +34,7 @@ class ManualStep:
     [model.parts], or the children of a module of the user's that [optimizer.parts] names.
     """
 
-    channels_last = False
+    channels_last = sharded = False
 
     def __init__(self, experiment: Experiment, net: nn.Module, task: StepsTask, device: torch.device) -> None:
         """Raises UserError for options that such a step has to see to itself."""
@@ -117,12 +117,16 @@ class ManualStep:
             "scaler": {},
         }
 
+    def load_weights(self, weights: dict[str, Any]) -> None:
+        """The weights of a checkpoint."""
+        self.net.load_state_dict(weights)
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Back to where a checkpoint was; the optimizers' options stay those of the experiment.
 
         Raises UserError for an average that was not kept before, and what torch raises where the state does not fit.
         """
-        self.net.load_state_dict(state["model"])
+        self.load_weights(state["model"])
         load_ema(self.ema, state["ema"])
         for name, one in self._optimizers.items():
             one.load_state_dict(state["optimizer"][name])

@@ -18,6 +18,7 @@ from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.machine import devices, distributed
 from torchdeck.core.tasks.base import Step, Task
+from torchdeck.core.training import sharding
 from torchdeck.core.training.compiling import Compiling
 from torchdeck.core.training.ema import build_ema
 from torchdeck.core.training.optimizers import build_optimizer, restore
@@ -74,6 +75,15 @@ class OptimizerStep:
         self.precision = devices.precision(options.precision, device)
         own = task.loss.parameters if task.loss is not None else []
         self._device = device
+        self.channels_last = any(
+            p.ndim == 4 and p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous()
+            for p in net.parameters()
+        )
+        #: Whether each process keeps but a part of each weight.
+        self.sharded = sharding.is_asked_for(experiment)
+        if self.sharded:
+            sharding.refuse_unable(experiment, task, self.precision.scaler)
+            sharding.shard(net, device)
         self.optimizer = self.build_optimizer(experiment, net, own)
         #: Whether a step of the optimizer asks for the loss again, as a line search does.
         self._needs_closure = needs_closure(self.optimizer)
@@ -85,10 +95,6 @@ class OptimizerStep:
             )
         self.ema = build_ema(net, options.ema)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision.scaler)
-        self.channels_last = any(
-            p.ndim == 4 and p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous()
-            for p in net.parameters()
-        )
         #: On the device, where it was measured since it was last asked for.
         self._gradient_norm: Tensor | None = None
         self._limit = options.clip_norm
@@ -97,7 +103,8 @@ class OptimizerStep:
         #: A step of the user's own may call anything of the model, of which DistributedDataParallel sees only forward:
         #: there, gradients are averaged once they are complete.
         self._averages = experiment.task.step is not None and self._world.size > 1
-        self._parallel = net if self._averages else distributed.distribute_model(net, device)
+        kept = self._averages or self.sharded
+        self._parallel = net if kept else distributed.distribute_model(net, device)
         self.compiling = Compiling(self._parallel, options.compile, device, tell)
         self._parameters = [*(p for p in net.parameters() if p.requires_grad), *own]
         self._norm_at = 0.0
@@ -207,24 +214,37 @@ class OptimizerStep:
         """All that steps change, for a checkpoint. It shares the live tensors."""
         module = self._loss_module
         return {
-            "model": self.net.state_dict(),
+            "model": sharding.weights(self.net) if self.sharded else self.net.state_dict(),
             "loss": module.state_dict() if module is not None else None,
             "ema": ema_state(self.ema),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self._optimizer_state(),
             "scaler": self.scaler.state_dict(),
             "compiled": self.compiling.chosen,
         }
+
+    def _optimizer_state(self) -> dict[str, Any]:
+        return sharding.optimizer_state(self.net, self.optimizer) if self.sharded else self.optimizer.state_dict()
+
+    def load_weights(self, weights: dict[str, Any]) -> None:
+        """The weights of a checkpoint."""
+        if self.sharded:
+            sharding.load_weights(self.net, weights)
+        else:
+            self.net.load_state_dict(weights)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Back to where a checkpoint was; the optimizer's options stay those of the experiment.
 
         Raises UserError for an average that was not kept before, and what torch raises where the state does not fit.
         """
-        self.net.load_state_dict(state["model"])
+        self.load_weights(state["model"])
         if self._loss_module is not None and state.get("loss") is not None:
             self._loss_module.load_state_dict(state["loss"])
         load_ema(self.ema, state["ema"])
-        restore(self.optimizer, state["optimizer"])
+        if self.sharded:
+            sharding.load_optimizer(self.net, self.optimizer, state["optimizer"])
+        else:
+            restore(self.optimizer, state["optimizer"])
         if self.precision.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         if self.compiling.chosen is None and state.get("compiled") is not None:
@@ -232,7 +252,9 @@ class OptimizerStep:
 
     def _unshared_until(self, last: bool) -> AbstractContextManager[Any]:
         """Among several processes, gradients are averaged once a step: with its last batch."""
-        if self._world.size == 1 or last or self._averages:
+        if self.sharded:
+            self.net.set_requires_gradient_sync(last)  # type: ignore[operator]
+        if self._world.size == 1 or last or self._averages or self.sharded:
             return nullcontext()
         return self._parallel.no_sync()  # type: ignore[operator]
 
@@ -257,13 +279,14 @@ class OptimizerStep:
             distributed.average_gradients(self._parameters)
             distributed.share_buffers(self.net)
         now = time.perf_counter()
-        measuring = wanted and now - self._norm_at >= _NORM_EVERY
+        # Processes that share a model measure together or not at all, and their clocks differ.
+        measuring = wanted and now - self._norm_at >= _NORM_EVERY and not self.sharded
         if self._limit is None and not measuring:
             return
         self._norm_at = now
         self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = sharding.whole(torch.nn.utils.get_total_norm(gradients))
         if self._limit is not None:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, self._limit, norm)
         self._gradient_norm = norm

@@ -11,6 +11,7 @@ from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.tasks.base import Task
 from torchdeck.core.tasks.lightning import LightningTask
 from torchdeck.core.tasks.own import StepsTask
+from torchdeck.core.training import sharding
 from torchdeck.core.training.lightning_step import LightningManualStep, LightningStep
 from torchdeck.core.training.manual import ManualStep
 from torchdeck.core.training.step import OptimizerStep
@@ -24,6 +25,8 @@ def build_step(
     tell: Callable[[str], None] = lambda text: None,
 ) -> OptimizerStep | ManualStep | LightningManualStep:
     """The step of a training: ours, or what the task makes itself. ``tell`` hears what is decided on the way."""
+    if sharding.is_asked_for(experiment):
+        sharding.refuse_unable(experiment, task, False)
     if isinstance(task, StepsTask):
         return ManualStep(experiment, net, task, device)
     if isinstance(task, LightningTask):

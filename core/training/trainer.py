@@ -26,6 +26,7 @@ from torchdeck.core.events import EpochEnded, Evaluated, Event, LogLine, StateCh
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.machine import devices, distributed
 from torchdeck.core.tasks.base import Task
+from torchdeck.core.training import sharding
 from torchdeck.core.training.checkpointing import CheckpointClock, finite_weights
 from torchdeck.core.training.epoch_state import EpochState
 from torchdeck.core.training.evaluation import Evaluator, Report, loss_module
@@ -253,7 +254,7 @@ class Trainer:
         else:
             if self._evaluation_due():
                 self._evaluate_between()
-            if self._clock.due(self.step):
+            if self._checkpoint_due():
                 self.write_checkpoint()
         self._obey(self)
         if self.stopping or self.pruned or self.step == self.total_steps:
@@ -326,8 +327,26 @@ class Trainer:
             self.total_steps = self.step
         self.pruned = self.pruned or distributed.share(self._judge(self.epoch, self.step, val, best))
         last = self.step == self.total_steps
-        if best or last or self._clock.due_after_epoch(self.step):
+        if best or last or self._agreed(self._clock.due_after_epoch(self.step)):
             self.write_checkpoint(best)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process keeps but a part of each weight."""
+        return self._optimizer_step.sharded
+
+    def _agreed(self, due: bool) -> bool:
+        """What the first process says, where all have to do it together: their clocks differ."""
+        return distributed.share(due) if self.sharded else due
+
+    def _checkpoint_due(self) -> bool:
+        if self.sharded and self.step % self.experiment.tracking.every_steps:
+            return False  # to agree at each step would cost more than the step
+        return self._agreed(self._clock.due(self.step))
+
+    def load_weights(self, weights: dict[str, Any]) -> None:
+        """The weights of a checkpoint, in place of those that there are."""
+        self._optimizer_step.load_weights(weights)
 
     def _show_text(self) -> None:
         text = self.evaluator.text(self.trained_net, self.epoch)
@@ -351,13 +370,16 @@ class Trainer:
 
         Raises Diverged when they are.
         """
-        if not finite_weights(self.net):
+        finite = sharding.all_finite(self.net) if self.sharded else finite_weights(self.net)
+        if not finite:
             raise Diverged(
                 f"The weights became NaN or infinite by step {self.step}; the last checkpoint before is kept. Try a "
                 "smaller optimizer.lr or set trainer.clip_norm."
             )
-        if self.world.first:
-            self._save(self.state_dict(), best)
+        if self.world.first or self.sharded:
+            state = self.state_dict()
+            if self.world.first:
+                self._save(state, best)
         self._clock.wrote(self.step)
 
     def state_dict(self) -> dict[str, Any]:
@@ -367,6 +389,7 @@ class Trainer:
             "epoch": self.epoch,
             "step": self.step,
             "epoch_length": self.epoch_length,
+            "processes": self.world.size,
             **self._optimizer_step.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "random": get_states(self.device),
@@ -388,12 +411,16 @@ class Trainer:
     def _load(self, state: dict[str, Any]) -> None:
         self._optimizer_step.load_state_dict(state)
         self.scheduler.load_state_dict(state["scheduler"])
-        if state["epoch_length"] != self.epoch_length:
+        before, step = int(state["epoch_length"]), int(state["step"])
+        others = int(state.get("processes", self.world.size)) != self.world.size
+        if before != self.epoch_length and others and step % before == 0:
+            step = step // before * self.epoch_length  # whole epochs are the same among any number of processes
+        elif before != self.epoch_length:
             raise UserError(
                 f"--resume: an epoch had {state['epoch_length']} steps and now has {self.epoch_length}; keep the "
                 "data and trainer.batch_size as they were, or start a new run from these weights (model.weights)."
             )
-        self.step = int(state["step"])
+        self.step = step
         self.monitor.load_state_dict(state["best"])
         if self.step % self.epoch_length:
             self._epoch_state.load_state_dict(state, self.task.counts)

@@ -81,6 +81,9 @@ async def test_names_of_classes_columns_and_modules_and_words_of_an_error(
                 await pilot.press("Z")
                 await pilot.pause()
                 shown = clean(pilot)
+                screen.query_one(DataPreview).scroll_end(animate=False)  # below what is said of the data
+                await pilot.pause()
+                shown += clean(pilot)
                 assert "[/b]" in shown and "[@click" in shown, shown
                 await pilot.press("Z")
         data = str(screen.query_one(DataPreview).query_one("#data-text").render())

@@ -192,6 +192,7 @@ def test_checkpoints_keep_their_layout_and_those_of_old_go_on(train: Train) -> N
             "scheduler",
             "scaler",
             "compiled",
+            "processes",
             "random",
             "best",
             "epoch_sums",
