@@ -21,6 +21,12 @@ def makes_loaders(target: Any) -> bool:
     return callable(getattr(target, "train_dataloader", None))
 
 
+def brings_loaders(target: Any) -> bool:
+    """Whether the user's own class, or an object of it, makes a DataLoader for training."""
+    kind = target if isinstance(target, type) else type(target)
+    return _defines(kind, "train_dataloader")
+
+
 def loaders_of(module: Any, reference: str) -> dict[str, Any]:
     """The DataLoaders that a module makes, by part.
 
@@ -33,17 +39,17 @@ def loaders_of(module: Any, reference: str) -> dict[str, Any]:
             if callable(function):
                 function(*args[: len(inspect.signature(function).parameters)])
         for part, name in _LOADERS.items():
-            if _is_own(module, name):
+            if _defines(type(module), name):
                 made[part] = getattr(module, name)()
     if made.get("train") is None:
         raise UserError(f"data.name = {reference!r} gives no train_dataloader.", field="data.name")
     return {part: loader for part, loader in made.items() if loader is not None}
 
 
-def _is_own(module: Any, name: str) -> bool:
+def _defines(kind: type, name: str) -> bool:
     """Whether the user's class has the method, and not only Lightning's, which raises."""
-    kind = next((k for k in type(module).__mro__ if name in vars(k)), None)
-    return kind is not None and not kind.__module__.startswith(("lightning.", "pytorch_lightning."))
+    owner = next((k for k in kind.__mro__ if name in vars(k)), None)
+    return owner is not None and not owner.__module__.startswith(("lightning.", "pytorch_lightning."))
 
 
 def taken_out(

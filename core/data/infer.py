@@ -20,6 +20,10 @@ from torchdeck.core.experiment.schema import Experiment
 _LABELS = ("BCEWithLogitsLoss", "MultiLabelSoftMarginLoss", "MultiLabelMarginLoss", "BCELoss")
 
 
+#: What the parameter of a model for the size of its vocabulary is usually called.
+_VOCABULARY = ("vocab_size", "ntoken", "ntokens", "n_vocab", "num_tokens")
+
+
 @dataclass(frozen=True)
 class Hints:
     """What the experiment says of its task besides the data."""
@@ -28,6 +32,8 @@ class Hints:
     task: str = "auto"
     model: str = ""
     loss: str | None = None
+    #: How many tokens the model is told to know, where its arguments say so.
+    tokens: int | None = None
 
 
 def hints_of(experiment: Experiment) -> Hints:
@@ -35,7 +41,9 @@ def hints_of(experiment: Experiment) -> Hints:
     task = experiment.chosen_task()
     if experiment.task.name == "auto" and experiment.task.step is None and is_lightning(experiment.model.name):
         task = "lightning"  # whatever the data are
-    return Hints(task or "auto", experiment.model.name, experiment.loss.name)
+    args = experiment.model.args
+    tokens = next((args[name] for name in _VOCABULARY if type(args.get(name)) is int), None)
+    return Hints(task or "auto", experiment.model.name, experiment.loss.name, tokens)
 
 
 def is_lightning(model: str) -> bool:

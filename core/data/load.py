@@ -19,6 +19,7 @@ from torchdeck.core.data.chosen_transforms import (
     without_random_in_evaluation,
 )
 from torchdeck.core.data.classes import check, class_names
+from torchdeck.core.data.dataloaders import brings_loaders
 from torchdeck.core.data.feeds import FeedMaker, Preparation
 from torchdeck.core.data.fingerprint import fingerprint
 from torchdeck.core.data.infer import Hints, evaluates, hints_of
@@ -66,6 +67,7 @@ def load_data(
     """
     data, trainer = experiment.data, experiment.trainer
     hints = hints_of(experiment)
+    _refuse_others_data(experiment, hints)
     source = load_source(data, hints)
     _check_task(source, experiment, hints)
     classes = class_names(source, data)
@@ -143,6 +145,18 @@ def _counted(source: Source, experiment: Experiment) -> bool:
     """Whether the classes of all training samples are needed; those of pixels for balanced weights alone."""
     balanced = experiment.loss.args.get("class_weights") == "balanced"
     return source.task == "classification" or (source.task == "segmentation" and balanced)
+
+
+def _refuse_others_data(experiment: Experiment, hints: Hints) -> None:
+    """Raises UserError where the data are those of an experiment that names none, and the LightningModule brings its
+    own."""
+    if hints.task != "lightning" or experiment.data.name != Data.model_fields["name"].default:
+        return
+    if brings_loaders(usercode.load(hints.model, "model.name")):
+        raise UserError(
+            f"model.name = {hints.model!r} brings its own data; name it as the data, too: data.name = {hints.model!r}.",
+            field="data.name",
+        )
 
 
 def _check_task(source: Source, experiment: Experiment, hints: Hints) -> None:

@@ -11,6 +11,7 @@ import os
 import pickle
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +24,7 @@ from torch.utils.data._utils.signal_handling import _remove_worker_pids
 from torchdeck.core import usercode
 from torchdeck.core.data.batches import Batch, Feed, FeedOptions
 from torchdeck.core.data.items import tensors_in, to_device
-from torchdeck.core.data.reader import Failure, ItemReader, Reader, collate, collate_items
+from torchdeck.core.data.reader import Failure, ItemReader, Key, Reader, collate, collate_items
 from torchdeck.core.data.seeds import derive
 from torchdeck.core.errors import TrainingError, UserCodeError, UserError
 from torchdeck.core.machine import children
@@ -32,10 +33,10 @@ from torchdeck.core.machine import children
 class _Keys:
     """The (epoch, index) keys of each batch: what the DataLoader calls a batch sampler."""
 
-    def __init__(self, batches: list[list[tuple[int, int]]]) -> None:
+    def __init__(self, batches: list[list[Key]]) -> None:
         self.batches = batches
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[Key]]:
         return iter(self.batches)
 
     def __len__(self) -> int:
@@ -93,8 +94,8 @@ class LoaderFeed(Feed):
     def _go_to(self, epoch: int, start: int) -> list[tuple[int, int]]:
         """Have batch ``start`` of an epoch read next; where its batches begin and end."""
         ordered, bounds = self._planned(epoch)
-        numbers = ordered.tolist()
-        self._keys.batches = [[(epoch, i) for i in numbers[a:b]] for a, b in bounds[start:]]
+        keys = _keys(epoch, ordered.tolist())
+        self._keys.batches = [keys[a:b] for a, b in bounds[start:]]
         return bounds
 
     def _failure(self, found: Any) -> Failure | None:
@@ -226,6 +227,19 @@ def _kept(batch: Any, size: int) -> int:
         return size
     kept = lengths.pop()
     return kept if 0 < kept < size else size
+
+
+def _keys(epoch: int, numbers: list[int]) -> list[Key]:
+    """What each sample is asked for by: epoch and index, and where a sampler draws it again, the how manyth time it is,
+    so that it is changed at random in another way."""
+    if len(set(numbers)) == len(numbers):
+        return [(epoch, index) for index in numbers]
+    times: Counter[int] = Counter()
+    keys: list[Key] = []
+    for index in numbers:
+        keys.append((epoch, index, times[index]) if times[index] else (epoch, index))
+        times[index] += 1
+    return keys
 
 
 def _worker_died(error: RuntimeError) -> bool:

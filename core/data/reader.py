@@ -34,6 +34,9 @@ class Failure:
 Item = tuple[Tensor, Tensor | None, int]
 
 
+#: What a sample is asked for by: (epoch, index), and where it is drawn again, the how manyth time that is.
+Key = tuple[int, ...]
+
 _NONE: Mapping[int, str] = {}
 
 
@@ -48,18 +51,18 @@ class _Seeded(Dataset):
     def __len__(self) -> int:
         return len(self._part)
 
-    def __getitem__(self, key: tuple[int, int]) -> Any:
+    def __getitem__(self, key: Key) -> Any:
         return self.__getitems__([key])[0]
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Any]:
+    def __getitems__(self, keys: list[Key]) -> list[Any]:
         """The samples of a batch, which torch's DataLoader asks for at once; a Failure in place of the first one that
         can't be read, and none after it."""
         found: list[Any] = []
         try:
             with kept_random_states(), usercode.user_errors():
-                for epoch, index in keys:
-                    seed_generators(derive(self._seed, "sample", epoch, index))
-                    found.append(self._read(index))
+                for key in keys:
+                    seed_generators(derive(self._seed, "sample", *key))
+                    found.append(self._read(key[1]))
         except Exception as error:
             found.append(self._failure(keys[len(found)][1], error))
         return found
@@ -227,20 +230,19 @@ class ItemReader(_Seeded):
         super().__init__(part, seed, name)
         self.boxes = boxes
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Any]:
+    def __getitems__(self, keys: list[Key]) -> list[Any]:
         """The items of a batch: at once from a data set that reads batches itself (``__getitems__``), whose random
         draws then depend on (seed, epoch, first index)."""
         at_once = getattr(self._part.dataset, "__getitems__", None)
         if at_once is None or self.boxes is not None:
             return super().__getitems__(keys)
-        epoch, first = keys[0]
         try:
             with usercode.user_errors(), kept_random_states():
-                seed_generators(derive(self._seed, "sample", epoch, first))
-                items = at_once([index for _, index in keys])
+                seed_generators(derive(self._seed, "sample", *keys[0]))
+                items = at_once([key[1] for key in keys])
         except Exception:  # one by one, so that the sample is told that can't be read
             return super().__getitems__(keys)
-        return [(item, index) for item, (_, index) in zip(items, keys, strict=True)]
+        return [(item, key[1]) for item, key in zip(items, keys, strict=True)]
 
     def _read(self, index: int) -> tuple[Any, int]:
         item = self._part.dataset[index]

@@ -75,9 +75,8 @@ def load_user(data: Data, hints: Hints) -> Source:
         layout=layout,
         plain=plain,
     )
-    source = with_classes(
-        source, made["train"], label, data.num_classes, reference, notes, bool(data.collate or collates)
-    )
+    count = data.num_classes or (hints.tokens if task == "language" else None)
+    source = with_classes(source, made["train"], label, count, reference, notes, bool(data.collate or collates))
     if isinstance(parts["train"], Streamed) and not isinstance(source.train, Streamed):
         raise UserError(
             f"data.name = {reference!r}: the targets of a stream are texts; give class numbers, for its classes can't "

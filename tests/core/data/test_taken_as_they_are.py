@@ -35,6 +35,23 @@ class Sequences(TensorDataset):
 
 def tensors(): return TensorDataset(*Sequences().tensors)
 
+class Drawn(Dataset):
+    def __init__(self):
+        self.targets = torch.tensor([0] * 30 + [1] * 3)
+    def __len__(self): return 33
+    def __getitem__(self, i): return torch.cat([torch.tensor([float(i)]), torch.rand(1)]), self.targets[i]
+
+class Text(Dataset):
+    def __len__(self): return 30_000
+    def __getitem__(self, i):
+        x = torch.arange(i % 7, i % 7 + 9) % 50
+        return x[:-1], x[1:]
+class Next(nn.Module):
+    def __init__(self, vocab_size):
+        super().__init__()
+        self.e = nn.Embedding(vocab_size, vocab_size)
+    def forward(self, x): return self.e(x)
+
 class Flat(nn.Module):
     def __init__(self, out=3):
         super().__init__()
@@ -147,3 +164,21 @@ def test_a_worker_that_still_imports_when_an_epoch_begins_is_waited_for(tmp_path
     for _ in range(2):
         assert sum(batch.size for batch in data.test.epoch(0)) == 4
     data.close()
+
+
+def test_a_sample_that_a_sampler_draws_again_is_changed_in_another_way(code: str) -> None:
+    options = [f"data.name={code}:Drawn", "data.sampler=balanced", "data.workers=0", "data.transforms=[]"]
+    data = load_data(
+        toml.load(None, [*options, "trainer.validation_share=0", "data.test_share=0"]), torch.device("cpu")
+    )
+    rows = torch.cat([batch.x for batch in data.train.epoch(0)])
+    again = torch.cat([batch.x for batch in data.train.epoch(0)])
+    assert torch.equal(rows, again)
+    rare = rows[rows[:, 0] >= 30]
+    assert len(rare) > 8 and len(rare.unique(dim=0)) == len(rare)
+
+
+def test_the_vocabulary_is_that_of_the_models_own_argument(code: str) -> None:
+    options = [f"data.name={code}:Text", f"model.name={code}:Next", "data.workers=0"]
+    data = load_data(toml.load(None, [*options, "model.args.vocab_size=64"]), torch.device("cpu"))
+    assert (data.info.task, data.info.outputs) == ("language", 64)

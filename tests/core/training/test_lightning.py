@@ -113,6 +113,9 @@ class Module(pl.LightningDataModule):
 def together(items): return torch.stack([x for x, _ in items]), torch.stack([y for _, y in items])
 def loaders(): return DataLoader(Digits(), 8), DataLoader(Digits(), 8)
 
+class OwnData(Lit):
+    def train_dataloader(self): return DataLoader(Digits(), 16)
+
 class NoLoss(Lit):
     def training_step(self, batch, batch_idx): return None
 class NeedsTrainer(Lit):
@@ -240,3 +243,13 @@ def test_what_can_not_be_is_told_before_the_training(
     run = train(*options(code, name, *more), source=None)
     assert run.status == "failed" and not Path(run.session._root / "x").exists()
     assert sentence in run.failure.message
+
+
+def test_a_module_that_brings_its_data_is_named_as_the_data_too(train: Train, code: str) -> None:
+    name = f"{code}:OwnData"
+    run = train(*PLAIN, f"model.name={name}", source=None)
+    assert run.failure is not None
+    assert f"brings its own data; name it as the data, too: data.name = '{name}'" in run.failure.message
+    run = train(*PLAIN, f"model.name={name}", f"data.name={name}", source=None)
+    assert run.status == "done", run.failure
+    assert run.session.built.data.info.samples["train"] > 280
