@@ -74,6 +74,10 @@ class Task:
         self._net = net
         #: Whether the outputs have the form that the figures of the task are made of; tried before training.
         self.measures = True
+        self.begin()
+
+    def begin(self) -> None:
+        """What else a task makes ready, once all that it was made for is known."""
 
     # --- a step ----------------------------------------------------------------------------------------------------
 

@@ -10,16 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchdeck.core.data.batches import Batch
 from torchdeck.core.data.items import shapes
-from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.models.calls import loss_of
 from torchdeck.core.tasks.base import Step, Task, floats
-from torchdeck.core.tasks.losses import TrainingLoss
 from torchdeck.core.tasks.metrics import Metric
 
 
@@ -81,22 +78,14 @@ class DetectionTask(Task):
     loss_in_evaluation = False
     decides = "map"
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        info: DataInfo,
-        net: nn.Module,
-        loss: TrainingLoss | None,
-        device: torch.device,
-        warn: Callable[[str], None] = lambda text: None,
-    ) -> None:
-        super().__init__(experiment, info, net, loss, device, warn)
-        if loss is not None:
+    def begin(self) -> None:
+        """A detector makes its losses itself."""
+        if self.loss is not None:
             raise UserError(
-                f"loss.name = {experiment.loss.name!r}: a detector makes its losses itself; leave it out.",
+                f"loss.name = {self._experiment.loss.name!r}: a detector makes its losses itself; leave it out.",
                 field="loss.name",
             )
-        self._net, self.caller = net, replace(self.caller, spreads=False)
+        self.caller = replace(self.caller, spreads=False)
 
     def forward(self, net: Callable[..., Any], batch: Batch) -> Step:
         """Run the model: the losses in training mode, else the boxes that it finds."""

@@ -8,20 +8,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchdeck.core.data.batches import Batch
 from torchdeck.core.data.items import map_tensors, shapes
 from torchdeck.core.data.seeds import derive
-from torchdeck.core.data.source import DataInfo
 from torchdeck.core.data.vocabulary import bytes_of_tokens, decoded, encoded
 from torchdeck.core.errors import UserError, first_line
-from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.models.calls import logits_of, loss_of
 from torchdeck.core.models.tokens import beyond_embedding, is_beyond
 from torchdeck.core.tasks.base import Step, Task, floats
 from torchdeck.core.tasks.generation import generate
-from torchdeck.core.tasks.losses import TrainingLoss
 from torchdeck.core.tasks.metrics import Metric
 from torchdeck.core.tasks.tokens import classes_last, tokens_in
 
@@ -78,27 +75,18 @@ class LanguageTask(Task):
 
     resizes = False
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        info: DataInfo,
-        net: nn.Module,
-        loss: TrainingLoss | None,
-        device: torch.device,
-        warn: Callable[[str], None] = lambda text: None,
-    ) -> None:
-        super().__init__(experiment, info, net, loss, device, warn)
-        self._net = net
+    def begin(self) -> None:
+        """How the tokens and their targets lie is found out by the first batch."""
         self._ignored: int = self._args["ignore_index"]
-        sizes = bytes_of_tokens(info.vocabulary)
+        sizes = bytes_of_tokens(self._info.vocabulary)
         self._sizes = None if sizes is None else torch.tensor(sizes)
         #: Whether the model moves the targets that it is given, and whether that was found out.
-        self._moves = self.caller.target == "labels" and loss is None
-        self._settled = self.caller.target is None or loss is not None
+        self._moves = self.caller.target == "labels" and self.loss is None
+        self._settled = self.caller.target is None or self.loss is not None
         #: Tokens before the next one at most, and those that a text begins with where no prompt is given.
         self._context = 0
         self._begin: Tensor | None = None
-        self.writes = self._args["sample_tokens"] > 0 and bool(info.vocabulary or info.codec)
+        self.writes = self._args["sample_tokens"] > 0 and bool(self._info.vocabulary or self._info.codec)
 
     # --- a step ----------------------------------------------------------------------------------------------------
 

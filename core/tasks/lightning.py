@@ -13,13 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from torchdeck.core.data.batches import Batch
-from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.tasks.base import Step, Task
 from torchdeck.core.tasks.lightning_log import Log, Logged
 from torchdeck.core.tasks.lightning_trainer import LightningTrainer, refuse_unsupported
-from torchdeck.core.tasks.losses import TrainingLoss
 from torchdeck.core.tasks.metrics import Metric
 
 
@@ -28,19 +25,12 @@ class LightningTask(Task):
 
     resizes = False
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        info: DataInfo,
-        net: nn.Module,
-        loss: TrainingLoss | None,
-        device: torch.device,
-        warn: Callable[[str], None] = lambda text: None,
-    ) -> None:
-        super().__init__(experiment, info, net, loss, device, warn)
-        self.module: Any = net
-        refuse_unsupported(net, experiment.model.name)
-        self.trainer = LightningTrainer(experiment.trainer.accumulate, experiment.trainer.clip_norm)
+    def begin(self) -> None:
+        """Look at the module, and stand in for its trainer."""
+        self.module: Any = self._net
+        refuse_unsupported(self._net, self._experiment.model.name)
+        options = self._experiment.trainer
+        self.trainer = LightningTrainer(options.accumulate, options.clip_norm)
         self.log = Log()
         #: Whether the module calls backward and its optimizers' steps itself.
         self.makes_own_backward = not self.module.automatic_optimization

@@ -29,17 +29,9 @@ class OwnTask(Task):
 
     resizes = False
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        info: DataInfo,
-        net: nn.Module,
-        loss: TrainingLoss | None,
-        device: torch.device,
-        warn: Callable[[str], None] = lambda text: None,
-    ) -> None:
-        super().__init__(experiment, info, net, loss, device, warn)
-        self._reference = experiment.task.step
+    def begin(self) -> None:
+        """Load the step."""
+        self._reference = self._experiment.task.step
         self._step = usercode.with_writer(usercode.load(self._reference, "task.step")) if self._reference else None
         if self._step is not None and not callable(self._step):
             raise UserError(f"task.step = {self._reference!r} is not a function.", field="task.step")

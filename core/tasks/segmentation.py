@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,9 +12,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from torchdeck.core.data.batches import Batch
 from torchdeck.core.data.items import shapes
-from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.models.calls import logits_of
 from torchdeck.core.tasks.base import Step, Task
 from torchdeck.core.tasks.losses import TrainingLoss
@@ -82,16 +80,9 @@ class SegmentationTask(Task):
     mirrors = True
     resizes = False
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        info: DataInfo,
-        net: nn.Module,
-        loss: TrainingLoss | None,
-        device: torch.device,
-        warn: Callable[[str], None] = lambda text: None,
-    ) -> None:
-        super().__init__(experiment, info, net, loss, device, warn)
+    def begin(self) -> None:
+        """The loss as masks need it."""
+        loss = self.loss
         if loss is not None and isinstance(loss.module, _BINARY) and loss.module.reduction == "mean":
             loss = _binary(loss, self._args["ignore_index"])
         #: Whether a loss of the user's gets the masks in the form that the data give them.

@@ -53,10 +53,6 @@ class Compiling:
         """Whether the model is compiled; None while that is not decided."""
         return None if self._deciding else self._compiled is not None
 
-    def replace(self, net: Callable[..., Any]) -> None:
-        """Call another in place of the model: a wrapper of it."""
-        self._plain = net
-
     def use(self, compiled: bool) -> None:
         """Compile from here on, or don't."""
         self._deciding = False

@@ -107,11 +107,12 @@ class LightningStep(OptimizerStep):
                 field="model.name",
             )
         super().__init__(experiment, net, task, device, tell)
-        if distributed.world().size > 1:
-            self._parallel = distributed.distribute_model(_TrainingStep(net, task), device)
-            self.compiling.replace(self._parallel)
         task.trainer.optimizers[:] = [self.optimizer]
         self._number = 0
+
+    def distribute(self, net: nn.Module) -> nn.Module:
+        """Gradients are averaged after the forward of a DistributedDataParallel: that is training_step."""
+        return net if distributed.world().size == 1 else super().distribute(_TrainingStep(net, self.task))
 
     def build_optimizer(self, experiment: Experiment, net: nn.Module, own: list[nn.Parameter]) -> torch.optim.Optimizer:
         """That of configure_optimizers; the experiment's where there is none."""

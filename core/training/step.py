@@ -104,7 +104,7 @@ class OptimizerStep:
         #: there, gradients are averaged once they are complete.
         self._averages = experiment.task.step is not None and self._world.size > 1
         kept = self._averages or self.sharded
-        self._parallel = net if kept else distributed.distribute_model(net, device)
+        self._parallel = net if kept else self.distribute(net)
         self.compiling = Compiling(self._parallel, options.compile, device, tell)
         self._parameters = [*(p for p in net.parameters() if p.requires_grad), *own]
         self._norm_at = 0.0
@@ -112,6 +112,10 @@ class OptimizerStep:
     def build_optimizer(self, experiment: Experiment, net: nn.Module, own: list[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimizer over the parameters of the model, and those of a loss of the user's."""
         return build_optimizer(experiment.optimizer, net, self._device, own)
+
+    def distribute(self, net: nn.Module) -> nn.Module:
+        """What is called in place of the model, so that gradients are averaged over all processes."""
+        return distributed.distribute_model(net, self._device)
 
     def build_schedule(
         self, experiment: Experiment, total: int, per_epoch: int, tell: Callable[[str], None]
