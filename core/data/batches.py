@@ -133,6 +133,13 @@ class Feed:
         """The batches of that epoch from number ``start`` on: inputs [B, ...], targets [B] or [B, T]."""
         raise NotImplementedError
 
+    def state_dict(self) -> dict[str, Any] | None:
+        """What a checkpoint keeps beside the number of the next batch, in plain values; None where that is all."""
+        return None
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Back to where a checkpoint was."""
+
     def close(self) -> None:
         """Let go of what is held."""
 

@@ -1,5 +1,5 @@
 """Streams: data sets that are iterated and not indexed. Their batches are a function of (seed, epoch, number) alone,
-the same with any number of workers; a run that is resumed skips to its place."""
+the same with any number of workers; a run that is resumed goes on from the stream's own state, or skips there."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def opened(stream: Any, reference: str, part: str, notes: list[str]) -> Part:
     if part == "train":
         notes.append(
             f"{reference!r} is a stream: classes and statistics are those of its first {len(items)} items, its order "
-            "is its own, nothing is held out of it, and a resumed run skips to its place."
+            f"is its own, nothing is held out of it, and a resumed run "
+            f"{'goes on from its state_dict' if keeps_state(stream) else 'skips to its place'}."
         )
         return Streamed(Listed(items), stream=stream, length=_length(stream))
     if len(items) == MOST:
@@ -70,6 +71,25 @@ def opened(stream: Any, reference: str, part: str, notes: list[str]) -> Part:
         )
     notes.append(f"The stream ({part}) of {reference!r} is kept in memory: {len(items):,} items.")
     return Samples(Listed(items))
+
+
+def keeps_state(stream: Any) -> bool:
+    """Whether a stream tells where it is (``state_dict``, ``load_state_dict``), in plain values that a checkpoint may
+    hold."""
+    if not all(callable(getattr(stream, name, None)) for name in ("state_dict", "load_state_dict")):
+        return False
+    try:
+        return _is_plain(stream.state_dict())
+    except Exception:  # before it is iterated some have none
+        return False
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str | int) and _is_plain(one) for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str | torch.Tensor)
 
 
 def _length(stream: Any) -> int | None:
@@ -108,6 +128,31 @@ class _Items:
         self._at = self._in_pass = self._passes = 0
         #: How many items the first pass had, once it is over.
         self.ended = 0
+
+    def state(self) -> dict[str, Any] | None:
+        """Where it is, for a checkpoint; None where the stream does not tell."""
+        if self._states is None or self._iterator is None or not keeps_state(self._stream):
+            return None
+        version, words, gauss = self._states[0]
+        kind, keys, position, has_gauss, cached = self._states[1]
+        return {
+            "stream": self._stream.state_dict(),
+            "counts": [self._at, self._in_pass, self._passes, self.ended],
+            "python": [version, list(words), gauss],
+            "numpy": [kind, keys.tolist(), position, has_gauss, cached],
+            "torch": self._states[2],
+        }
+
+    def go_on(self, state: dict[str, Any]) -> None:
+        """Be where ``state`` was."""
+        self._at, self._in_pass, self._passes, self.ended = state["counts"]
+        with usercode.user_errors():
+            _set_epoch(self._stream, self._epoch + self._passes)
+            self._stream.load_state_dict(state["stream"])
+            self._iterator = iter(self._stream)
+        version, words, gauss = state["python"]
+        kind, keys, *rest = state["numpy"]
+        self._states = (version, tuple(words), gauss), (kind, np.array(keys, dtype=np.uint32), *rest), state["torch"]
 
     def take(self, first: int, last: int) -> dict[int, Any]:
         """The items from number ``first`` to before ``last``, by number.
@@ -164,24 +209,28 @@ class _Batches(IterableDataset):
         self._bounds, self._seed = bounds, seed
         #: Epoch and number of the first batch, in memory that the workers see.
         self.place = torch.zeros(2, dtype=torch.int64).share_memory_()
+        #: Epoch and batch at which a run is resumed, and the state of the stream there.
+        self.resumed: tuple[int, int, dict[str, Any]] | None = None
 
-    def __iter__(self) -> Iterator[tuple[int, Any]]:
+    def __iter__(self) -> Iterator[tuple[int, Any, Any]]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info is not None else (0, 1)
         epoch, start = self.place.tolist()
         items = _Items(self._stream, self._seed, epoch, self._reader.name)
+        if self.resumed is not None and self.resumed[:2] == (epoch, start):
+            items.go_on(self.resumed[2])
         for first, last in self._bounds[start + worker :: workers]:
             yield self._batch(items, epoch, first, last)
 
-    def _batch(self, items: _Items, epoch: int, first: int, last: int) -> tuple[int, Any]:
+    def _batch(self, items: _Items, epoch: int, first: int, last: int) -> tuple[int, Any, Any]:
         try:
             self._window.items = items.take(first, last)
         except UserCodeError as error:
-            return 0, Failure(f"The stream {self._reader.name!r}: {error}", True)
+            return 0, Failure(f"The stream {self._reader.name!r}: {error}", True), None
         except UserError as error:
-            return 0, Failure(str(error), False)
+            return 0, Failure(str(error), False), None
         read = self._reader.__getitems__([(epoch, number) for number in range(first, last)])
-        return items.ended, self._collate(read)
+        return items.ended, self._collate(read), items.state()
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -206,6 +255,7 @@ class StreamFeed(LoaderFeed):
         """``reader`` reads from ``window``; ``count``: items in an epoch."""
         self._part, self._window = part, window
         self._told = False
+        self._last: tuple[int, int, dict[str, Any] | None] = (0, 0, None)
         # As many indices as items, which take no memory: the feed counts its batches by them.
         super().__init__(
             reader, torch.zeros(1, dtype=torch.int64).expand(count), options, workers, timeout, warn, collate_by
@@ -221,10 +271,22 @@ class StreamFeed(LoaderFeed):
         return self._bounds
 
     def _batch(self, found: Any, epoch: int, number: int, size: int) -> Batch:
+        self._last = epoch, number + 1, found[2]
         return super()._batch(found[1], epoch, number, size)
 
+    def state_dict(self) -> dict[str, Any] | None:
+        """Where the stream is after the last batch that was given; None where it does not tell."""
+        epoch, number, state = self._last
+        if state is None or number >= len(self._bounds):
+            return None
+        return {"epoch": epoch, "batch": number, **state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on there, when the feed is begun at that batch."""
+        self._batches.resumed = state["epoch"], state["batch"], state
+
     def _failure(self, found: Any) -> Failure | None:
-        ended, batch = found
+        ended, batch, _ = found
         if ended and not self._told:
             self._told = True
             self._warn(f"The stream {self._batches._reader.name!r} ended after {ended:,} items and begins anew.")

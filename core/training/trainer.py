@@ -390,6 +390,7 @@ class Trainer:
             "step": self.step,
             "epoch_length": self.epoch_length,
             "processes": self.world.size,
+            "feed": self.data.train.state_dict(),
             **self._optimizer_step.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "random": get_states(self.device),
@@ -421,6 +422,8 @@ class Trainer:
                 "data and trainer.batch_size as they were, or start a new run from these weights (model.weights)."
             )
         self.step = step
+        if state.get("feed") is not None:
+            self.data.train.load_state_dict(state["feed"])
         self.monitor.load_state_dict(state["best"])
         if self.step % self.epoch_length:
             self._epoch_state.load_state_dict(state, self.task.counts)

@@ -193,6 +193,7 @@ def test_checkpoints_keep_their_layout_and_those_of_old_go_on(train: Train) -> N
             "scaler",
             "compiled",
             "processes",
+            "feed",
             "random",
             "best",
             "epoch_sums",

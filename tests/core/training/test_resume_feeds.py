@@ -12,7 +12,7 @@ from torchdeck.core.checkpoints.read import load_checkpoint
 from torchdeck.core.events import LogLine
 
 CODE = """
-import torch
+import os, torch
 from torch.utils.data import Dataset, IterableDataset
 
 def item(i):
@@ -30,6 +30,18 @@ class Stream(IterableDataset):
 
 class Sized(Stream):
     def __len__(self): return 80
+
+class Kept(Sized):  # tells where it is, and leaves a note where it begins
+    def __init__(self): self.at, self.loaded = 0, 0
+    def __iter__(self):
+        self.at, self.loaded = self.loaded, 0
+        with open(os.path.join(os.path.dirname(__file__), "begun.txt"), "a") as file:
+            file.write(f"{self.at} ")
+        while self.at < 80:
+            self.at += 1
+            yield item(int(torch.randint(1000, ())))
+    def state_dict(self): return {"at": self.at}
+    def load_state_dict(self, state): self.loaded = state["at"]
 
 def shuffled(data, batch_size):
     cut = torch.arange(len(data)).split(batch_size)
@@ -63,3 +75,22 @@ def test_resume_in_mid_epoch_is_bit_identical(train: Train, tmp_path: Path, case
     assert a["best"] == b["best"]
     if name != "Indexed":
         assert any("skips to its place" in line.message for line in whole.of(LogLine))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_that_tells_where_it_is_goes_on_there(train: Train, tmp_path: Path, workers: int) -> None:
+    (tmp_path / "fed.py").write_text(CODE)
+    options = (f"data.name={tmp_path}/fed.py:Kept", "trainer.batch_size=8", "trainer.epochs=2", "data.num_classes=2")
+    options = (*options, "tracking.tensorboard=false", "model.args.dropout=0.2", f"data.workers={workers}")
+    whole, part = train(*options), train(*options, stop_at=13)
+    assert whole.status == "done", whole.failure
+    state = load_checkpoint(part.path / "checkpoints" / "last.pt", "test")
+    assert state["feed"]["stream"] == {"at": 24} and (state["feed"]["epoch"], state["feed"]["batch"]) == (1, 3)
+    assert any("goes on from its state_dict" in line.message for line in whole.of(LogLine))
+    (tmp_path / "begun.txt").unlink()
+    rest = train(resume=part.path)
+    assert rest.status == "done", rest.failure
+    begun = (tmp_path / "begun.txt").read_text().split()
+    assert begun == ["0", *["24"] * max(workers, 1)]  # looked at once, then gone on with in each worker
+    a, b = (load_checkpoint(run.path / "checkpoints" / "last.pt", "test")["model"] for run in (whole, part))
+    assert all(torch.equal(a[key], b[key]) for key in a)
