@@ -14,13 +14,14 @@ from benchmarks import loops
 from torchdeck.core.data.load import load_data
 from torchdeck.core.events import StepSummary
 from torchdeck.core.experiment import toml
+from torchdeck.core.machine import devices
 from torchdeck.core.models.build import build_model, wants_channels_last
 from torchdeck.core.session.session import Session
 
 #: Presets whose loss is the cross entropy of each token or pixel, what makes their epochs long, and steps.
 PRESETS: dict[str, tuple[tuple[str, ...], int]] = {
     "char-lm": (("data.args.characters=0",), 120),
-    "shapes-segmentation": ((), 60),
+    "shapes-segmentation": (("data.args.samples=4000",), 60),
 }
 LIMIT = 0.95
 
@@ -44,9 +45,11 @@ def bare(preset: str, more: tuple[str, ...], steps: int) -> float:
     """The physical limit: one batch again and again, nothing read, nothing told."""
     torch.set_flush_denormal(True)  # as torchdeck has it
     experiment = toml.load(preset, more)
-    data = load_data(experiment, torch.device("cpu"))
+    device = devices.choose_device(experiment.trainer.device)
+    precision = devices.precision(experiment.trainer.precision, device).dtype
+    data = load_data(experiment, device)
     batch = next(iter(data.train.epoch(1)))
-    net = build_model(experiment.model, data.info)
+    net = build_model(experiment.model, data.info).to(device)
     x, y = batch.x, batch.y
     if x.ndim == 4 and wants_channels_last(net):
         net, x = net.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -54,9 +57,11 @@ def bare(preset: str, more: tuple[str, ...], steps: int) -> float:
     limit = experiment.trainer.clip_norm
 
     def step() -> None:
-        logits = net(x)
-        logits, target = (logits.flatten(0, 1), y.flatten()) if logits.ndim == 3 else (logits, y)
-        F.cross_entropy(logits, target).backward()
+        with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
+            logits = net(x)
+            logits, target = (logits.flatten(0, 1), y.flatten()) if logits.ndim == 3 else (logits, y)
+            loss = F.cross_entropy(logits, target)
+        loss.backward()
         if limit is not None:
             torch.nn.utils.clip_grad_norm_(net.parameters(), limit)
         optimizer.step()
@@ -64,9 +69,13 @@ def bare(preset: str, more: tuple[str, ...], steps: int) -> float:
 
     for _ in range(10):
         step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     began = time.perf_counter()
     for _ in range(steps):
         step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return steps * batch.size / (time.perf_counter() - began)
 
 
