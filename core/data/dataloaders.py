@@ -16,6 +16,10 @@ from torchdeck.core.errors import UserError
 _LOADERS = {"train": "train_dataloader", "val": "val_dataloader", "test": "test_dataloader"}
 
 
+#: Where Lightning's own modules are, which its demos are no part of.
+_LIGHTNING = ("lightning.pytorch.core.", "pytorch_lightning.core.")
+
+
 def makes_loaders(target: Any) -> bool:
     """Whether an object, or a class, makes DataLoaders as Lightning's modules do."""
     return callable(getattr(target, "train_dataloader", None))
@@ -47,9 +51,9 @@ def loaders_of(module: Any, reference: str) -> dict[str, Any]:
 
 
 def _defines(kind: type, name: str) -> bool:
-    """Whether the user's class has the method, and not only Lightning's, which raises."""
+    """Whether a class has the method, and not only Lightning's own, which raises."""
     owner = next((k for k in kind.__mro__ if name in vars(k)), None)
-    return owner is not None and not owner.__module__.startswith(("lightning.", "pytorch_lightning."))
+    return owner is not None and not owner.__module__.startswith(_LIGHTNING)
 
 
 def taken_out(

@@ -20,6 +20,12 @@ from torchdeck.core.experiment.schema import Experiment
 _LABELS = ("BCEWithLogitsLoss", "MultiLabelSoftMarginLoss", "MultiLabelMarginLoss", "BCELoss")
 
 
+#: What a loss calls its targets, and the inputs where it compares the outputs with these.
+TARGET_PARAMETERS = ("target", "targets", "label", "labels", "y", "y_true", "gt", "ground_truth")
+INPUT_PARAMETERS = ("x", "input", "inputs", "data", "image", "images", "img", "imgs", "original", "x_true")
+
+_LOSS_TAKES_INPUTS = "the loss takes the inputs and no target"
+
 #: What the parameter of a model for the size of its vocabulary is usually called.
 _VOCABULARY = ("vocab_size", "ntoken", "ntokens", "n_vocab", "num_tokens")
 
@@ -34,16 +40,20 @@ class Hints:
     loss: str | None = None
     #: How many tokens the model is told to know, where its arguments say so.
     tokens: int | None = None
+    #: Why the task is another one than that of the data, in words.
+    reason: str = ""
 
 
 def hints_of(experiment: Experiment) -> Hints:
     """What an experiment says of its task."""
-    task = experiment.chosen_task()
+    task, reason = experiment.chosen_task(), ""
     if experiment.task.name == "auto" and experiment.task.step is None and is_lightning(experiment.model.name):
         task = "lightning"  # whatever the data are
+    elif experiment.task.name == "auto" and task == "classification" and takes_inputs(experiment.loss.name):
+        task, reason = "reconstruction", _LOSS_TAKES_INPUTS
     args = experiment.model.args
     tokens = next((args[name] for name in _VOCABULARY if type(args.get(name)) is int), None)
-    return Hints(task or "auto", experiment.model.name, experiment.loss.name, tokens)
+    return Hints(task or "auto", experiment.model.name, experiment.loss.name, tokens, reason)
 
 
 def is_lightning(model: str) -> bool:
@@ -72,6 +82,13 @@ def infer(x: Any, y: Any, hints: Hints) -> tuple[str, str]:
     """
     if hints.task != "auto":
         return hints.task, "task.name"
+    task, reason = _inferred(x, y, hints)
+    if task == "classification" and takes_inputs(hints.loss):
+        return "reconstruction", _LOSS_TAKES_INPUTS
+    return task, reason
+
+
+def _inferred(x: Any, y: Any, hints: Hints) -> tuple[str, str]:
     if is_lightning(hints.model):
         return "lightning", "the model is a LightningModule"
     if y is None:
@@ -115,6 +132,9 @@ def _by_values(x: Any, y: Any, hints: Hints) -> tuple[str, str]:
         return "segmentation", "the targets are masks of the images' size"
     if _is_tokens(x) and target.ndim == 1 and len(target) == len(as_values(x)):  # type: ignore[arg-type]
         return _of_sequences(as_values(x), target)
+    tokens = as_values(x["input_ids"]) if isinstance(x, Mapping) and "input_ids" in x else None
+    if tokens is not None and tokens.shape == target.shape and _is_again(tokens, target, x.get("attention_mask")):
+        return "language", "the targets are the tokens again"
     if target.ndim == 1 and only_0_and_1(target):
         return "multilabel", "the targets are 0 or 1 for several labels"
     if catalog.is_user_code(hints.loss or "") or takes_target(hints.model):
@@ -131,6 +151,49 @@ def _of_sequences(x: Tensor | None, y: Tensor) -> tuple[str, str]:
     if len(x) > 1 and torch.equal(x[1:].long(), y[:-1].long()):
         return "language", "the targets are the tokens that follow"
     return "token_classification", "there is a target for each token"
+
+
+def _is_again(tokens: Tensor, target: Tensor, attended: Any) -> bool:
+    """Whether targets are the tokens that they belong to, but for those that do not count: not a few alone, as are to
+    be found again where tokens were masked."""
+    counted = target != -100
+    whole = len(tokens) if attended is None else int(torch.as_tensor(attended).sum())
+    return bool((target == tokens)[counted].all()) and int(counted.sum()) * 2 >= whole
+
+
+def takes_inputs(loss: str | None) -> bool:
+    """Whether a loss of the user's compares the outputs with the inputs, by what it calls its parameters:
+    ``loss(reconstruction, x, mu, logvar)``."""
+    if not catalog.is_user_code(loss or ""):
+        return False
+    try:
+        names = required_parameters(usercode.load(str(loss), "loss.name"))
+    except (TypeError, ValueError):  # its signature can't be looked at
+        return False
+    return input_parameter(names) is not None
+
+
+def required_parameters(loss: Any) -> list[str]:
+    """The parameters of a loss that must be given, by position: of a function, a module or a class of modules.
+
+    Raises TypeError or ValueError where its signature can't be looked at.
+    """
+    function = loss.forward if isinstance(loss, torch.nn.Module) else loss
+    if isinstance(loss, type):
+        function = getattr(loss, "forward", loss.__call__)
+    parameters = inspect.signature(function).parameters.values()
+    names = [p.name for p in parameters if p.default is inspect.Parameter.empty and p.kind in _POSITIONAL]
+    return names[1:] if isinstance(loss, type) else names
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def input_parameter(names: list[str]) -> int | None:
+    """Which parameter of a loss, behind the first, is the inputs; None where it takes a target, or neither."""
+    if any(name.lower() in TARGET_PARAMETERS for name in names):
+        return None
+    return next((at for at, name in enumerate(names) if at and name.lower() in INPUT_PARAMETERS), None)
 
 
 def takes_target(model: str) -> bool:

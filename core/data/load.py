@@ -72,6 +72,8 @@ def load_data(
     _check_task(source, experiment, hints)
     classes = class_names(source, data)
     check(source, data.name, len(classes), ignored=ignored_by(experiment))
+    if hints.reason:
+        warn(f"The task is {hints.task}: {hints.reason}. task.name says otherwise.")
     for note in source.notes:
         warn(note)
     never_evaluated = usercode.makes_own_steps(experiment.task.step) or not evaluates(experiment.model.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -125,7 +125,8 @@ def _inputs(part: Part, source: Source) -> Iterator[Tensor]:
         return
     for index in range(len(part)):
         with usercode.user_errors():
-            values = as_values(source.layout.split(part.dataset[index])[0])
+            inputs = source.layout.split(part.dataset[index])[0]
+            values = as_values(inputs.get("input_ids") if isinstance(inputs, Mapping) else inputs)
         if values is not None:
             yield values
 

@@ -15,15 +15,19 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from torchdeck.core import catalog, usercode
 from torchdeck.core.data.batches import Batch
-from torchdeck.core.data.items import shapes
+from torchdeck.core.data.items import shapes, tensors_in
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserCodeError, UserError, first_line
 from torchdeck.core.experiment.schema import Model
 from torchdeck.core.models import weights
-from torchdeck.core.models.calls import caller_of, in_precision_of
+from torchdeck.core.models.calls import caller_of, in_precision_of, loss_of
 from torchdeck.core.models.configured import pretrained, with_config
 from torchdeck.core.models.parts import Parts
 from torchdeck.core.models.tokens import beyond_embedding, is_beyond, with_greatest_token
+
+
+class GivesLoss(UserError):
+    """A model gives its loss for the inputs alone, which the task that was taken has no use for."""
 
 
 def build_model(
@@ -38,7 +42,8 @@ def build_model(
 
     Weights are drawn from torch's global generator: seed it first.
 
-    Raises UserError when model and data don't fit, UserCodeError when the user's code raises.
+    Raises UserError when model and data don't fit (GivesLoss where the task is another one), UserCodeError when the
+    user's code raises.
     """
     if model.parts:
         return _of_parts(model, info, tell)
@@ -256,7 +261,10 @@ def _try_forward(net: nn.Module, info: DataInfo, name: str, x: Any, y: Any) -> N
             if info.task == "detection":
                 net(list(x)[:2])
             else:
-                caller_of(net, name)(net, in_precision_of(net, x), y)
+                caller = caller_of(net, name)
+                made = caller(net, in_precision_of(net, x), y)
+                if caller.target is None and info.task != "own":
+                    _refuse_loss(made, info, name)
     except UserCodeError as error:
         if is_beyond(error):
             raise beyond_embedding(net, x, name) from None
@@ -276,6 +284,17 @@ def _try_forward(net: nn.Module, info: DataInfo, name: str, x: Any, y: Any) -> N
         ) from None
     finally:
         net.train(was_training)
+
+
+def _refuse_loss(made: Any, info: DataInfo, name: str) -> None:
+    """Raises GivesLoss for a model that made one number of a batch of inputs, and nothing else."""
+    if loss_of(made) is not None and not any(t.numel() > 1 for t in tensors_in(made)):
+        raise GivesLoss(
+            f"model.name = {name!r} gives one number for a batch of inputs, as if it were its loss, which "
+            f"{info.task} has no use for; task.name = 'own' trains it by that.",
+            field="task.name",
+            also=("model.name",),
+        )
 
 
 def channels_last_of(model: Model, net: nn.Module, info: DataInfo) -> bool:

@@ -65,6 +65,8 @@ class Previewer:
         """
         from torchdeck.core.errors import UserError
         from torchdeck.core.experiment import toml
+        from torchdeck.core.models.build import GivesLoss
+        from torchdeck.core.training.fitting import of_its_own_loss
 
         def send(part: str, value: Any) -> None:
             self._send({"id": number, part: value})
@@ -72,11 +74,10 @@ class Previewer:
         try:
             experiment = toml.loads(text, "the experiment")
             send("device", _device(experiment))
-            send("stage", "data")
-            loaded = self._load(experiment)
-            send("data", loaded.facts)
-            send("stage", "model")
-            send("model", _model(experiment, loaded.info, loaded.sample))
+            try:
+                self._tell(experiment, send)
+            except GivesLoss as error:
+                self._tell(of_its_own_loss(experiment, error), send)
         except UserError as error:
             if isinstance(error, NameTaken) and self._used:
                 raise
@@ -85,6 +86,13 @@ class Previewer:
             first = str(error).strip().splitlines()
             send("error", f"{type(error).__name__}: {first[0] if first else 'no message'}")
         self._used = True
+
+    def _tell(self, experiment: Experiment, send: Callable[[str, Any], None]) -> None:
+        send("stage", "data")
+        loaded = self._load(experiment)
+        send("data", loaded.facts)
+        send("stage", "model")
+        send("model", _model(experiment, loaded.info, loaded.sample))
 
     def _load(self, experiment: Experiment) -> _Loaded:
         import torch

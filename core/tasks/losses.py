@@ -4,7 +4,6 @@ predict."""
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchdeck.core import catalog, usercode
+from torchdeck.core.data.infer import TARGET_PARAMETERS, input_parameter, required_parameters
 from torchdeck.core.data.items import map_tensors, tensors_in
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
@@ -212,19 +212,18 @@ def caller_of_loss(
 
     With two parameters plainly so; those of torch itself get the logits, and others whatever the model gives. With more
     parameters a tuple of outputs is spread over them: the target goes to the one that is called target, label, y and
-    the like, else to the second (``loss(reconstruction, x, mu, logvar)``); a loss without such a one of as many
-    parameters as there are outputs gets those alone (``triplet(anchor, positive, negative)``). ``of_views``: so do two
-    parameters without a target among them (``loss(z1, z2)``).
+    the like, else to x, input and the like (``loss(reconstruction, x, mu, logvar)``), else to the second; a loss
+    without such a one of as many parameters as there are outputs gets those alone (``triplet(anchor, positive,
+    negative)``). ``of_views``: so do two parameters without a target among them (``loss(z1, z2)``).
     """
     of_torch = type(module).__module__.startswith("torch.nn")
     if isinstance(module, _ELEMENTWISE):
         return functools.partial(_aligned, target), False
     try:
-        parameters = inspect.signature(target.forward if isinstance(target, nn.Module) else target).parameters.values()
+        names = required_parameters(target)
     except (TypeError, ValueError):
         return target, not of_torch
-    names = [p.name for p in parameters if p.default is inspect.Parameter.empty and p.kind in _POSITIONAL]
-    at = next((i for i, name in enumerate(names) if name.lower() in _TARGET_NAMES), None)
+    at = next((i for i, name in enumerate(names) if name.lower() in TARGET_PARAMETERS), input_parameter(names))
     if len(names) <= 2 and not (of_views and at is None):
         return target, not of_torch
     return functools.partial(_spread, target, at, len(names)), True
@@ -242,10 +241,6 @@ def _aligned(function: Callable[[Any, Any], Any], outputs: Any, y: Any) -> Any:
         elif y.shape == (*outputs.shape, 1):
             y = y.squeeze(-1)
     return function(outputs, y)
-
-
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-_TARGET_NAMES = ("target", "targets", "label", "labels", "y", "y_true", "gt", "ground_truth")
 
 
 def _spread(function: Callable[..., Any], at: int | None, count: int, outputs: Any, y: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +13,15 @@ import torch
 
 from torchdeck.core.control import Control
 from torchdeck.core.data.batches import Batch
-from torchdeck.core.data.items import to_device
-from torchdeck.core.data.load import LoadedData, load_data
+from torchdeck.core.data.items import shapes, to_device
+from torchdeck.core.data.load import LoadedData
 from torchdeck.core.data.seeds import derive
-from torchdeck.core.errors import UserError, count, did_you_mean, first_line
+from torchdeck.core.errors import Error, UserError, count, did_you_mean, first_line, ran_out_of_memory
 from torchdeck.core.events import Event
 from torchdeck.core.experiment.metric_names import OF_EACH, metric, watched
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.machine import devices, distributed
-from torchdeck.core.models.build import build_model, channels_last_of
+from torchdeck.core.models.build import channels_last_of
 from torchdeck.core.models.parts import Parts
 from torchdeck.core.tasks.base import Step, Task
 from torchdeck.core.tasks.build import build_task
@@ -32,6 +32,7 @@ from torchdeck.core.tasks.own import StepsTask
 from torchdeck.core.training import sharding
 from torchdeck.core.training.commands import Commands
 from torchdeck.core.training.evaluation import Tried, evaluating, loss_module
+from torchdeck.core.training.fitting import data_and_model, is_tried_itself
 from torchdeck.core.training.layout import takes_channels_last
 from torchdeck.core.training.manual import ManualStep, tell
 from torchdeck.core.training.random import seed_everything, unchanged_random_states
@@ -74,12 +75,9 @@ def build_trainer(
     device = devices.choose_device(options.device)
     distributed.join_processes(device)
     _set_switches(experiment, device)
-    data = load_data(experiment, device, warn)
-    seed_everything(options.seed)
-    # What a step of the user's own calls the model with, only it knows; it is tried itself.
-    own = experiment.task.step is not None or data.info.task == "lightning"
-    sample = None if own else data.sample
-    net = build_model(experiment.model, data.info, warn, sample).to(device)
+    experiment, data, net = data_and_model(experiment, device, warn)
+    net = net.to(device)
+    own = is_tried_itself(experiment, data)
     if (
         not own
         and channels_last_of(experiment.model, net, data.info)
@@ -221,7 +219,7 @@ def _try_lightning(trainer: Trainer, task: LightningTask, warn: Callable[[str], 
     batch = Batch(*(to_device(part, trainer.device) for part in trainer.data.sample))
     tried = copy.deepcopy(trainer.net)
     figures: list[str] = []
-    with unchanged_random_states(trainer.device), user_errors():
+    with unchanged_random_states(trainer.device), _raising(trainer, batch), user_errors():
         if not task.makes_own_backward:
             step = task.forward(tried.train(), batch)
             task.add_loss(step)
@@ -241,6 +239,23 @@ def _try_lightning(trainer: Trainer, task: LightningTask, warn: Callable[[str], 
     )
     # Hooks at the end of an epoch, and steps that optimise by hand, may log more.
     _check_sought(trainer, Tried(tuple(figures), (trainer.monitor.name,)))
+
+
+@contextlib.contextmanager
+def _raising(trainer: Trainer, batch: Batch) -> Iterator[None]:
+    """What the model itself raises, where it is one of an installed package: a UserError."""
+    try:
+        yield
+    except Error:
+        raise
+    except Exception as error:
+        if ran_out_of_memory(error):
+            raise
+        raise UserError(
+            f"model.name = {trainer.experiment.model.name!r} raised in its step, given a batch of the shape "
+            f"{shapes(batch.given)}: {type(error).__name__}: {first_line(error)}.",
+            field="model.name",
+        ) from None
 
 
 def _try_loss(task: Task, step: Step, trainer: Trainer) -> None:

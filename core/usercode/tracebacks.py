@@ -1,4 +1,4 @@
-"""Errors that the user's code raises, told from the user's own line on."""
+"""Errors that the user's code raises, told by the user's own lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torchdeck.core.errors import UserCodeError, UserError, ran_out_of_memory
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn an exception from the user's code into UserCodeError, told from the user's own line on.
+    """Turn an exception from the user's code into UserCodeError, told by the user's own lines.
 
     One that comes from our code alone passes through unchanged.
     """
@@ -46,15 +46,14 @@ def _exits(error: SystemExit) -> str:
 
 
 def told_from_user_line(error: BaseException) -> str | None:
-    """The error with its traceback from the first line of the user's on; None when no line of it is the user's."""
+    """The error with the lines of the user's that led to it; None when none is the user's."""
     place = _user_traceback(error.__traceback__)
     if isinstance(error, SyntaxError) and error.filename and is_users(error.filename):
         return f'{error.msg} in "{error.filename}", line {error.lineno}'
     if place is None:
         return None
-    frames = traceback.extract_tb(place)
-    last = next(f for f in reversed(frames) if is_users(f.filename))
-    head = f'{type(error).__name__}: {error} in "{last.filename}", line {last.lineno}'
+    frames = [frame for frame in traceback.extract_tb(place) if is_users(frame.filename)]
+    head = f'{type(error).__name__}: {error} in "{frames[-1].filename}", line {frames[-1].lineno}'
     return f"{head}\n{''.join(traceback.format_list(frames)).rstrip()}"
 
 

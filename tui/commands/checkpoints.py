@@ -289,13 +289,12 @@ def _model_shapes(options: argparse.Namespace) -> tuple[dict[str, tuple[int, ...
     experiment = toml.load(options.fits, options.overrides)
     import torch
 
-    from torchdeck.core.data.load import load_data
-    from torchdeck.core.models.build import build_model
     from torchdeck.core.models.weights import places
+    from torchdeck.core.training.fitting import data_and_model
 
-    data = load_data(experiment, torch.device("cpu"))
+    bare = experiment.model_copy(update={"model": experiment.model.model_copy(update={"weights": None})})
+    _, data, net = data_and_model(bare, torch.device("cpu"), lambda text: None)
     data.close()
-    net = build_model(experiment.model.model_copy(update={"weights": None}), data.info, sample=data.sample)
     state = net.state_dict()
     return {name: tuple(t.shape) for name, t in state.items()}, places(state)
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import Train
 from torch.nn import functional as F
 
+from torchdeck.core.data.infer import Hints, infer
 from torchdeck.core.data.load import load_data
+from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import toml
+from torchdeck.core.session.preview import Previewer
 
 CODE = """
 import torch, torch.nn as nn, torch.nn.functional as F
@@ -27,6 +32,12 @@ class Given(Dataset):
         if self.how == "text": return "ab"[i % 2] * (1 + i % 5), ["no", "yes"][i % 2]
         if self.how == "double": return self.x[i].flatten().double(), float(self.x[i].sum())
         if self.how == "flat": return self.x[i].flatten(), self.y[i, 0].float()
+        if self.how == "classed": return self.x[i], int(self.y[i, 0])
+        if self.how == "tokens": return (self.x[i].flatten() * 20).long()
+        if self.how == "dict":
+            ids, cut = (self.x[i].flatten() * 20).long(), 40 + i % 7
+            of = torch.arange(64) < cut
+            return {"input_ids": ids, "attention_mask": of.long(), "labels": torch.where(of, ids, -100)}
         return (self.x[i],)
 
 class Sequences(TensorDataset):
@@ -76,6 +87,22 @@ class VAE(nn.Module):
 def elbo(recon, x, mu, logvar):
     bce = F.binary_cross_entropy(recon, x.flatten(1), reduction="sum")
     return bce - 0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+class Scalar(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.l = nn.Linear(64, 64)
+    def forward(self, x):
+        assert 0 <= float(x.min()) and float(x.max()) < 20, "scaled"
+        return F.mse_loss(self.l(x.flatten(1).float()), x.flatten(1).float())
+class Causal(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.e = nn.Embedding(20, 20)
+    def forward(self, input_ids, attention_mask, labels=None):
+        logits = self.e(input_ids)
+        if labels is None: return logits
+        return {"loss": F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()), "logits": logits}
+def causal(): return Causal()
 def letters(items):
     assert all(isinstance(label, str) for _, label in items)
     most = max(len(text) for text, _ in items)
@@ -108,6 +135,8 @@ def code(tmp_path: Path) -> str:
          "regression"),
         (["data.name={code}:Given", "data.args.how=text", "data.collate={code}:letters", "data.num_classes=2",
           "model.name={code}:Mean"], "classification"),
+        (["data.name={code}:Given", "data.args.how=tokens", "model.name={code}:Scalar"], "own"),
+        (["data.name={code}:Given", "data.args.how=classed", "model.name={code}:Scalar"], "own"),
     ],
 )  # fmt: skip
 def test_it_trains(train: Train, code: str, options: list[str], task: str) -> None:
@@ -122,12 +151,24 @@ def test_text_labels_for_a_collate_function_need_their_number(train: Train, code
     assert run.failure is not None and "set data.num_classes to how many there are" in run.failure.message
 
 
-def test_the_sum_of_a_vaes_loss_is_told_as_its_mean_over_samples(train: Train, code: str) -> None:
-    options = [f"data.name={code}:Given", "data.args.how=image", f"model.name={code}:VAE", f"loss.name={code}:elbo"]
-    run = train(*PLAIN, *options, "task.name=reconstruction", "data.transforms=[]", source=None)
+@pytest.mark.parametrize(
+    "data",
+    [
+        ["data.name={code}:Given", "data.args.how=image", "task.name=reconstruction"],
+        ["data.name={code}:Given", "data.args.how=classed"],
+        ["data.name=digits"],
+    ],
+)
+def test_the_sum_of_a_vaes_loss_is_told_as_its_mean_over_samples(train: Train, code: str, data: list[str]) -> None:
+    options = [*(o.format(code=code) for o in data), f"model.name={code}:VAE", f"loss.name={code}:elbo"]
+    run = train(
+        *PLAIN, *options, "data.transforms=['ToTensor']" if len(data) == 1 else "data.transforms=[]", source=None
+    )
     assert run.status == "done", run.failure
     trainer = run.session.built.trainer
-    assert trainer.task.loss.kind == "sum"
+    assert trainer.task.loss.kind == "sum" and trainer.task.name == "reconstruction"
+    told = any("the loss takes the inputs and no target" in getattr(event, "message", "") for event in run.events)
+    assert told == ("task.name=reconstruction" not in data)
     x = torch.cat([batch.x for batch in trainer.data.test.epoch(0)])
     recon, mu, logvar = trainer.net.eval()(x)
     bce = F.binary_cross_entropy(recon, x.flatten(1), reduction="sum")
@@ -182,3 +223,38 @@ def test_the_vocabulary_is_that_of_the_models_own_argument(code: str) -> None:
     options = [f"data.name={code}:Text", f"model.name={code}:Next", "data.workers=0"]
     data = load_data(toml.load(None, [*options, "model.args.vocab_size=64"]), torch.device("cpu"))
     assert (data.info.task, data.info.outputs) == ("language", 64)
+
+
+def test_labels_that_are_the_tokens_again_are_told_from_those_of_masked_ones(train: Train, code: str) -> None:
+    options = [f"data.name={code}:Given", "data.args.how=dict", f"model.name={code}:causal"]
+    run = train(*PLAIN, *options, source=None)
+    assert run.status == "done", run.failure
+    trainer, figures = run.session.built.trainer, run.session.finished.test
+    assert (trainer.task.name, trainer.data.info.outputs) == ("language", 20)
+    surprise, tokens = 0.0, 0
+    with torch.no_grad():
+        for batch in trainer.data.test.epoch(0):
+            logits, labels = trainer.net.e(batch.x["input_ids"])[:, :-1].flatten(0, 1), batch.y[:, 1:].flatten()
+            surprise += float(F.cross_entropy(logits, labels, reduction="sum"))
+            tokens += int((labels != -100).sum())
+    assert figures["loss"] == pytest.approx(surprise / tokens, rel=1e-5)
+    assert figures["perplexity"] == pytest.approx(math.exp(surprise / tokens), rel=1e-5)
+    item = {"input_ids": torch.arange(20), "attention_mask": torch.ones(20)}
+    masked = torch.where(torch.arange(20) == 3, 3, -100)
+    with pytest.raises(UserError, match="what they are can't be told"):
+        infer(item, masked, Hints("auto", f"{code}:causal"))
+
+
+def test_a_model_that_gives_its_loss_is_refused_for_a_task_that_the_user_named(train: Train, code: str) -> None:
+    options = [f"data.name={code}:Given", "data.args.how=classed", f"model.name={code}:Scalar", "data.transforms=[]"]
+    run = train(*PLAIN, *options, "task.name=classification", source=None)
+    assert run.failure is not None and "task.name = 'own' trains it by that" in run.failure.message
+
+
+def test_the_workbench_shows_a_model_that_gives_its_loss(code: str) -> None:
+    options = [f"data.name={code}:Given", "data.args.how=classed", f"model.name={code}:Scalar"]
+    told: list[dict[str, Any]] = []
+    Previewer(told.append).answer(1, toml.dumps(toml.load(None, options)))
+    assert not any("error" in part for part in told)
+    assert [part["data"]["task"] for part in told if "data" in part] == ["classification", "own"]
+    assert any("model" in part for part in told)

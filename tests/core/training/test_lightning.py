@@ -253,3 +253,17 @@ def test_a_module_that_brings_its_data_is_named_as_the_data_too(train: Train, co
     run = train(*PLAIN, f"model.name={name}", f"data.name={name}", source=None)
     assert run.status == "done", run.failure
     assert run.session.built.data.info.samples["train"] > 280
+
+
+def test_a_module_of_an_installed_package_is_told_by_its_name(train: Train, code: str, tmp_path: Path) -> None:
+    demo = "lightning.pytorch.demos.boring_classes:BoringModel"
+    run = train(*PLAIN, f"model.name={demo}", source=None)
+    assert (
+        run.failure is not None
+        and f"brings its own data; name it as the data, too: data.name = '{demo}'" in run.failure.message
+    )
+    run = train(*PLAIN, f"model.name={demo}", f"data.name={code}:Digits", source=None)
+    assert run.failure is not None and run.failure.message.startswith(
+        f"model.name = '{demo}' raised in its step, given a batch of the shape "
+    )
+    assert len(run.failure.message.splitlines()) == 1

@@ -325,6 +325,21 @@ def test_errors_are_told_from_the_users_line_on(tmp_path: Path) -> None:
         usercode.load(f"{absent}:f", "model.name")
 
 
+def test_of_the_frames_only_the_users_are_told(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "deep.py",
+        "from torch import nn, zeros\n\ndef inner(x): return nn.Sequential(nn.Linear(2, 3))(x)\n\ninner(zeros(1, 5))\n",
+    )
+    with pytest.raises(UserCodeError) as caught:
+        usercode.load(f"{file}:inner", "model.name")
+    head, *frames = str(caught.value).splitlines()
+    assert head.endswith(f'in "{file}", line 3')
+    assert [line for line in frames if line.startswith("  File")] == [
+        f'  File "{file}", line 5, in <module>',
+        f'  File "{file}", line 3, in inner',
+    ]
+
+
 NET = """\
 import torch
 from torch import nn
