@@ -6,7 +6,7 @@ The same holds for a batch, which a collate function makes of items.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from torchdeck.core.errors import UserError, did_you_mean
 from torchdeck.core.experiment.schema import Data
 
 #: Keys under which dicts are used to hold the target.
-TARGET_KEYS = ("target", "targets", "label", "labels", "y", "mask", "masks")
+TARGET_KEYS = ("target", "targets", "label", "labels", "y", "cls", "mask", "masks")
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,16 @@ class Layout:
             return item, item.y
         return item, None
 
+    def target_of(self, keys: Iterable[Any]) -> str | int | None:
+        """Which of the keys of a dict is the target; None where there is none."""
+        if self.target is not None:
+            return self.target
+        known = set(keys)
+        return next((key for key in TARGET_KEYS if key in known and key not in self.inputs), None)
+
     def _of_mapping(self, item: Mapping[Any, Any]) -> tuple[Any, Any]:
-        target = self.target
-        if target is None and not self.inputs:
-            target = next((key for key in TARGET_KEYS if key in item), None)
-        elif target is None:
-            target = next((key for key in TARGET_KEYS if key in item and key not in self.inputs), None)
-        names = self.inputs or tuple(key for key in item if key != target)
+        target = self.target_of(item)
+        names = self.inputs or tuple(key for key in item if key != target and not _is_note(key))
         for key, field in [(name, "data.inputs") for name in names] + [(target, "data.target")]:
             if key is not None and key not in item:
                 raise UserError(
@@ -100,6 +103,11 @@ class Layout:
         found = next(iter(inputs.values())) if len(inputs) == 1 else inputs
         target = None if self.target is None else getattr(item, str(self.target))
         return (found if self.inputs else item), target
+
+
+def _is_note(key: Any) -> bool:
+    """Whether a key tells where an item is from (WebDataset's ``__key__`` and ``__url__``), and is no input."""
+    return isinstance(key, str) and key.startswith("__") and key.endswith("__")
 
 
 #: Items that are taken apart as they usually are.
@@ -146,11 +154,14 @@ def _moved(t: Tensor, device: torch.device) -> Tensor:
 
 
 def shapes(tree: Any) -> Any:
-    """The nesting with the shape of each tensor in place of it, batch dimension included: plain lists and dicts."""
+    """The nesting with the shape of each tensor in place of it, batch dimension included: plain lists and dicts; many
+    texts as their number."""
     if isinstance(tree, Tensor):
         return list(tree.shape)
     if isinstance(tree, Mapping):
         return {str(key): shapes(value) for key, value in tree.items()}
     if isinstance(tree, tuple | list):
+        if len(tree) > 2 and all(isinstance(value, str | bytes | None) for value in tree):
+            return f"{len(tree)} texts"
         return [shapes(value) for value in tree]
     return type(tree).__name__

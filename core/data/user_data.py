@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import TensorDataset
 
 from torchdeck.core import catalog, usercode
-from torchdeck.core.data.dataloaders import loaders_of, makes_loaders, taken_out
+from torchdeck.core.data.dataloaders import taken_out
 from torchdeck.core.data.infer import Hints, as_values, infer, only_0_and_1
 from torchdeck.core.data.items import Layout, layout_of
-from torchdeck.core.data.probe import equal, seeded
 from torchdeck.core.data.samples import first_sample
 from torchdeck.core.data.source import Arrays, Part, Samples, Source, Streamed, targets_of
 from torchdeck.core.data.streams import is_stream, opened
 from torchdeck.core.data.tables import narrowed
 from torchdeck.core.data.user_labels import with_classes
-from torchdeck.core.errors import UserCodeError, UserError
+from torchdeck.core.data.user_parts import parts_of
+from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Data
 from torchdeck.core.machine import children
 
 #: Attributes under which data sets are used to keep the targets of all samples.
 _TARGETS = ("targets", "labels", "y")
-
-
-#: What a tuple of data sets holds, in this order.
-_PARTS = ("train", "val", "test")
 
 
 def load_user(data: Data, hints: Hints) -> Source:
@@ -43,7 +38,7 @@ def load_user(data: Data, hints: Hints) -> Source:
     """
     children.start_tracker()  # user code may start a Pool
     reference, layout = data.name, layout_of(data)
-    given, notes = _parts(reference, data.args)
+    given, notes = parts_of(reference, data.args)
     made, collates, more = taken_out(given, reference)
     notes += more
     parts = {
@@ -91,23 +86,6 @@ def load_user(data: Data, hints: Hints) -> Source:
     return replace(source, notes=tuple(notes))
 
 
-def _parts(reference: str, args: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The data sets that a reference gives, by part, and what to say of them."""
-    target = usercode.load(reference, "data.name")
-    if isinstance(target, tuple | list) and 2 <= len(target) <= 3:
-        return dict(zip(_PARTS, target, strict=False)), []
-    if makes_loaders(target):
-        module = usercode.call(target, args, "data") if isinstance(target, type) else target
-        return loaders_of(module, reference), []
-    if isinstance(target, Dataset | DataLoader):
-        return {"train": target}, []
-    if callable(target):
-        return _make(target, args, reference)
-    if is_stream(target) or (hasattr(target, "__len__") and hasattr(target, "__getitem__")):
-        return {"train": target}, []
-    raise UserError(f"data.name = {reference!r} is a {type(target).__name__}, not a Dataset class.", field="data.name")
-
-
 def _is_prepared(sample: Any, data: Data, hints: Hints) -> bool:
     """Whether one input is made, or has to be made, of what the items hold: by the user's transforms, or for a model of
     the catalog, which takes no texts (that is told where they are read)."""
@@ -133,77 +111,6 @@ def is_plain(sample: Any, label: Any, task: str, prepared: bool = False) -> bool
     numbers = not isinstance(sample, str | Mapping | tuple) and as_values(sample) is not None
     one = prepared or numbers or is_image(sample)
     return one and (label is None or isinstance(label, str | bytes) or as_values(label) is not None)
-
-
-def _make(target: Any, args: dict[str, Any], reference: str) -> tuple[dict[str, Any], list[str]]:
-    """The parts that the user's class or function gives, and what to say of them."""
-    try:
-        parameters = inspect.signature(target).parameters
-    except (TypeError, ValueError):
-        parameters = {}  # type: ignore[assignment]
-    if "train" in parameters and "train" not in args:
-        return {
-            name: usercode.call(target, {**args, "train": name == "train"}, "data") for name in ("train", "test")
-        }, []
-    if "split" in parameters and "split" not in args:
-        return _splits(target, args, reference)
-    made = usercode.call(target, args, "data")
-    if makes_loaders(made):
-        return loaders_of(made, reference), []
-    if isinstance(made, tuple | list) and 2 <= len(made) <= 3:
-        return dict(zip(_PARTS, made, strict=False)), []
-    return {"train": made}, []
-
-
-def _splits(target: Any, args: dict[str, Any], reference: str) -> tuple[dict[str, Any], list[str]]:
-    made = {"train": usercode.call(target, {**args, "split": "train"}, "data")}
-    notes = []
-    for part, names in (("test", ("test",)), ("val", ("val", "valid", "validation"))):
-        reasons: list[str] = []
-        for name in names:
-            try:
-                made[part] = usercode.call(target, {**args, "split": name}, "data")
-                break
-            except UserCodeError as error:
-                if not _no_such_split(error.__cause__, name):
-                    raise
-                reasons.append(f"{type(error.__cause__).__name__}: {error.__cause__}")
-        if part not in made:
-            notes.append(f"{reference!r} gives no split {names[0]!r} ({reasons[0]}).")
-    for other in ("test", "train"):
-        # A class that knows two splits may give one of them for any other name.
-        if "val" in made and other in made and _alike(made["val"], made[other]):
-            del made["val"]
-            notes.append(
-                f"{reference!r}: split='val' gives the same samples as {other!r}; validation is cut from the "
-                "training set instead."
-            )
-    return made, notes
-
-
-def _no_such_split(error: BaseException | None, name: str) -> bool:
-    """Whether a data set raised this because it has no split of that name, rather than while it read one.
-
-    Each library words it in its own way, with a plain ValueError most often.
-    """
-    if isinstance(error, KeyError):
-        return error.args == (name,)
-    if isinstance(error, ValueError):
-        return name in str(error) or "split" in str(error).lower()
-    return isinstance(error, AssertionError | NotImplementedError)
-
-
-def _alike(one: Any, other: Any) -> bool:
-    """Whether two data sets give the same samples, also where they change them at random."""
-    with usercode.user_errors():
-        if len(one) != len(other) or not len(one):
-            return False
-        return all(equal(_drawn(one, i), _drawn(other, i)) for i in {0, len(one) // 2, len(one) - 1})
-
-
-def _drawn(dataset: Any, index: int) -> Any:
-    with seeded(0):
-        return dataset[index]
 
 
 def _part(dataset: Any, reference: str, layout: Layout) -> Part:
@@ -236,8 +143,7 @@ def _as_plain(part: Part, reference: str) -> Part:
 
 def _known_targets(dataset: Any, layout: Layout) -> torch.Tensor | None:
     """The targets of all samples, where the data set keeps them under a usual name and they are those it gives."""
-    for name in _TARGETS:
-        values = getattr(dataset, name, None)
+    for values in (_column(dataset, layout), *(getattr(dataset, name, None) for name in _TARGETS)):
         if values is None or callable(values):
             continue
         try:
@@ -247,6 +153,18 @@ def _known_targets(dataset: Any, layout: Layout) -> torch.Tensor | None:
         if tensor.ndim and len(tensor) == len(dataset) and _are_given(dataset, tensor, layout):
             return tensor
     return None
+
+
+def _column(dataset: Any, layout: Layout) -> Any:
+    """The target's column of a data set that keeps columns (Hugging Face's ``datasets``), where it is of numbers."""
+    features = getattr(dataset, "features", None)
+    column = layout.target_of(features) if isinstance(features, Mapping) else None
+    kind = str(getattr(features[column], "dtype", "")) if features and column in features else ""
+    changed = getattr(dataset, "format", None)  # by a function of the user's, which need not be run on all of them
+    if not kind.startswith(("int", "uint", "float", "bool")) or (changed or {}).get("type") == "custom":
+        return None
+    with usercode.user_errors():
+        return dataset[column][:]
 
 
 def _are_given(dataset: Any, targets: torch.Tensor, layout: Layout) -> bool:

@@ -14,7 +14,7 @@ from torchdeck.core import catalog, usercode
 from torchdeck.core.data.boxes import class_names_of_boxes, is_ready
 from torchdeck.core.data.infer import as_values
 from torchdeck.core.data.items import Layout
-from torchdeck.core.data.source import Arrays, Part, Samples, Source
+from torchdeck.core.data.source import Arrays, Part, Samples, Source, Streamed
 from torchdeck.core.data.tables import label_of, sorted_names
 from torchdeck.core.data.vocabulary import vocabulary_of
 from torchdeck.core.errors import UserCodeError, UserError
@@ -38,8 +38,7 @@ def with_classes(
 
     Raises UserError for labels that are none.
     """
-    names = getattr(dataset, "classes", None)
-    names = tuple(map(str, names)) if isinstance(names, list | tuple) and names else ()
+    names = _kept_names(dataset, source.layout)
     kind = catalog.find("task", source.task).fact("targets")
     if kind == "classes" and collated and isinstance(label, str | bytes):
         return _as_collated(source, names, num_classes)
@@ -59,6 +58,18 @@ def with_classes(
         count = num_classes or _greatest(source, lambda part: _maps(part, source, reference)) + 1
         return replace(source, class_names=_numbered(count))
     return replace(source, class_names=names if kind == "class_map" else ())
+
+
+def _kept_names(dataset: Any, layout: Layout) -> tuple[str, ...]:
+    """The names of the classes that a data set keeps: as ``classes``, or with the column that is the target (a
+    ClassLabel of Hugging Face's ``datasets``)."""
+    names = getattr(dataset, "classes", None)
+    features = getattr(dataset, "features", None)
+    if names is None and isinstance(features, Mapping):
+        column = layout.target_of(features)
+        feature = features.get(column)
+        names = getattr(getattr(feature, "feature", feature), "names", None)
+    return tuple(map(str, names)) if isinstance(names, list | tuple) and names else ()
 
 
 def _as_collated(source: Source, names: tuple[str, ...], num_classes: int | None) -> Source:
@@ -148,6 +159,7 @@ def _with_class_numbers(
     if targets is None:
         labels = _labels(source.train, source)
         targets = torch.tensor([_class_number(v, at, reference) for at, v in enumerate(labels)])
+        source = _keeping(source, targets, reference)
     found = targets.unique()
     if len(found) <= int(targets.max()):
         notes.append(
@@ -155,6 +167,18 @@ def _with_class_numbers(
             f"classes from 0 to {int(targets.max())} that the model tells apart."
         )
     return replace(source, class_names=_numbered(int(targets.max()) + 1))
+
+
+def _keeping(source: Source, targets: Tensor, reference: str) -> Source:
+    """The source with the classes that were read, for a sampler or a loss that weighs them; without them where they are
+    not the same each time."""
+    train = source.train
+    if not isinstance(train, Samples) or isinstance(train, Streamed):
+        return source
+    again = {at: _label(train.dataset, at, source) for at in {0, len(targets) // 2, len(targets) - 1}}
+    if any(_class_number(label, at, reference) != int(targets[at]) for at, label in again.items()):
+        return source
+    return replace(source, train=replace(train, targets=targets))
 
 
 def _with_numbers_for(source: Source, names: tuple[str, ...]) -> Source:
