@@ -20,7 +20,7 @@ from torchdeck.core.data.masks import Together, mask_ops
 from torchdeck.core.data.reader import Boxes, ItemReader, Reader
 from torchdeck.core.data.sampling import planner
 from torchdeck.core.data.source import Arrays, Part, Streamed
-from torchdeck.core.data.streams import StreamFeed, Window, items_per_epoch
+from torchdeck.core.data.streams import StreamFeed, Window, items_per_epoch, readers_of
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment, Transform
 from torchdeck.core.machine import devices
@@ -111,7 +111,9 @@ class FeedMaker:
         per_step = trainer.batch_size * trainer.accumulate * options.processes
         count = items_per_epoch(part, trainer.steps, per_step, data.name)
         reader, workers = self._reader(samples.Samples(window), pipeline), self._possible(workers, part)
-        return StreamFeed(part, window, reader, count, options, workers, data.timeout, self._warn, data.collate)
+        workers = readers_of(part, workers, options.processes, data.name, self._warn)
+        by = data.collate or part.collate
+        return StreamFeed(part, window, reader, count, options, workers, data.timeout, self._warn, by)
 
     def peek(self, part: Part, indices: Tensor, training: bool = False) -> Batch:
         """Some samples as a batch, read in this process, before any worker is started."""
@@ -159,7 +161,7 @@ class FeedMaker:
 
         Raises UserError where they were asked for and can't be started.
         """
-        read = part if isinstance(part, Arrays) else part.stream if isinstance(part, Streamed) else part.dataset
+        read = part if isinstance(part, Arrays) else part.stream.dataset if isinstance(part, Streamed) else part.dataset
         reason = why_no_workers(read) if workers else ""
         if not reason:
             return workers

@@ -71,6 +71,8 @@ def equal(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(map(equal, a, b))
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if type(a) is type(b) and callable(getattr(a, "to_dict", None)):  # graphs
+        return equal(a.to_dict(), b.to_dict())
     if hasattr(a, "tobytes") and hasattr(b, "tobytes"):  # pictures
         return a.tobytes() == b.tobytes()
     return bool(a == b) or (a != a and b != b)

@@ -56,9 +56,13 @@ class Samples:
 class Streamed(Samples):
     """A stream to train on; its first items, as ``dataset``, stand for it where the data are looked at."""
 
+    #: The stream (see ``stream_items``).
     stream: Any = None
     #: How many items it has; None where it does not tell.
     length: int | None = None
+    #: Whether it gives the same items each time, and whether it goes on from its state where it was.
+    repeats: bool = True
+    exact: bool = False
 
 
 Part = Arrays | Samples

@@ -4,22 +4,19 @@ the same with any number of workers; a run that is resumed goes on from the stre
 from __future__ import annotations
 
 import itertools
-import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
-from torch.utils.data._utils import worker as torch_worker
 
 from torchdeck.core import usercode
 from torchdeck.core.data.batches import Batch, FeedOptions
 from torchdeck.core.data.loader import LoaderFeed
-from torchdeck.core.data.probe import kept_random_states, seed_generators, seeded
+from torchdeck.core.data.probe import seeded
 from torchdeck.core.data.reader import Failure, ItemReader, Reader
-from torchdeck.core.data.seeds import derive
 from torchdeck.core.data.source import Part, Samples, Streamed
+from torchdeck.core.data.stream_items import StreamItems, stream_of, tried
 from torchdeck.core.errors import UserCodeError, UserError
 
 #: Items that are read to learn what a stream holds, and the most that a stream to evaluate on may have.
@@ -45,24 +42,27 @@ def is_stream(dataset: Any) -> bool:
     return isinstance(dataset, IterableDataset) or iterated_only
 
 
-def opened(stream: Any, reference: str, part: str, notes: list[str]) -> Part:
+def opened(dataset: Any, reference: str, part: str, notes: list[str]) -> Part:
     """A stream to train on, of which the first items are read; one to evaluate on is read whole.
 
     Raises UserError for one that is empty, or to evaluate on and without end.
     """
+    stream = stream_of(dataset, reference)
     limit = FIRST if part == "train" else MOST
     with seeded(0), usercode.user_errors():
-        _set_epoch(stream, 0)
-        items = list(itertools.islice(iter(stream), limit))
+        items = list(itertools.islice(stream.iterate(0), limit))
     if not items:
         raise UserError(f"data.name = {reference!r}: the stream ({part}) is empty.", field="data.name")
     if part == "train":
+        repeats, exact = tried(stream)
+        how = "goes on from its state_dict" if exact else "skips to its place"
+        if not repeats:
+            how = "goes on with others, for it draws from generators that are seeded anew each time (by the clock)"
         notes.append(
             f"{reference!r} is a stream: classes and statistics are those of its first {len(items)} items, its order "
-            f"is its own, nothing is held out of it, and a resumed run "
-            f"{'goes on from its state_dict' if keeps_state(stream) else 'skips to its place'}."
+            f"is its own, nothing is held out of it, and a resumed run {how}."
         )
-        return Streamed(Listed(items), stream=stream, length=_length(stream))
+        return Streamed(Listed(items), stream=stream, length=_length(dataset), repeats=repeats, exact=exact)
     if len(items) == MOST:
         raise UserError(
             f"data.name = {reference!r}: the stream ({part}) goes on after {MOST:,} items; one to evaluate on must "
@@ -73,35 +73,11 @@ def opened(stream: Any, reference: str, part: str, notes: list[str]) -> Part:
     return Samples(Listed(items))
 
 
-def keeps_state(stream: Any) -> bool:
-    """Whether a stream tells where it is (``state_dict``, ``load_state_dict``), in plain values that a checkpoint may
-    hold."""
-    if not all(callable(getattr(stream, name, None)) for name in ("state_dict", "load_state_dict")):
-        return False
-    try:
-        return _is_plain(stream.state_dict())
-    except Exception:  # before it is iterated some have none
-        return False
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(isinstance(key, str | int) and _is_plain(one) for key, one in value.items())
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str | torch.Tensor)
-
-
 def _length(stream: Any) -> int | None:
     try:
         return len(stream) or None
     except (TypeError, NotImplementedError, AttributeError):
         return None
-
-
-def _set_epoch(stream: Any, epoch: int) -> None:
-    if callable(getattr(stream, "set_epoch", None)):
-        stream.set_epoch(epoch)
 
 
 class Window(Dataset):
@@ -117,96 +93,23 @@ class Window(Dataset):
         return self.items[number]
 
 
-class _Items:
-    """The items of an epoch, one after the other. What the stream draws at random comes from generators of its own,
-    and it sees no worker: it gives all of its items to each, and the batches are shared out here."""
-
-    def __init__(self, stream: Any, seed: int, epoch: int, name: str) -> None:
-        self._stream, self._seed, self._epoch, self._name = stream, seed, epoch, name
-        self._iterator: Iterator[Any] | None = None
-        self._states: Any = None
-        self._at = self._in_pass = self._passes = 0
-        #: How many items the first pass had, once it is over.
-        self.ended = 0
-
-    def state(self) -> dict[str, Any] | None:
-        """Where it is, for a checkpoint; None where the stream does not tell."""
-        if self._states is None or self._iterator is None or not keeps_state(self._stream):
-            return None
-        version, words, gauss = self._states[0]
-        kind, keys, position, has_gauss, cached = self._states[1]
-        return {
-            "stream": self._stream.state_dict(),
-            "counts": [self._at, self._in_pass, self._passes, self.ended],
-            "python": [version, list(words), gauss],
-            "numpy": [kind, keys.tolist(), position, has_gauss, cached],
-            "torch": self._states[2],
-        }
-
-    def go_on(self, state: dict[str, Any]) -> None:
-        """Be where ``state`` was."""
-        self._at, self._in_pass, self._passes, self.ended = state["counts"]
-        with usercode.user_errors():
-            _set_epoch(self._stream, self._epoch + self._passes)
-            self._stream.load_state_dict(state["stream"])
-            self._iterator = iter(self._stream)
-        version, words, gauss = state["python"]
-        kind, keys, *rest = state["numpy"]
-        self._states = (version, tuple(words), gauss), (kind, np.array(keys, dtype=np.uint32), *rest), state["torch"]
-
-    def take(self, first: int, last: int) -> dict[int, Any]:
-        """The items from number ``first`` to before ``last``, by number.
-
-        Raises UserError for a stream that can't be begun anew, UserCodeError for what it raises itself.
-        """
-        info, torch_worker._worker_info = torch_worker._worker_info, None
-        try:
-            with kept_random_states(), usercode.user_errors():
-                if self._states is not None:
-                    random.setstate(self._states[0])
-                    np.random.set_state(self._states[1])
-                    torch.set_rng_state(self._states[2])
-                while self._at < first:
-                    self._next()
-                found = {number: self._next() for number in range(first, last)}
-                self._states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-                return found
-        finally:
-            torch_worker._worker_info = info
-
-    def _next(self) -> Any:
-        while True:
-            if self._iterator is None:
-                seed_generators(derive(self._seed, "stream", self._epoch, self._passes))
-                _set_epoch(self._stream, self._epoch + self._passes)
-                self._iterator, self._in_pass = iter(self._stream), 0
-            for item in self._iterator:
-                self._at, self._in_pass = self._at + 1, self._in_pass + 1
-                return item
-            if not self._in_pass:
-                raise UserError(
-                    f"The stream {self._name!r} gave nothing when it was begun anew; its __iter__ must begin at the "
-                    "start each time.",
-                    field="data.name",
-                )
-            self.ended = self.ended or self._in_pass
-            self._iterator, self._passes = None, self._passes + 1
-
-
 class _Batches(IterableDataset):
     """Makes the batches of a stream in a worker: every so manyth of them."""
 
     def __init__(
         self,
-        stream: Any,
+        part: Streamed,
         reader: Reader | ItemReader,
         window: Window,
         collate_fn: Callable[[list[Any]], Any],
         bounds: list[tuple[int, int]],
         seed: int,
+        count: int,
     ) -> None:
-        self._stream, self._reader, self._window, self._collate = stream, reader, window, collate_fn
-        self._bounds, self._seed = bounds, seed
+        """``count``: items in an epoch."""
+        self._stream, self._exact = part.stream, part.exact
+        self._reader, self._window, self._collate = reader, window, collate_fn
+        self._bounds, self._seed, self._count = bounds, seed, count
         #: Epoch and number of the first batch, in memory that the workers see.
         self.place = torch.zeros(2, dtype=torch.int64).share_memory_()
         #: Epoch and batch at which a run is resumed, and the state of the stream there.
@@ -216,21 +119,28 @@ class _Batches(IterableDataset):
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info is not None else (0, 1)
         epoch, start = self.place.tolist()
-        items = _Items(self._stream, self._seed, epoch, self._reader.name)
+        items = StreamItems(self._stream, self._seed, epoch)
         if self.resumed is not None and self.resumed[:2] == (epoch, start):
-            items.go_on(self.resumed[2])
-        for first, last in self._bounds[start + worker :: workers]:
-            yield self._batch(items, epoch, first, last)
+            items.go_on(self.resumed[2]) if start else items.begin_after(self.resumed[2])
+        mine = range(start + worker, len(self._bounds), workers)
+        for number in mine:
+            yield self._batch(items, epoch, number, last=number == mine[-1])
 
-    def _batch(self, items: _Items, epoch: int, first: int, last: int) -> tuple[int, Any, Any]:
+    def _batch(self, items: StreamItems, epoch: int, number: int, last: bool) -> tuple[int, Any, Any]:
+        """How many items the stream had, once it has ended; the batch; and the state of the stream after it."""
+        begin, end = self._bounds[number]
         try:
-            self._window.items = items.take(first, last)
+            self._window.items = items.take(begin, end)
+            state = items.state() if self._exact else None
+            if last and self._exact:
+                items.finish(self._count)
+                state = items.state() if number == len(self._bounds) - 1 else state
         except UserCodeError as error:
             return 0, Failure(f"The stream {self._reader.name!r}: {error}", True), None
         except UserError as error:
             return 0, Failure(str(error), False), None
-        read = self._reader.__getitems__([(epoch, number) for number in range(first, last)])
-        return items.ended, self._collate(read), items.state()
+        read = self._reader.__getitems__([(epoch, at) for at in range(begin, end)])
+        return items.ended, self._collate(read), state
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -250,10 +160,10 @@ class StreamFeed(LoaderFeed):
         workers: int,
         timeout: float,
         warn: Callable[[str], None],
-        collate_by: str | None = None,
+        collate_by: str | Callable[..., Any] | None = None,
     ) -> None:
         """``reader`` reads from ``window``; ``count``: items in an epoch."""
-        self._part, self._window = part, window
+        self._part, self._window, self._count = part, window, count
         self._told = False
         self._last: tuple[int, int, dict[str, Any] | None] = (0, 0, None)
         # As many indices as items, which take no memory: the feed counts its batches by them.
@@ -263,7 +173,7 @@ class StreamFeed(LoaderFeed):
 
     def _loaded(self, reader: Reader | ItemReader, collate_fn: Callable[[list[Any]], Any]) -> dict[str, Any]:
         seed = self._options.seed
-        self._batches = _Batches(self._part.stream, reader, self._window, collate_fn, self._bounds, seed)
+        self._batches = _Batches(self._part, reader, self._window, collate_fn, self._bounds, seed, self._count)
         return {"dataset": self._batches, "batch_size": None, "collate_fn": _as_it_is}
 
     def _go_to(self, epoch: int, start: int) -> list[tuple[int, int]]:
@@ -277,9 +187,10 @@ class StreamFeed(LoaderFeed):
     def state_dict(self) -> dict[str, Any] | None:
         """Where the stream is after the last batch that was given; None where it does not tell."""
         epoch, number, state = self._last
-        if state is None or number >= len(self._bounds):
+        if state is None:
             return None
-        return {"epoch": epoch, "batch": number, **state}
+        over = number >= len(self._bounds)
+        return {**state, "epoch": epoch + over, "batch": 0 if over else number}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on there, when the feed is begun at that batch."""
@@ -308,3 +219,22 @@ def items_per_epoch(part: Streamed, steps: int | None, items_per_step: int, name
             also=("data.name",),
         )
     return steps * items_per_step
+
+
+def readers_of(part: Streamed, workers: int, processes: int, name: str, warn: Callable[[str], None]) -> int:
+    """How many workers read a stream, of those that were asked for: one where each would see other items.
+
+    Raises UserError where each process would.
+    """
+    if part.repeats:
+        return workers
+    if processes > 1:
+        raise UserError(
+            f"The stream {name!r} gives other items each time it is begun, for it draws from generators that are "
+            f"seeded by the clock; several processes need one order: seed them, or draw from Python's, NumPy's or "
+            "torch's.",
+            field="data.name",
+        )
+    if workers > 1:
+        warn(f"The stream {name!r} is read by one worker of {workers}: it gives other items each time it is begun.")
+    return min(workers, 1)

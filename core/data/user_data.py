@@ -46,13 +46,8 @@ def load_user(data: Data, hints: Hints) -> Source:
         for name, dataset in made.items()
     }
     for name, collate in collates.items():
-        if is_stream(made[name]):
-            raise UserError(
-                f"data.name = {reference!r}: the collate function of a DataLoader over a stream is not taken over; "
-                "name it in data.collate.",
-                field="data.collate",
-            )
-        parts[name] = Samples(made[name], collate=collate)
+        part = parts[name]
+        parts[name] = replace(part if isinstance(part, Samples) else Samples(made[name]), collate=collate)
     sample, label = first_sample(parts["train"], layout)
     task, reason = infer(sample, label, hints)
     if hints.task == "auto" and task not in ("classification", "regression"):

@@ -13,8 +13,8 @@ from torchdeck.core.experiment import toml
 from torchdeck.core.machine.distributed import World
 
 CODE = """
-import random, torch
-from torch.utils.data import IterableDataset, get_worker_info
+import os, random, torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 class Plain(IterableDataset):
     def __init__(self, n=50): self.n = n
@@ -56,6 +56,24 @@ class Once(Plain):
 class Texts(Plain):
     def __iter__(self):
         for i in range(9): yield torch.zeros(3), "ab"[i % 2]
+
+class Clocked(Sized):  # seeded by the clock
+    def __iter__(self):
+        for i in random.Random(os.urandom(8)).sample(range(50), 50): yield torch.full((3,), float(i)), i % 2
+
+class Goes(Plain):  # more than is looked at, and goes on where it is
+    at = 0
+    def __init__(self): self.n = 700
+    def __iter__(self):
+        while self.at < self.n:
+            self.at += 1
+            yield torch.full((3,), float(self.at - 1)), self.at % 2
+        self.at = 0
+    def state_dict(self): return {"at": self.at}
+    def load_state_dict(self, state): self.at = state["at"]
+
+def collated(): return DataLoader(Sized(), batch_size=4, collate_fn=doubled)
+def doubled(items): return 2 * torch.stack([x for x, _ in items]), torch.tensor([y for _, y in items])
 
 def both(): return Sized(), Plain(10)
 def endless_val(): return Sized(), Endless()
@@ -125,6 +143,30 @@ def test_several_processes_get_each_item_once(code, monkeypatch):
         found.append(numbers(batches(loaded(code, "Shuffled").train)))
     assert len(found[0]) == len(found[1]) == 24  # 50 items: six batches of eight, and two items that don't go round
     assert len({*found[0], *found[1]}) == 48
+
+
+def test_one_whose_order_is_of_the_clock_has_one_worker_and_one_process(code, monkeypatch):
+    told = []
+    data = loaded(code, "Clocked", "data.workers=3", warn=told.append)
+    try:
+        assert sorted(numbers(batches(data.train))) == list(range(50))  # each once
+    finally:
+        data.close()
+    assert any("a resumed run goes on with others" in text for text in told)
+    assert any("is read by one worker of 3" in text for text in told)
+    monkeypatch.setattr("torchdeck.core.data.feeds.world", lambda: World(0, 2))
+    with pytest.raises(UserError, match="several processes need one order"):
+        loaded(code, "Clocked")
+
+
+def test_one_that_goes_on_where_it_is_was_only_looked_at_before(code):
+    feed = loaded(code, "Goes", "trainer.steps=90").train
+    assert numbers(batches(feed)) == [n % 700 for n in range(720)]
+
+
+def test_the_collate_function_of_a_loader_makes_the_batches(code):
+    feed = loaded(code, "collated").train
+    assert numbers(batches(feed)) == [2 * n for n in range(50)]
 
 
 def test_a_stream_to_validate_on_is_kept(code):

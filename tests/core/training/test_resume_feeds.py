@@ -43,6 +43,37 @@ class Kept(Sized):  # tells where it is, and leaves a note where it begins
     def state_dict(self): return {"at": self.at}
     def load_state_dict(self, state): self.loaded = state["at"]
 
+class Goes(Kept):  # goes on where it is, begins anew at its end, and counts its epochs
+    def __init__(self): self.at = self.epoch = 0
+    def __len__(self): return 84  # a last batch of four
+    def __iter__(self):
+        while self.at < 84:
+            self.at += 1
+            yield item(1000 * self.epoch + self.at)
+        self.at, self.epoch = 0, self.epoch + 1
+    def state_dict(self): return {"at": self.at, "epoch": self.epoch}
+    def load_state_dict(self, state): self.at, self.epoch = state["at"], state["epoch"]
+
+class Iterated(Sized):  # its iterator tells where it is
+    class Iterator:
+        at = 0
+        def __iter__(self): return self
+        def __next__(self):
+            if self.at == 80: raise StopIteration
+            self.at += 1
+            return item(self.at)
+        def state_dict(self): return {"at": self.at}
+        def load_state_dict(self, state): self.at = state["at"]
+    def __iter__(self): return self.Iterator()
+
+class Forgets(Goes):  # what is in its buffer is in no state
+    def __iter__(self):
+        buffer = []
+        for one in super().__iter__():
+            buffer.append(one)
+            if len(buffer) > 8: yield buffer.pop(int(torch.randint(9, ())))
+        yield from buffer
+
 def shuffled(data, batch_size):
     cut = torch.arange(len(data)).split(batch_size)
     return [cut[i].tolist() for i in torch.randperm(len(cut))]
@@ -91,6 +122,31 @@ def test_a_stream_that_tells_where_it_is_goes_on_there(train: Train, tmp_path: P
     rest = train(resume=part.path)
     assert rest.status == "done", rest.failure
     begun = (tmp_path / "begun.txt").read_text().split()
-    assert begun == ["0", *["24"] * max(workers, 1)]  # looked at once, then gone on with in each worker
-    a, b = (load_checkpoint(run.path / "checkpoints" / "last.pt", "test")["model"] for run in (whole, part))
+    assert begun == ["0", "0", "0", "8", *["24"] * max(workers, 1)]  # tried, then gone on with in each worker
+    same_weights(whole, part)
+
+
+@pytest.mark.parametrize(
+    ("name", "stop", "told"),
+    [
+        ("Goes", 13, "goes on from its state_dict"),
+        ("Goes", 22, "goes on from its state_dict"),  # between two epochs
+        ("Iterated", 13, "goes on from its state_dict"),
+        ("Forgets", 13, "skips to its place"),
+    ],
+)
+def test_states_of_other_kinds(train: Train, tmp_path: Path, name: str, stop: int, told: str) -> None:
+    (tmp_path / "fed.py").write_text(CODE)
+    options = (f"data.name={tmp_path}/fed.py:{name}", "trainer.batch_size=8", "trainer.epochs=3", "data.num_classes=2")
+    options = (*options, "tracking.tensorboard=false", "data.workers=0", "optimizer.lr=0.01")
+    whole, part = train(*options), train(*options, stop_at=stop)
+    assert whole.status == "done", whole.failure
+    assert any(told in line.message for line in whole.of(LogLine))
+    rest = train(resume=part.path)
+    assert rest.status == "done", rest.failure
+    same_weights(whole, part)
+
+
+def same_weights(one, other) -> None:
+    a, b = (load_checkpoint(run.path / "checkpoints" / "last.pt", "test")["model"] for run in (one, other))
     assert all(torch.equal(a[key], b[key]) for key in a)
