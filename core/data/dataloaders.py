@@ -75,7 +75,8 @@ def taken_out(
             found[part] = given
             continue
         found[part] = given.dataset
-        if given.collate_fn is not None and given.collate_fn is not default_collate:
+        batched = given.batch_size is not None or given.batch_sampler is not None  # else it converts single items
+        if batched and given.collate_fn is not None and given.collate_fn is not default_collate:
             collates[part] = given.collate_fn
     if not any(isinstance(given, DataLoader) for given in made.values()):
         return found, {}, []

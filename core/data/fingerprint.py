@@ -29,6 +29,14 @@ def fingerprint(source: Source) -> str:
     return made.hexdigest()
 
 
+def fingerprint_of(items: list[Any]) -> str:
+    """A hash of the content of some samples."""
+    made = hashlib.blake2b(digest_size=16)
+    for piece in _content(items):
+        made.update(piece)
+    return made.hexdigest()
+
+
 def _pieces(part: Part) -> Iterator[bytes]:
     if part.targets is not None:
         yield _bytes(part.targets)

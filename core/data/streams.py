@@ -12,15 +12,19 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from torchdeck.core import usercode
 from torchdeck.core.data.batches import Batch, FeedOptions
+from torchdeck.core.data.fingerprint import fingerprint_of
 from torchdeck.core.data.loader import LoaderFeed
 from torchdeck.core.data.probe import seeded
 from torchdeck.core.data.reader import Failure, ItemReader, Reader
 from torchdeck.core.data.source import Part, Samples, Streamed
 from torchdeck.core.data.stream_items import StreamItems, stream_of, tried
 from torchdeck.core.errors import UserCodeError, UserError
+from torchdeck.core.machine.distributed import same_everywhere
 
 #: Items that are read to learn what a stream holds, and the most that a stream to evaluate on may have.
 FIRST, MOST = 512, 200_000
+#: Items by which streams of several processes are compared.
+SOME = 32
 
 
 class Listed(Dataset):
@@ -226,6 +230,13 @@ def readers_of(part: Streamed, workers: int, processes: int, name: str, warn: Ca
 
     Raises UserError where each process would.
     """
+    some = [part.dataset[number] for number in range(min(len(part), SOME))]
+    if not same_everywhere(fingerprint_of(some) if part.repeats else ""):
+        raise UserError(
+            f"The stream {name!r} gives other items in each process; give all of them in each, for batches are shared "
+            "out here.",
+            field="data.name",
+        )
     if part.repeats:
         return workers
     if processes > 1:

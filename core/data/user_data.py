@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from torchdeck.core import catalog, usercode
+from torchdeck.core.data.adapted import adapted
 from torchdeck.core.data.dataloaders import taken_out
 from torchdeck.core.data.infer import Hints, as_values, infer, only_0_and_1
 from torchdeck.core.data.items import Layout, layout_of
@@ -41,10 +42,7 @@ def load_user(data: Data, hints: Hints) -> Source:
     given, notes = parts_of(reference, data.args)
     made, collates, more = taken_out(given, reference)
     notes += more
-    parts = {
-        name: opened(dataset, reference, name, notes) if is_stream(dataset) else _part(dataset, reference, layout)
-        for name, dataset in made.items()
-    }
+    parts = {name: _opened(dataset, given[name], reference, name, layout, notes) for name, dataset in made.items()}
     for name, collate in collates.items():
         part = parts[name]
         parts[name] = replace(part if isinstance(part, Samples) else Samples(made[name]), collate=collate)
@@ -106,6 +104,15 @@ def is_plain(sample: Any, label: Any, task: str, prepared: bool = False) -> bool
     numbers = not isinstance(sample, str | Mapping | tuple) and as_values(sample) is not None
     one = prepared or numbers or is_image(sample)
     return one and (label is None or isinstance(label, str | bytes) or as_values(label) is not None)
+
+
+def _opened(dataset: Any, given: Any, reference: str, name: str, layout: Layout, notes: list[str]) -> Part:
+    """A part of the data; ``given``: the loader that held it, where it was in one."""
+    if not is_stream(dataset):
+        return _part(dataset, reference, layout)
+    batches = isinstance(given, DataLoader) and given.batch_size is None and given.batch_sampler is None
+    convert = given.collate_fn if batches else None
+    return opened(adapted(dataset, reference, name, notes, convert), reference, name, notes)
 
 
 def _part(dataset: Any, reference: str, layout: Layout) -> Part:

@@ -77,6 +77,17 @@ def share(value: Any) -> Any:
     return box[0]
 
 
+def same_everywhere(value: Any) -> bool:
+    """Whether every process passes the same, as a plain value; every one has to ask."""
+    import torch.distributed as dist
+
+    if world().size == 1 or not dist.is_initialized():
+        return True
+    found: list[Any] = [None] * world().size
+    dist.all_gather_object(found, value)
+    return all(one == found[0] for one in found)
+
+
 def distribute_model(net: nn.Module, device: torch.device) -> nn.Module:
     """The model with gradients averaged over all processes; the model itself when there is but one."""
     if world().size == 1:
