@@ -53,6 +53,19 @@ def gives_batches(stream: Any) -> bool:
     return found
 
 
+def shuffles_in_buffer(stream: Any) -> bool:
+    """Whether a stream of Hugging Face's ``datasets`` shuffles items in a buffer, which is not in its state_dict: it
+    would begin to fill another one."""
+    stages = [getattr(stream, "_ex_iterable", None)]
+    while stages:
+        stage = stages.pop()
+        if type(stage).__name__ == "BufferShuffledExamplesIterable":
+            return True
+        stages += [getattr(stage, "ex_iterable", None)] if hasattr(stage, "ex_iterable") else []
+        stages += getattr(stage, "ex_iterables", [])
+    return False
+
+
 class Unbatched(IterableDataset):
     """The items of a stream of batches: lists of items, or tensors, arrays and lists in tuples, lists and dicts, of
     which the first, the second and so on make an item."""

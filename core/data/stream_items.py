@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +18,8 @@ from torchdeck.core.data.probe import equal, kept_random_states, seed_generators
 from torchdeck.core.data.seeds import derive
 from torchdeck.core.errors import UserError
 
-#: Items after which it is tried whether a stream goes on from its state, and how many are compared.
-_BEFORE, _COMPARED = 8, 16
+#: How many items are compared where a stream is tried.
+_COMPARED = 16
 
 
 @dataclass
@@ -185,23 +185,36 @@ class StreamItems:
             self._passes += 1
 
 
-def tried(stream: Stream) -> tuple[bool, bool]:
+def tried(stream: Stream, count: int) -> tuple[bool, bool]:
     """Whether a stream gives the same items each time it is begun with the same seeds, and whether it goes on from its
-    state with the items that come next.
+    state with the items that come next, after any of the first ``count`` (a buffer of shuffled items is in no state).
 
     Raises UserError for a stream that can't be begun anew, UserCodeError for what it raises itself.
     """
     items = StreamItems(stream, 0, 0)
-    first = items.take(0, _BEFORE)
-    state = items.state()
-    after = items.take(_BEFORE, _BEFORE + _COMPARED)
-    again = StreamItems(stream, 0, 0).take(0, _BEFORE + _COMPARED)
-    repeats = equal({**first, **after}, again)
-    if state is None or not repeats:
-        return repeats, False
+    first = items.take(0, _COMPARED)
+    if not equal(first, StreamItems(stream, 0, 0).take(0, _COMPARED)):
+        return False, False
+    if items.state() is None:
+        return True, False
+    items = StreamItems(stream, 0, 0)
+    states: dict[int, dict[str, Any] | None] = {}
+    found: dict[int, Any] = {}
+    for at in sorted({min(8, count), count // 3, count // 2 + 1, count * 3 // 4}):
+        found |= items.take(len(found), at)
+        states[at] = items.state()
+    found |= items.take(len(found), len(found) + _COMPARED)
+    return True, all(_goes_on(stream, state, at, found) for at, state in states.items())
+
+
+def _goes_on(stream: Stream, state: dict[str, Any] | None, at: int, found: Mapping[int, Any]) -> bool:
+    """Whether the stream gives the items that were found after number ``at``, having been in that state there."""
+    if state is None:
+        return False
+    end = min(at + _COMPARED, len(found))
     resumed = StreamItems(stream, 0, 0)
     try:
         resumed.go_on(state)
-        return True, equal(after, resumed.take(_BEFORE, _BEFORE + _COMPARED))
+        return equal({number: found[number] for number in range(at, end)}, resumed.take(at, end))
     except Exception:  # it is then not gone on from
-        return True, False
+        return False

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from torchdeck.core import usercode
+from torchdeck.core.data.adapted import shuffles_in_buffer
 from torchdeck.core.data.batches import Batch, FeedOptions
 from torchdeck.core.data.fingerprint import fingerprint_of
 from torchdeck.core.data.loader import LoaderFeed
@@ -58,7 +59,8 @@ def opened(dataset: Any, reference: str, part: str, notes: list[str]) -> Part:
     if not items:
         raise UserError(f"data.name = {reference!r}: the stream ({part}) is empty.", field="data.name")
     if part == "train":
-        repeats, exact = tried(stream)
+        repeats, exact = tried(stream, len(items))
+        exact = exact and not shuffles_in_buffer(dataset)  # one that is larger than what was tried
         how = "goes on from its state_dict" if exact else "skips to its place"
         if not repeats:
             how = "goes on with others, for it draws from generators that are seeded anew each time (by the clock)"
