@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, default_collate
 from torchdeck.core import usercode
 from torchdeck.core.data.boxes import as_item, check_item, listed
 from torchdeck.core.data.classes import check_labels, check_map, wrong_label, wrong_token
+from torchdeck.core.data.graphs import is_graph, joined
 from torchdeck.core.data.infer import as_values
 from torchdeck.core.data.items import AS_USUAL, Layout, tensors_in
 from torchdeck.core.data.probe import kept_random_states, seed_generators
@@ -30,7 +31,7 @@ class Failure:
     user_code: bool
 
 
-#: A sample: input, target (None where there is none), and its index in the data.
+#: Input, target (None where there is none), and its index in the data.
 Item = tuple[Tensor, Tensor | None, int]
 
 
@@ -262,8 +263,8 @@ def collate_items(
     function: str | Callable[..., Any] | None,
     boxes: bool = False,
 ) -> Any:
-    """Items as a batch by the user's ``function`` (or a reference to it) or torch's default_collate, or the first
-    failure. ``boxes``: of detection, in lists."""
+    """Items as a batch by the user's ``function`` (or a reference to it), of graphs as one, or by torch's
+    default_collate; or the first failure. ``boxes``: of detection, in lists."""
     failure = next((i for i in items if isinstance(i, Failure)), None)
     if failure:
         return failure
@@ -276,7 +277,7 @@ def collate_items(
                 return found(values)
         if boxes:
             return listed(values)
-        return default_collate(values)
+        return joined(values) if is_graph(values[0]) else default_collate(values)
     except UserCodeError as error:
         return Failure(f"data.collate = {function!r}: {error}", True)
     except (RuntimeError, TypeError, KeyError, ValueError) as error:

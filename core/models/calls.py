@@ -45,7 +45,17 @@ class Caller:
             return self._by_name(forward, x, extra)
         if self.spreads and isinstance(x, tuple | list) and self._takes(len(x)):
             return forward(*x, **extra)
-        return forward(x, **extra)
+        parts = self._parts_of(x)
+        return forward(**parts, **extra) if len(parts) > 1 else forward(x, **extra)
+
+    def _parts_of(self, x: Any) -> dict[str, Any]:
+        """What an object, such as a batch of graphs, holds of what forward takes by name; empty where forward takes the
+        object itself."""
+        if isinstance(x, str | bytes | tuple | list) or not self.names:
+            return {}
+        found = {name: getattr(x, name, None) for name in sorted(self.names)}
+        held = {name: value for name, value in found.items() if value is not None}
+        return held if len(held) >= self.least else {}
 
     def _takes(self, count: int) -> bool:
         return self.least <= count and (self.most is None or count <= self.most)

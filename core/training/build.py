@@ -107,6 +107,11 @@ def build_trainer(
     state = distributed.share(state)
     if state is not None:
         trainer.load_state_dict(state)
+        if state.get("data", {}).get("fingerprint", data.info.fingerprint) != data.info.fingerprint:
+            warn(
+                "The data are not those that the run began with: samples, or their order, are others. What draws them "
+                "when it is made needs a seed of its own."
+            )
         if trainer.step > trainer.total_steps:
             raise UserError(
                 f"--resume: the run is at step {trainer.step:,}, beyond the {trainer.total_steps:,} that are asked for."

@@ -78,6 +78,11 @@ def shuffled(data, batch_size):
     cut = torch.arange(len(data)).split(batch_size)
     return [cut[i].tolist() for i in torch.randperm(len(cut))]
 """
+ANEW = """
+class Anew(Indexed):
+    def __init__(self): self.x = torch.rand(80, 4) + int.from_bytes(os.urandom(1)) / 256
+    def __getitem__(self, i): return self.x[i], self.targets[i]
+"""
 CASES = {
     "map": ("Indexed",),
     "sampler": ("Indexed", "data.sampler=balanced"),
@@ -151,3 +156,11 @@ def test_states_of_other_kinds(train: Train, tmp_path: Path, name: str, stop: in
 def same_weights(one, other) -> None:
     a, b = (load_checkpoint(run.path / "checkpoints" / "last.pt", "test")["model"] for run in (one, other))
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_data_that_are_drawn_anew_are_told(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "fed.py").write_text(CODE + ANEW)
+    options = (f"data.name={tmp_path}/fed.py:Anew", "trainer.batch_size=8", "trainer.epochs=2", "data.workers=0")
+    part = train(*options, "tracking.tensorboard=false", stop_at=3)
+    rest = train(resume=part.path)
+    assert any("The data are not those that the run began with" in line.message for line in rest.of(LogLine))
