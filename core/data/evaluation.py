@@ -21,6 +21,7 @@ from torchdeck.core.data.masks import ignored_by
 from torchdeck.core.data.source import DataInfo, Part, Source
 from torchdeck.core.data.split import split_parts
 from torchdeck.core.data.statistics import measure
+from torchdeck.core.data.tokenizers import tokenizer_folder
 from torchdeck.core.errors import UserCodeError, UserError
 from torchdeck.core.experiment.schema import Data, Experiment, Transform
 
@@ -85,7 +86,8 @@ def evaluation_feed(
     """
     data = as_trained(experiment.data, trained)
     channels = trained.input_shape[0] if len(trained.input_shape) == 3 else 3
-    hints = Hints(trained.task, experiment.model.name, experiment.loss.name)
+    folder = tokenizer_folder(experiment.model)
+    hints = Hints(trained.task, experiment.model.name, experiment.loss.name, tokenizer=folder)
     source = load_source(_counted_alike(data, own), hints, "RGBA" if channels == 4 else "RGB")
     for note in source.notes:
         warn(note)

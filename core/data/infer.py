@@ -13,6 +13,7 @@ from torch import Tensor
 
 from torchdeck.core import catalog, usercode
 from torchdeck.core.data.items import TARGET_KEYS
+from torchdeck.core.data.tokenizers import tokenizer_folder
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment
 
@@ -42,6 +43,8 @@ class Hints:
     tokens: int | None = None
     #: Why the task is another one than that of the data, in words.
     reason: str = ""
+    #: The folder of the model's tokenizer, where it has one.
+    tokenizer: str | None = None
 
 
 def hints_of(experiment: Experiment) -> Hints:
@@ -53,7 +56,9 @@ def hints_of(experiment: Experiment) -> Hints:
         task, reason = "reconstruction", _LOSS_TAKES_INPUTS
     args = experiment.model.args
     tokens = next((args[name] for name in _VOCABULARY if type(args.get(name)) is int), None)
-    return Hints(task or "auto", experiment.model.name, experiment.loss.name, tokens, reason)
+    return Hints(
+        task or "auto", experiment.model.name, experiment.loss.name, tokens, reason, tokenizer_folder(experiment.model)
+    )
 
 
 def is_lightning(model: str) -> bool:

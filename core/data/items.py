@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,13 @@ from torchdeck.core.experiment.schema import Data
 
 #: Keys under which dicts are used to hold the target.
 TARGET_KEYS = ("target", "targets", "label", "labels", "y", "cls", "mask", "masks")
+
+
+class Taken(NamedTuple):
+    """An item or a batch that was taken apart already."""
+
+    x: Any
+    y: Any
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,8 @@ class Layout:
 
         Raises UserError for a key or position that it has not.
         """
+        if isinstance(item, Taken):
+            return item.x, item.y
         if dataclasses.is_dataclass(item) and not isinstance(item, type):
             item = {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
         if isinstance(item, Mapping):

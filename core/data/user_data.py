@@ -19,6 +19,7 @@ from torchdeck.core.data.samples import first_sample
 from torchdeck.core.data.source import Arrays, Part, Samples, Source, Streamed, targets_of
 from torchdeck.core.data.streams import is_stream, opened
 from torchdeck.core.data.tables import narrowed
+from torchdeck.core.data.tokenizers import tokenized
 from torchdeck.core.data.user_labels import with_classes
 from torchdeck.core.data.user_parts import parts_of
 from torchdeck.core.errors import UserError
@@ -65,6 +66,8 @@ def load_user(data: Data, hints: Hints) -> Source:
     )
     count = data.num_classes or (hints.tokens if task == "language" else None)
     source = with_classes(source, made["train"], label, count, reference, notes, bool(data.collate or collates))
+    if not (plain or data.collate or collates):
+        source = _with_tokenizer(source, hints, notes)
     if isinstance(parts["train"], Streamed) and not isinstance(source.train, Streamed):
         raise UserError(
             f"data.name = {reference!r}: the targets of a stream are texts; give class numbers, for its classes can't "
@@ -77,6 +80,15 @@ def load_user(data: Data, hints: Hints) -> Source:
             f"The targets of {reference!r} are floats 0 and 1, taken as numbers; give whole numbers for classes."
         )
     return replace(source, notes=tuple(notes))
+
+
+def _with_tokenizer(source: Source, hints: Hints, notes: list[str]) -> Source:
+    """The source whose texts the tokenizer in the model's folder makes tokens of, where there are such."""
+    by = tokenized(first_sample(source.train, source.layout)[0], hints.tokenizer, source.layout, notes)
+    if by is None:
+        return source
+    parts = {name: replace(part, collate=by) for name, part in source.parts.items() if isinstance(part, Samples)}
+    return replace(source, train=parts["train"], val=parts.get("val"), test=parts.get("test"))
 
 
 def _is_prepared(sample: Any, data: Data, hints: Hints) -> bool:
