@@ -191,7 +191,7 @@ def test_kill_9_loses_nothing_that_was_good(tmp_path: Path) -> None:
     """
     options = (
         "--set",
-        "trainer.epochs=400",
+        "trainer.epochs=200",
         "--set",
         "trainer.checkpoint_steps=50",
         "--set",
@@ -244,7 +244,7 @@ def test_two_processes_never_train_one_run(tmp_path: Path) -> None:
 
 def test_a_requeued_slurm_job_goes_on_with_its_own_run(tmp_path: Path) -> None:
     job = {"SLURM_JOB_ID": "4711"}
-    words = ("--batch", "--plain", "--set", "trainer.epochs=400", "--set", "tracking.tensorboard=false")
+    words = ("--batch", "--plain", "--set", "trainer.epochs=150", "--set", "tracking.tensorboard=false")
     process = start(*words, cwd=tmp_path, env=job)
     run = wait_for_steps(tmp_path, 30)
     process.terminate()

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from torchdeck.core.data.load import LoadedData, load_data
+from torchdeck.core.errors import Error
 from torchdeck.core.experiment.schema import Experiment, Task
 from torchdeck.core.models.build import GivesLoss, build_model
 from torchdeck.core.training.random import seed_everything
@@ -18,6 +19,28 @@ def is_tried_itself(experiment: Experiment, data: LoadedData) -> bool:
     return experiment.task.step is not None or data.info.task == "lightning"
 
 
+class _Notes:
+    """What is told while data are loaded, held back until it is known that they stay; from then on told at once, for the
+    data's workers tell of themselves all the time."""
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self._warn = warn
+        self._held: list[str] | None = []
+
+    def __call__(self, text: str) -> None:
+        """Tell, or hold back."""
+        if self._held is None:
+            self._warn(text)
+        else:
+            self._held.append(text)
+
+    def release(self) -> None:
+        """Tell what was held back."""
+        held, self._held = self._held or [], None
+        for text in held:
+            self._warn(text)
+
+
 def data_and_model(
     experiment: Experiment, device: torch.device, warn: Callable[[str], None]
 ) -> tuple[Experiment, LoadedData, nn.Module]:
@@ -26,20 +49,21 @@ def data_and_model(
 
     Raises UserError when data or model are wrong, or don't fit.
     """
-    told: list[str] = []
-    again = False
+    notes = _Notes(warn)
     try:
-        data = load_data(experiment, device, told.append)
+        data = load_data(experiment, device, notes)
         seed_everything(experiment.trainer.seed)
         sample = None if is_tried_itself(experiment, data) else data.sample
-        return experiment, data, build_model(experiment.model, data.info, told.append, sample)
+        net = build_model(experiment.model, data.info, notes, sample)
     except GivesLoss as error:
         data.close()
         with_own_task = of_its_own_loss(experiment, error)
-        again = True
-    finally:
-        for text in [] if again else told:
-            warn(text)
+    except Error:
+        notes.release()
+        raise
+    else:
+        notes.release()
+        return experiment, data, net
     warn(f"The task is own: model.name = {experiment.model.name!r} gives its loss itself. task.name says otherwise.")
     return data_and_model(with_own_task, device, warn)
 
