@@ -20,8 +20,8 @@ def is_tried_itself(experiment: Experiment, data: LoadedData) -> bool:
 
 
 class _Notes:
-    """What is told while data are loaded, held back until it is known that they stay; from then on told at once, for the
-    data's workers tell of themselves all the time."""
+    """What is told while data are loaded, held back until it is known that they stay; then told at once, for the data's
+    workers have something to tell all the time."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self._warn = warn
