@@ -18,7 +18,7 @@ HELPERS = {
     ("core/data/arrays.py", "_refused_to_unpickle"),
     ("core/data/loader.py", "_timed_out"),
     ("core/data/loader.py", "_worker_died"),
-    ("core/data/user_data.py", "_no_such_split"),
+    ("core/data/user_parts.py", "_no_such_split"),
     ("core/errors.py", "ran_out_of_memory"),
     ("core/machine/nvidia.py", "nvml_error"),
     ("core/models/tokens.py", "is_beyond"),
