@@ -57,6 +57,10 @@ def _fold(name: str) -> str:
     return name.lower().replace("-", "_")
 
 
+#: Where torch itself has what is not in the catalog.
+_TORCHS = {"optimizer": "torch.optim", "schedule": "torch.optim.lr_scheduler", "loss": "torch.nn"}
+
+
 def find(kind: str, name: str, where: str | None = None) -> Entry:
     """The entry of that kind and name; case and ``-`` for ``_`` don't matter.
 
@@ -67,5 +71,6 @@ def find(kind: str, name: str, where: str | None = None) -> Entry:
             return entry
     names = [e.name for e in entries(kind)]
     hint = did_you_mean(name, names)
-    own = "" if kind in ("task", "sampler", "pruner") else " (your own: path/to/file.py:Name)"
+    others = f", or {_TORCHS[kind]}:Name" if kind in _TORCHS else ""
+    own = "" if kind in ("task", "sampler", "pruner") else f" (your own: path/to/file.py:Name{others})"
     raise UserError(f"{where or kind} = {name!r} is not in the catalog; {hint}{own}", field=where)

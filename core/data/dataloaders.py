@@ -80,10 +80,10 @@ def taken_out(
             collates[part] = given.collate_fn
     if not any(isinstance(given, DataLoader) for given in made.values()):
         return found, {}, []
-    own = " and collate function" if collates else ""
+    used = "data set and collate function of the DataLoader" if collates else "data set of the DataLoader"
     note = (
-        f"The data set{own} of the DataLoader that {reference!r} gives are used; batch size, order, sampler and "
-        "workers are those of trainer.batch_size, data.shuffle, data.sampler and data.workers."
+        f"Of {reference!r} the {used} is used; batch size, order, sampler and workers are those of trainer.batch_size, "
+        "data.shuffle, data.sampler and data.workers."
     )
     return found, collates, [note]
 

@@ -166,10 +166,13 @@ class Classification(Metric):
 
 
 class Regression(Metric):
-    """mae, rmse and r2 of each target by itself, in its own unit and in float64, and the means over targets."""
+    """mae, rmse and r2 of each target by itself, in its own unit and in float64, and the means over targets. Targets of
+    more dimensions, images and series of several numbers, are one: the root of the mean squared error of all its
+    numbers, and r2 as scikit-learn's r2_score has it with ``multioutput="variance_weighted"``."""
 
     def __init__(self, info: DataInfo) -> None:
         self._names = info.target_names
+        self._are_one = len(info.target_shape) > 1
         self._sums: Any = None
         self._targets = Moments()
 
@@ -188,6 +191,8 @@ class Regression(Metric):
             return {}
         absolute, squared = self._sums
         count, spread = self._targets.count, self._targets.squares
+        if self._are_one:
+            absolute, squared, spread = absolute.mean(0, True), squared.mean(0, True), spread.mean(0, True)
         r2 = torch.where(spread > 0, 1 - squared / spread, (squared == 0).double())
         if count < 2:
             r2 = torch.full_like(r2, math.nan)

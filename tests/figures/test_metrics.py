@@ -148,6 +148,22 @@ def test_regression_is_scikit_learns_for_each_target_and_their_mean(
             assert [found[f"{name}_{t}"] for t in names] == pytest.approx(each.tolist(), rel=1e-6, abs=1e-6)
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 20), st.sampled_from([(1, 2, 3), (3, 1), (4, 4)]))
+def test_targets_of_more_dimensions_are_one(seed: int, n: int, shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scale = torch.rand(shape, generator=generator) * 5
+    y = torch.randn(n, *shape, generator=generator) * scale
+    out = y + torch.randn(n, *shape, generator=generator)
+    info = DataInfo("d", "regression", (2,), math.prod(shape), target_shape=shape)
+    found = report(info, TrainingLoss(nn.functional.mse_loss), out, y, seed).metrics
+    assert set(found) == {"loss", "mae", "rmse", "r2"}
+    real, guess = y.double().flatten(1).numpy(), out.double().flatten(1).numpy()
+    assert found["rmse"] == pytest.approx(sk.mean_squared_error(real, guess) ** 0.5, rel=1e-6)
+    assert found["mae"] == pytest.approx(sk.mean_absolute_error(real, guess), rel=1e-6)
+    assert found["r2"] == pytest.approx(sk.r2_score(real, guess, multioutput="variance_weighted"), rel=1e-6, abs=1e-6)
+
+
 def test_r2_of_a_constant_target_is_scikit_learns() -> None:
     info = DataInfo("d", "regression", (1,), 1)
     for out in (torch.ones(8, 1), torch.arange(8.0)[:, None]):

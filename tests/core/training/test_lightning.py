@@ -218,7 +218,7 @@ def test_a_data_module_and_loaders_are_taken_for_their_data_sets(train: Train, c
     run = train(*options(code, "Lit"), f"data.name={code}:Module", "data.args.size=8", source=None)
     assert run.status == "done", run.failure
     assert run.session.built.data.info.samples == {"train": 400, "val": 400, "test": 0}
-    assert any("of the DataLoader that" in getattr(e, "message", "") for e in run.events)
+    assert any("of the DataLoader is used" in getattr(e, "message", "") for e in run.events)
     run = train(*PLAIN, f"data.name={code}:loaders", "model.name=linear", source=None)
     assert run.status == "done", run.failure
     assert run.session.built.data.info.task == "classification"
