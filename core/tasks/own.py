@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -57,14 +58,25 @@ class OwnTask(Task):
         """Run the step, which gives the loss."""
         if self._step is None:
             return super().forward(net, batch)
-        return self._read(self._step(net, batch.given), batch)
+        try:
+            returned = self._step(net, batch.given)
+        except RuntimeError as error:
+            if _came_from_backward(error):
+                raise UserError(
+                    f"task.step = {self._reference!r} calls backward() itself: a step of (model, batch) returns the "
+                    "loss, of which backward is called for it (in evaluation, where model.training is false, it is "
+                    "not); one of (models, optimizers, batch) makes its own optimizer steps.",
+                    field="task.step",
+                ) from error
+            raise
+        return self._read(returned, batch)
 
     def _read(self, returned: Any, batch: Batch) -> Step:
         """What a step returned.
 
         Raises UserError where there is no loss in it.
         """
-        if isinstance(returned, Tensor) and returned.numel() == 1:
+        if isinstance(returned, Tensor) and _is_scalar(returned):
             return Step(None, self.targets(batch), batch.size, returned.reshape(()).float())
         if not isinstance(returned, Mapping):
             raise UserError(
@@ -76,16 +88,21 @@ class OwnTask(Task):
         loss = scalars.pop("loss", None)
         if loss is None:
             losses = {name: value for name, value in scalars.items() if "loss" in name.lower()}
-            if not losses:
-                raise UserError(
-                    f"task.step = {self._reference!r} returned a dict with the keys {', '.join(map(str, returned))}; "
-                    "'loss' is needed, or several whose names hold 'loss', which are added up.",
-                    field="task.step",
-                )
+            if not losses or "loss" in returned:
+                raise self._lacks_loss(returned)
             loss = torch.stack([value.float() for value in losses.values()]).sum()
         outputs = next((returned[key] for key in _OUTPUTS if key in returned), None)
         targets = next((returned[key] for key in _TARGETS if key in returned), self.targets(batch))
         return Step(floats(outputs), targets, batch.size, loss.float(), scalars)
+
+    def _lacks_loss(self, returned: Mapping[Any, Any]) -> UserError:
+        """What is wrong with a dict that a step returned."""
+        if "loss" in returned:
+            what = f"a dict whose 'loss' is {_shown(returned['loss'])}; a tensor of one number is needed"
+        else:
+            keys = f"a dict with the keys {', '.join(map(str, returned))}" if returned else "an empty dict"
+            what = f"{keys}; 'loss' is needed, or several whose names hold 'loss', which are added up"
+        return UserError(f"task.step = {self._reference!r} returned {what}.", field="task.step")
 
     def check(self, step: Step) -> None:
         """Nothing is known of the outputs: the loss is what counts."""
@@ -136,7 +153,7 @@ def own_task(
 
 def _is_scalar(value: Any) -> bool:
     if isinstance(value, Tensor):
-        return value.numel() == 1
+        return value.numel() == 1 and not value.is_complex()
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -145,4 +162,12 @@ def _scalar(value: Any) -> Tensor:
 
 
 def _shown(value: Any) -> str:
-    return f"a tensor of the shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    if isinstance(value, Tensor):
+        return "a complex number" if value.is_complex() else f"a tensor of the shape {list(value.shape)}"
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def _came_from_backward(error: BaseException) -> bool:
+    """Whether it was raised in a ``backward()`` that somebody called."""
+    frames = (frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(code is torch.autograd.backward.__code__ for code in frames)

@@ -232,6 +232,7 @@ def _try_lightning(trainer: Trainer, task: LightningTask, warn: Callable[[str], 
         if trainer.data.val is not None:
             with evaluating(tried), torch.no_grad():
                 step = task.forward(tried, batch)
+            trainer.evaluator.refuse_without_outputs(step)
             figures = [*(["loss"] if step.loss is not None else []), *step.parts, *task.log.computed()]
     task.decides = next(iter(figures), "loss")
     trainer.monitor.auto = task.decides

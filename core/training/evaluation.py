@@ -130,6 +130,7 @@ class Evaluator:
         else may need more samples than these: that is told, and the first evaluation decides.
         """
         task, unknown = self._task, []
+        self.refuse_without_outputs(step)
         # A few images of a detector may have no box, and no figure.
         always = ("loss", *step.parts) if task.loss_in_evaluation else task.figures[1:]
         found = [(name, 0.0) for name in always]
@@ -144,6 +145,17 @@ class Evaluator:
                 if not figures:
                     unknown.append(one.name)
         return Tried(tuple(named(found, "tracking.metrics")), tuple(unknown))
+
+    def refuse_without_outputs(self, step: Step) -> None:
+        """Raises UserError where there are metrics of the user's, and a step that gives nothing to measure."""
+        if not (self._user and step.outputs is None):
+            return
+        may = "return a dict with 'loss', 'outputs' and 'targets'"
+        may = "log it in validation_step (self.log)" if self._task.name == "lightning" else may
+        raise UserError(
+            f"{self._user[0].what} is of outputs and targets, and the step gives no outputs; {may}.",
+            field="tracking.metrics",
+        )
 
     def _tried(self, metric: UserMetric, step: Step, warn: Callable[[str], None]) -> dict[str, float]:
         """What a metric gives; nothing where it raises."""

@@ -137,6 +137,7 @@ class LightningStep(OptimizerStep):
             """Forward and backward of the step's batches; Lightning gives the same to optimizer_step."""
             steps.clear()
             loss = sum(self._backward(batch, at, samples, steps) for at, batch in enumerate(batches))
+            self._check.learns()
             self._clip_and_measure(measures)
             return loss  # type: ignore[return-value]
 
@@ -163,7 +164,7 @@ class LightningStep(OptimizerStep):
         with self.autocast():
             step = self.task.forward(self.compiling.forward, batch)
             self.task.add_loss(step)
-            loss = self._checked(step) * (batch.size / samples)
+            loss = self._check.has_graph(step.loss) * (batch.size / samples)
         if self._device.type == "cpu" and not math.isfinite(loss.item()):
             raise NotFinite(loss.item())
         if at == 0:

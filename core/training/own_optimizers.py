@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from torchdeck.core import usercode
-from torchdeck.core.errors import UserError
+from torchdeck.core.errors import UserError, first_line
 from torchdeck.core.experiment.schema import Optimizer
 from torchdeck.core.training.groups import parameter_groups
 
@@ -27,9 +28,14 @@ def build_own_optimizer(options: Optimizer, net: nn.Module, own: Sequence[nn.Par
     if not callable(factory):
         raise UserError(f"{what} is a {type(factory).__name__}, not an optimizer's class.", field="optimizer.name")
     parameters = parameters_of(factory)
-    takes = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if not takes:
+    first = _first_of(parameters)
+    if first is None:
         raise UserError(f"{what} takes no parameters to train.", field="optimizer.name")
+    if isinstance(first.default, int | float | tuple):
+        raise UserError(
+            f"{what} takes no parameters to train: the first of what it is called with is {first.name!r}.",
+            field="optimizer.name",
+        )
     args = dict(options.args)
     if options.lr is not None:
         args["lr"] = options.lr
@@ -45,9 +51,22 @@ def build_own_optimizer(options: Optimizer, net: nn.Module, own: Sequence[nn.Par
     if decay is None:
         for group in groups:
             group.pop("weight_decay", None)
-    made = usercode.call(factory, {**args, takes[0]: groups}, "optimizer")
-    _check(made, what)
+    if first.kind is first.VAR_POSITIONAL:
+        made = usercode.call(functools.partial(factory, groups), args, "optimizer")
+    else:
+        made = usercode.call(factory, {**args, first.name: groups}, "optimizer")
+    _check(made, what, {id(p) for group in groups for p in group["params"]})
     return made
+
+
+def _first_of(parameters: Mapping[str, inspect.Parameter]) -> inspect.Parameter | None:
+    """The first parameter that something can be given to by position."""
+    positional = (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.VAR_POSITIONAL,
+    )
+    return next((p for p in parameters.values() if p.kind in positional), None)
 
 
 def parameters_of(factory: Any) -> Mapping[str, inspect.Parameter]:
@@ -82,8 +101,9 @@ def _decay(options: Optimizer, parameters: Mapping[str, inspect.Parameter], args
     return float(default) if isinstance(default, int | float) else None
 
 
-def _check(made: Any, what: str) -> None:
-    """Raises UserError for what is no optimizer with learning rates."""
+def _check(made: Any, what: str, trained: set[int]) -> None:
+    """Raises UserError for what is no optimizer with learning rates, or not one of the parameters that are trained
+    (``trained``: their ids)."""
     if not isinstance(made, torch.optim.Optimizer):
         raise UserError(
             f"{what} gave a {type(made).__name__}; a torch.optim.Optimizer is needed.", field="optimizer.name"
@@ -93,6 +113,24 @@ def _check(made: Any, what: str) -> None:
             f"{what} keeps no 'lr' in its parameter groups, by which the learning rate is shown and scheduled.",
             field="optimizer.name",
         )
+    # torch wraps the step of every class, to profile it.
+    if inspect.unwrap(type(made).step) is inspect.unwrap(torch.optim.Optimizer.step):
+        raise UserError(f"{what} gave a {type(made).__name__} without a step() of its own.", field="optimizer.name")
+    lacking = len(trained - {id(p) for group in made.param_groups for p in group["params"]})
+    if lacking:
+        raise UserError(
+            f"{what} leaves out {lacking} of the {len(trained)} parameters that it was given, which would not be "
+            "trained; model.freeze names those that shall not be.",
+            field="optimizer.name",
+        )
+    try:
+        made.state_dict()
+    except Exception as error:
+        raise UserError(
+            f"{what} can't give its state ({type(error).__name__}: {first_line(error)}), without which there are no "
+            "checkpoints; a subclass of torch.optim.Optimizer calls super().__init__(params, defaults).",
+            field="optimizer.name",
+        ) from None
 
 
 def needs_closure(optimizer: torch.optim.Optimizer) -> bool:

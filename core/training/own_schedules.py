@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from torchdeck.core import usercode
-from torchdeck.core.errors import UserError
+from torchdeck.core.errors import UserError, first_line
 from torchdeck.core.experiment.metric_names import figure_of
 from torchdeck.core.experiment.schema import Schedule
 from torchdeck.core.training.own_optimizers import parameters_of
@@ -34,11 +34,13 @@ class TorchSchedule:
         judged: bool,
         span: int | None = None,
         figure: str | None = None,
+        what: str = "the scheduler",
     ) -> None:
         """``make``: called with "min" or "max", as the metric is the better for being lower or higher, gives the
         scheduler. ``judged``: whether it is stepped with the metric (ReduceLROnPlateau). ``span``: how many steps it
         was told that there are, where it was. ``figure``: the metric that it goes by, where that is not the watched
-        one."""
+        one. ``what``: its name in messages."""
+        self._what = what
         self._figure = figure_of(figure) if figure else None
         self._make, self._optimizer = make, optimizer
         #: Steps of the training between two steps of the scheduler.
@@ -63,8 +65,13 @@ class TorchSchedule:
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate
         before = self._rates[0]
-        with usercode.user_errors():
-            self._scheduler.step(*value)
+        try:
+            with usercode.user_errors():
+                self._scheduler.step(*value)
+        except (ValueError, RuntimeError, TypeError, KeyError) as error:  # torch's own: of the user's it is told above
+            raise UserError(
+                f"{self._what} raised {type(error).__name__}: {first_line(error)}.", field="schedule.name"
+            ) from error
         self._done += 1
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         return bool(self._rates[0] < before)
@@ -167,8 +174,17 @@ def build_schedule(
         raise UserError(f"{what} is a {type(target).__name__}, not a schedule.", field="schedule.name")
     parameters = parameters_of(target)
     first = next(iter(parameters), None)
+    if isinstance(target, type) and first is None:
+        raise UserError(
+            f"{what} takes no optimizer, as a scheduler like torch's does: __init__(self, optimizer, ...).",
+            field="schedule.name",
+        )
     if not isinstance(target, type) and first != "optimizer":
-        return Scheduler(schedule, optimizer, total, per_epoch, _own_factor(schedule, target))
+        factor = _own_factor(schedule, target)
+        for step in {0, total // 2, total - 1}:  # so that one that can't be used is told before training
+            factor(step, total, per_epoch, schedule.resolved())
+        return Scheduler(schedule, optimizer, total, per_epoch, factor)
+    _refuse_texts(schedule)
     by_step = schedule.interval == "step" or (schedule.interval is None and any(n in parameters for n in _BY_STEP))
     span = {
         name: value
@@ -180,13 +196,14 @@ def build_schedule(
 
     def make(mode: str) -> Any:
         args = {**schedule.args, **span, first or "optimizer": optimizer}
-        if "mode" in parameters:
+        if judged and "mode" in parameters:
             args.setdefault("mode", mode)
         return usercode.call(target, args, "schedule")
 
     judged = is_judged(target)
-    made = TorchSchedule(make, optimizer, per_epoch, by_step, judged, total if span else None)
+    made = TorchSchedule(make, optimizer, per_epoch, by_step, judged, total if span else None, what=what)
     _check(make("min") if judged else made._scheduler, what)
+    _check_length(made._scheduler, total if by_step else -(-total // per_epoch), what)
     if schedule.interval is None and not judged:
         tell(f"{what} is stepped once {'a step' if by_step else 'an epoch'}; schedule.interval says otherwise.")
     return made
@@ -219,16 +236,62 @@ def _check(made: Any, what: str) -> None:
         )
 
 
+def _refuse_texts(schedule: Schedule) -> None:
+    """Raises UserError for the name of a function where a scheduler wants the function itself."""
+    for name, value in schedule.args.items():
+        if isinstance(value, str) and (value.rpartition(":")[0].endswith(".py") or name in ("lr_lambda", "scale_fn")):
+            raise UserError(
+                f"schedule.args.{name} = {value!r} is a text. Name the function in schedule.name (of the step, or of "
+                "the epoch; it gives a factor), or a function of (optimizer) that makes the scheduler.",
+                field=f"schedule.args.{name}",
+            )
+
+
+def _check_length(scheduler: Any, steps: int, what: str) -> None:
+    """Raises UserError for a scheduler that ends before the training does, beyond which torch's can't be stepped."""
+    told = getattr(scheduler, "total_steps", None)
+    if isinstance(told, int) and told < steps - 1:
+        raise UserError(
+            f"{what} ends after {told:,} steps, and is stepped {steps:,} times; leave out schedule.args.total_steps "
+            "(or epochs and steps_per_epoch), which is filled in.",
+            field="schedule.args",
+        )
+
+
+#: What a function gets by position, in this order.
+_IN_ORDER = ("step", "total_steps", "epoch_length")
+
+
 def _own_factor(schedule: Schedule, function: Callable[..., Any]) -> Factor:
-    """A function of (step, total_steps, epoch_length, **schedule.args) as the formula of a schedule."""
+    """A function of (step, total_steps, epoch_length, **schedule.args) as the formula of a schedule: it gets those that
+    it names, or where it calls them otherwise, as many as it needs by position.
+
+    Raises UserError for one that can't be called so.
+    """
     what = f"schedule.name = {schedule.name!r}"
     names = list(parameters_of(function))
+    needed = [
+        name
+        for name, p in parameters_of(function).items()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and name not in schedule.args
+    ]
+    by_position = not set(needed) <= {*_IN_ORDER, "epoch"}
+    misplaced = [n for at, n in enumerate(needed) if n in (*_IN_ORDER, "epoch") and _IN_ORDER[at : at + 1] != (n,)]
+    if by_position and (len(needed) > len(_IN_ORDER) or misplaced):
+        raise UserError(
+            f"{what} needs {', '.join(needed)}; a function of (step, total_steps, epoch_length) or of some of these, "
+            "whose other parameters have defaults or stand in schedule.args, is needed.",
+            field="schedule.name",
+        )
 
     def factor(step: int, total: int, per_epoch: int, args: dict[str, Any]) -> float:
         known = {"step": step, "total_steps": total, "epoch_length": per_epoch, "epoch": step // per_epoch}
         given = {name: value for name, value in known.items() if name in names}
         with usercode.user_errors():
-            value = function(**given, **args) if given else function(step, **args)
+            if by_position or not given:
+                value = function(*list(known.values())[: max(1, len(needed))], **args)
+            else:
+                value = function(**given, **args)
         if not isinstance(value, int | float) or not 0 <= value < float("inf"):
             raise UserError(f"{what} gave {value!r} at step {step}; a factor of 0 or more is needed.")
         return float(value)

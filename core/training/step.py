@@ -17,10 +17,11 @@ from torchdeck.core.data.transforms import resize
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.machine import devices, distributed
-from torchdeck.core.tasks.base import Step, Task
+from torchdeck.core.tasks.base import Task
 from torchdeck.core.training import sharding
 from torchdeck.core.training.compiling import Compiling
 from torchdeck.core.training.ema import build_ema
+from torchdeck.core.training.loss_check import LossCheck
 from torchdeck.core.training.optimizers import build_optimizer, restore
 from torchdeck.core.training.own_optimizers import needs_closure
 from torchdeck.core.training.own_schedules import TorchSchedule, build_schedule
@@ -107,6 +108,7 @@ class OptimizerStep:
         self._parallel = net if kept else self.distribute(net)
         self.compiling = Compiling(self._parallel, options.compile, device, tell)
         self._parameters = [*(p for p in net.parameters() if p.requires_grad), *own]
+        self._check = LossCheck(experiment, self._parameters, task.loss is None)
         self._norm_at = 0.0
 
     def build_optimizer(self, experiment: Experiment, net: nn.Module, own: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -173,11 +175,13 @@ class OptimizerStep:
                 with self.autocast():
                     step = self.task.forward(self.compiling.forward, self._prepare(batch, done))
                     self.task.add_loss(step)
-                    loss = self._checked(step)
+                    loss = self._check.has_graph(step.loss)
                     if len(batches) > 1:
                         loss = self.task.share(loss, batch, weight)
                 if self._device.type == "cpu" and not math.isfinite(loss.item()):
                     raise NotFinite(loss.item())
+                if number == 1:
+                    self._check.untouched()
                 self.scaler.scale(loss).backward()
             losses.append(loss.detach())
             for name, part in step.parts.items():
@@ -186,22 +190,8 @@ class OptimizerStep:
             answers = self.task.keep(step)
             if answers is not None:
                 kept.append(answers)
+        self._check.learns()
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum(), parts
-
-    @staticmethod
-    def _checked(step: Step) -> Tensor:
-        """The loss of a step.
-
-        Raises UserError for one that nothing can be learned from.
-        """
-        loss = step.loss
-        assert loss is not None
-        if not loss.requires_grad:
-            raise UserError(
-                "The loss has no graph: it was detached, made under torch.no_grad or of numbers, or does not depend on "
-                "a parameter that is trained."
-            )
-        return loss
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Compute in the precision of the training."""

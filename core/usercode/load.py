@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torchdeck.core.errors import UserError, did_you_mean
+from torchdeck.core.errors import UserError, did_you_mean, first_line
 from torchdeck.core.usercode import objects, writer
 from torchdeck.core.usercode.imports import imports_of, module_file, module_of
 from torchdeck.core.usercode.tracebacks import is_installed, is_users, user_errors
@@ -51,12 +51,19 @@ def load(reference: str, where: str) -> Any:
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
-            names = [n for n in vars(module) if not n.startswith("_")]
+            names = _names_of(module)
             raise UserError(
                 f"{where} = {reference!r}: {place} has no {name!r}; {did_you_mean(name, names)}", field=where
             )
         found = getattr(found, part)
     return found
+
+
+def _names_of(module: ModuleType) -> list[str]:
+    """What a module has to offer: what is defined in it, or below it, before what it only imports."""
+    found = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    own = [n for n, v in found.items() if str(getattr(v, "__module__", "")).startswith(module.__name__)]
+    return own or list(found)
 
 
 def _load_file(place: str, told: str) -> ModuleType:
@@ -224,15 +231,22 @@ def call(function: Callable[..., Any], args: dict[str, Any], where: str, offered
         RuntimeError,
         OSError,
     ) as error:  # raised by a library, not by a line of the user's
-        given = ", ".join(f"{name}={value!r}" for name, value in args.items())
+        given = ", ".join(f"{name}={_told(value)}" for name, value in args.items())
         called = f"{_called(function)}({given})"
         raise UserError(
-            f"{where}.name: {called} raised {type(error).__name__}: {error}.", field=f"{where}.name"
+            f"{where}.name: {called} raised {type(error).__name__}: {first_line(error)}.", field=f"{where}.name"
         ) from None
 
 
+def _told(value: Any) -> str:
+    """An argument in a sentence: what can be read, and of other things what they are."""
+    text = repr(value)
+    return text if len(text) <= 100 and "\n" not in text else f"<{type(value).__name__}>"
+
+
 def _called(function: Callable[..., Any]) -> str:
-    return getattr(function, "__name__", None) or type(function).__name__
+    inner = function.func if isinstance(function, functools.partial) else function
+    return getattr(inner, "__name__", None) or type(inner).__name__
 
 
 def makes_own_steps(reference: str | None) -> bool:

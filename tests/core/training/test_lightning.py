@@ -232,7 +232,7 @@ def test_a_data_module_and_loaders_are_taken_for_their_data_sets(train: Train, c
         ("NeedsTrainer", [], "needs its trainer: it reads self.trainer.fit_loop"),
         ("Several", [], "gave 2 optimizers; several need manual optimisation"),
         ("Transfers", [], "its transfer_batch_to_device would not be called"),
-        ("Detached", [], "The loss has no graph"),
+        ("Detached", [], "the loss has no graph"),
         ("ByHand", ["trainer.accumulate=2"], "optimises by hand"),
         ("Lit", ["loss.name=cross_entropy"], "would not be used: the LightningModule makes its loss"),
     ],

@@ -42,12 +42,29 @@ class Asks(Optimizer):
     def __init__(self, params, lr): super().__init__(params, {"lr": lr})
     def step(self, closure=None): pass
 
+class Elsewhere(torch.optim.SGD):
+    def __init__(self, params, lr=0.1): super().__init__([torch.nn.Parameter(torch.zeros(1))], lr)
+class Stepless(Optimizer):
+    def __init__(self, params, lr=0.1): super().__init__(params, {"lr": lr})
+class Around(Optimizer):
+    def __init__(self, params, lr=0.1):
+        self.base = torch.optim.SGD(params, lr)
+        self.param_groups, self.defaults, self.state = self.base.param_groups, self.base.defaults, self.base.state
+    def step(self, closure=None): self.base.step(closure)
+class ByPosition(torch.optim.SGD):
+    def __init__(self, *args, **options): super().__init__(*args, **options)
+def rate(lr=0.1): return torch.optim.SGD([torch.zeros(1)], lr)
+
 def nothing(): return None
 def number(params): return 3
 def made(params, lr=0.05): return torch.optim.SGD(params, lr=lr, momentum=0.9)
 
 def triangle(step, total_steps, peak=0.5): return min(step / (peak * total_steps), 1.0)
 def negative(step): return -1.0
+def negative_at_last(step, total_steps): return -1.0 if step == total_steps - 1 else 1.0
+def halving(at, total, per_epoch): return 0.5 ** (at // per_epoch)
+def unknown(epoch, momentum): return 1.0
+class Alone: pass
 class Odd:
     def __init__(self, optimizer): pass
 
@@ -106,6 +123,7 @@ def by_hand(run: Any, optimizer: Any, scheduler: Any = None, by_step: bool = Fal
     [
         ("torch.optim:ASGD", ["optimizer.lr=0.02"], lambda net: torch.optim.ASGD(net.parameters(), lr=0.02)),
         ("made", [], lambda net: torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)),
+        ("ByPosition", ["optimizer.args={lr=0.1}"], lambda net: torch.optim.SGD(net.parameters(), lr=0.1)),
         ("torch.optim:SGD", ["optimizer.args={lr=0.1}"], lambda net: torch.optim.SGD(net.parameters(), lr=0.1)),
         (
             "torch.optim:AdamW",
@@ -161,6 +179,10 @@ def test_lbfgs_asks_for_the_loss_again(train: Train, code: str) -> None:
          lambda o: lr_scheduler.ExponentialLR(o, 0.3), False),
         ("torch.optim.lr_scheduler:OneCycleLR", ["schedule.args={max_lr=0.3}"],
          lambda o: lr_scheduler.OneCycleLR(o, 0.3, total_steps=42), True),
+        ("torch.optim.lr_scheduler:CyclicLR",
+         ["schedule.args={base_lr=0.01, max_lr=0.2, step_size_up=8}", "schedule.interval=step"],
+         lambda o: lr_scheduler.CyclicLR(o, 0.01, 0.2, 8), True),
+        ("halving", ["schedule.args={}"], lambda o: lr_scheduler.StepLR(o, 1, 0.5), False),
         ("triangle", ["schedule.args={peak=0.25}"],
          lambda o: lr_scheduler.LambdaLR(o, lambda step: min(step / (0.25 * 42), 1.0)), True),
     ],
@@ -214,6 +236,23 @@ def test_a_plateau_goes_by_the_watched_metric_and_its_direction(train: Train, co
         (["optimizer.name={code}:NoLr"], "keeps no 'lr' in its parameter groups"),
         (["optimizer.name={code}:Asks"], "has no learning rate of its own; set optimizer.lr"),
         (["optimizer.name={code}:nothing"], "takes no parameters to train"),
+        (["optimizer.name={code}:rate"], "takes no parameters to train: the first of what it is called with is 'lr'"),
+        (["optimizer.name={code}:Elsewhere"], "leaves out 2 of the 2 parameters that it was given"),
+        (["optimizer.name={code}:Stepless"], "gave a Stepless without a step() of its own"),
+        (["optimizer.name={code}:Around"], "can't give its state (AttributeError"),
+        (["optimizer.name=torch.optim:Muon"], "Muon(params=<list>) raised ValueError: Muon only supports 2D"),
+        (["schedule.name={code}:negative_at_last"], "gave -1.0 at step 41"),
+        (["schedule.name={code}:unknown"], "needs epoch, momentum; a function of (step, total_steps, epoch_length)"),
+        (["schedule.name={code}:Alone"], "takes no optimizer, as a scheduler like torch's does"),
+        (["schedule.name=torch.optim.lr_scheduler:CosineLR"], "did you mean 'CosineAnnealingLR'"),
+        (
+            ["schedule.name=torch.optim.lr_scheduler:OneCycleLR", "schedule.args={{max_lr=1,total_steps=9}}"],
+            "ends after 9 steps, and is stepped 42 times",
+        ),
+        (
+            ["schedule.name=torch.optim.lr_scheduler:LambdaLR", "schedule.args={{lr_lambda='x.py:f'}}"],
+            "schedule.args.lr_lambda = 'x.py:f' is a text. Name the function in schedule.name",
+        ),
         (["optimizer.name={code}:number"], "gave a int; a torch.optim.Optimizer is needed"),
         (["optimizer.name={code}:Lion", "optimizer.args={{beta=1}}"], "optimizer.args.beta is not a parameter of Lion"),
         (["optimizer.name={code}:made", "optimizer.weight_decay=0.1"], "made has no weight decay"),

@@ -210,7 +210,7 @@ def test_the_parts_of_a_module_of_the_users(gan: Path, train: Train) -> None:
     ("step", "more", "sentence"),
     [
         ("step", ("trainer.accumulate=2",), "step once in so many batches"),
-        ("returns_nothing", (), "returned a NoneType; the loss is needed"),
+        ("returns_nothing", (), "returned nothing; the loss is needed"),
         ("no_loss", (), "'loss' is needed"),
         ("wrong_part", (), "no part 'critic'"),
         ("wrong_optimizer", (), "no optimizer of 'critic'"),
@@ -293,6 +293,32 @@ def right(out, y):
 def detached(model, batch):
     return model.logits(batch[0]).mean().detach()
 
+def of_no_parameter(model, batch):
+    return (batch[0].requires_grad_() ** 2).mean()
+
+def steps_itself(model, batch):
+    loss = model.logits(batch[0]).mean()
+    loss.backward()
+    return loss
+
+def leaves_gradients(model, batch):
+    loss = model.logits(batch[0]).mean()
+    if model.training:
+        loss.backward(retain_graph=True)
+    return loss
+
+def spectrum(model, batch):
+    return model.logits(batch[0]).mean().to(torch.complex64)
+
+def each(model, batch):
+    return {"loss": model.logits(batch[0]).mean(1)}
+
+def nothing(model, batch):
+    return {}
+
+def only_the_loss(model, batch):
+    return model.logits(batch[0]).mean()
+
 def a_list(model, batch):
     return [model.logits(batch[0]).mean()]
 
@@ -331,13 +357,21 @@ def test_a_step_that_returns_losses_and_outputs(tmp_path: Path, train: Train) ->
 @pytest.mark.parametrize(
     ("step", "sentence"),
     [
-        ("detached", "The loss has no graph"),
+        ("detached", "task.step = .*:detached': the loss has no graph"),
+        ("of_no_parameter", "the loss does not depend on any parameter that is trained"),
+        ("steps_itself", "calls backward.. itself: a step of"),
+        ("leaves_gradients", "it called backward.. itself and left gradients"),
+        ("spectrum", "returned a complex number"),
+        ("each", "whose 'loss' is a tensor of the shape .25.; a tensor of one number"),
+        ("nothing", "an empty dict; 'loss' is needed"),
+        ("only_the_loss", "own.py:right' is of outputs and targets, and the step gives no outputs; return a dict"),
         ("a_list", "returned a list; the loss is needed"),
         ("too_few", "can't be called with .model, batch."),
         ("nan", "The loss became nan at step 1"),
     ],
 )
 def test_wrong_steps_in_a_sentence(tmp_path: Path, train: Train, step: str, sentence: str) -> None:
-    run = train(*own(tmp_path, step), source=None)
+    metric = (f"tracking.metrics=['{tmp_path}/own.py:right']",) if step == "only_the_loss" else ()
+    run = train(*own(tmp_path, step, *metric), source=None)
     assert run.status == "failed" and run.failure is not None
     assert re.search(sentence, run.failure.message) and "\n" not in run.failure.message
