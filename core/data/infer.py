@@ -126,10 +126,10 @@ def _by_values(x: Any, y: Any, hints: Hints) -> tuple[str, str]:
     if target is None or target.dtype.is_complex:
         return "classification", ""  # refused where labels are read, with the sample that has it
     if target.dtype.is_floating_point:
-        if target.numel() > 1 and only_0_and_1(target) and _is_labels_loss(hints.loss):
+        if only_0_and_1(target) and _is_labels_loss(hints.loss):
             if target.ndim > 1 and _is_mask(x, y, target):
                 return "segmentation", "the targets are masks of 0 and 1, and the loss is one of labels"
-            return "multilabel", "the targets are 0 or 1 for several labels, and the loss is one of labels"
+            return "multilabel", "the targets are 0 or 1, and the loss is one of labels"
         return "regression", "the targets are floats"
     if target.numel() == 1 and target.ndim <= 1:
         return "classification", "the targets are whole numbers"

@@ -176,7 +176,7 @@ class Reader(_Seeded):
             check_map(y, self._classes, self._ignored, f"The target of sample {index} of {self.name!r}")
         if self._labels:
             check_labels(y, f"The target of sample {index} of {self.name!r}")
-        if self._classes and y.ndim == 0 and not 0 <= int(y) < self._classes:
+        elif self._classes and y.ndim == 0 and not 0 <= int(y) < self._classes:
             raise wrong_label(f"Sample {index} of {self.name!r}", int(y), self._classes)
         if self._unknown and y.ndim == 0 and int(y) in self._unknown:
             raise UserError(

@@ -99,7 +99,8 @@ def words(targets: Any, info: DataInfo) -> list[str]:
     """What the targets of a few samples say, in words: labels that are there, boxes by class, classes of a mask."""
     if info.task == "multilabel":
         return [
-            ", ".join(n for n, there in zip(info.class_names, row.tolist(), strict=False) if there) for row in targets
+            ", ".join(n for n, there in zip(info.class_names, row.reshape(-1).tolist(), strict=False) if there)
+            for row in targets
         ]
     if info.task == "detection":
         return [_counted(one["labels"].tolist(), info) for one in targets] if targets else []

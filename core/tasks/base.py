@@ -153,7 +153,24 @@ class Task:
         """The metrics of an evaluation of so many samples, by what the model made of the first batch; the loss is the
         first."""
         loss: Metric = LossMetric(self.loss, samples) if self.loss is not None else StepLoss(self.weight_of_step)
-        return [loss, *self.of_task(step)] if self.fits(step) else [loss]
+        if not self.fits(step):
+            return [loss]
+        figures = self.of_task(step)
+        for metric in figures:
+            metric.of_probabilities = self.takes_probabilities(step.outputs)
+        return [loss, *figures]
+
+    def takes_probabilities(self, outputs: Any) -> bool:
+        """Whether outputs that stand for yes or no are probabilities and no logits: those of BCELoss."""
+        return self.loss is not None and isinstance(self.loss.module, nn.BCELoss) and self.stands_for_yes(outputs)
+
+    def stands_for_yes(self, outputs: Any) -> bool:
+        """Whether each output is one of yes or no."""
+        return False
+
+    def as_logits(self, outputs: Any) -> Any:
+        """The logits of outputs, which may be probabilities."""
+        return outputs.logit() if self.takes_probabilities(outputs) else outputs
 
     def of_task(self, step: Step) -> list[Metric]:
         """The figures of the task itself."""

@@ -34,12 +34,17 @@ class ClassificationTask(Task):
 
     def count_right(self, kept: list[Any]) -> tuple[float, float]:
         """Right answers and samples."""
-        logits, targets = (torch.cat(part) for part in zip(*kept, strict=True))
+        outputs, targets = (torch.cat(part) for part in zip(*kept, strict=True))
+        logits = self.as_logits(outputs)
         return float((predicted(logits) == classes_of(targets)).sum()), float(len(targets))
 
     def of_task(self, step: Step) -> list[Metric]:
         """Accuracy, top5, f1 and the confusion matrix."""
         return [Classification(self._info.classes)]
+
+    def stands_for_yes(self, outputs: Any) -> bool:
+        """A single one for two classes."""
+        return isinstance(outputs, Tensor) and outputs.numel() == len(outputs)
 
     def fits(self, step: Step) -> bool:
         """Whether the outputs are logits of the classes."""

@@ -31,9 +31,16 @@ class NoNumber(UserError):
 class Metric:
     """Something measured over a set: ``update`` with each batch's outputs and targets, then ``compute``."""
 
+    #: Whether the outputs are probabilities of yes, whose logits are taken.
+    of_probabilities = False
+
     def take(self, step: Any) -> None:
         """Take what a model made of a batch (tasks.base.Step), in the targets' own unit."""
-        self.update(step.outputs, step.targets)
+        self.update(self.as_logits(step.outputs), step.targets)
+
+    def as_logits(self, outputs: Any) -> Any:
+        """Outputs as the metric takes them."""
+        return outputs.logit() if self.of_probabilities else outputs
 
     def update(self, out: Any, y: Any) -> None:
         """Take a batch: outputs [N, ...] and targets [N, ...], on the device."""

@@ -39,6 +39,7 @@ class Multilabel(Metric):
 
     def update(self, out: Tensor, y: Tensor) -> None:
         """Take logits [B, K] and labels of 0 and 1 [B, K]."""
+        y = y.reshape(len(y), -1)
         # In float32 the probabilities of confident labels would all be 1, in no order.
         p = out.reshape(y.shape).to(torch.float32 if out.device.type == "mps" else torch.float64).sigmoid()
         labels = y.long()
@@ -51,7 +52,7 @@ class Multilabel(Metric):
         figures = {name: float(value) for name, value in self._predicted.compute().items()}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that some label does not occur
-            each = self._precision.compute()[self._occurs]
+            each = self._precision.compute().reshape(-1)[self._occurs]
         return figures | {"map": float(each.mean())} if len(each) else figures
 
 
@@ -68,6 +69,10 @@ class MultilabelTask(Task):
     def of_task(self, step: Step) -> list[Metric]:
         """f1, exact match and mAP."""
         return [Multilabel(_labels(self._info), self._args["threshold"], self._device)]
+
+    def stands_for_yes(self, outputs: Any) -> bool:
+        """Each label's does."""
+        return isinstance(outputs, Tensor)
 
     def fits(self, step: Step) -> bool:
         """Whether the outputs are a logit of each label."""
@@ -94,7 +99,7 @@ class MultilabelTask(Task):
         """Of each sample the labels predicted, and the probability of each label."""
         names = self._info.class_names
         found = []
-        for row in outputs.reshape(len(outputs), -1).float().sigmoid().tolist():
+        for row in self.as_logits(outputs.reshape(len(outputs), -1).float()).sigmoid().tolist():
             each = dict(zip(names, row, strict=True))
             predicted = [name for name, p in each.items() if p >= self._args["threshold"]]
             found.append({"predicted": predicted, "probabilities": each})

@@ -34,7 +34,7 @@ class Segmentation(Classification):
 
     def take(self, step: Any) -> None:
         """Take what a model made of a batch."""
-        self.update(logits_of(step.outputs), masks_of(step.targets))
+        self.update(self.as_logits(logits_of(step.outputs)), masks_of(step.targets))
 
     def update(self, out: Tensor, y: Tensor) -> None:
         """Take logits [B, C, H, W] and masks [B, H, W]."""
@@ -111,7 +111,7 @@ class SegmentationTask(Task):
             return None
         masks = masks_of(step.targets)
         counted = masks != self._args["ignore_index"]
-        right = predicted_map(logits_of(step.outputs).detach()) == masks
+        right = predicted_map(self.as_logits(logits_of(step.outputs).detach())) == masks
         return torch.stack([(right & counted).sum(), counted.sum()])
 
     def count_right(self, kept: list[Any]) -> tuple[float, float]:
@@ -126,6 +126,11 @@ class SegmentationTask(Task):
     def of_task(self, step: Step) -> list[Metric]:
         """mIoU, Dice, accuracy and the IoU of each class."""
         return [Segmentation(self._info.class_names, self._args["ignore_index"], self._device)]
+
+    def stands_for_yes(self, outputs: Any) -> bool:
+        """A single one for each pixel."""
+        out = logits_of(outputs)
+        return isinstance(out, Tensor) and out.ndim == 4 and out.shape[1] == 1
 
     def fits(self, step: Step) -> bool:
         """Whether the outputs are logits of the pixels' classes."""
@@ -164,7 +169,7 @@ class SegmentationTask(Task):
 
     def describe(self, outputs: Any) -> list[dict[str, Any]]:
         """Of each sample the share of its pixels that each class is predicted for."""
-        names, maps = self._info.class_names, predicted_map(logits_of(outputs))
+        names, maps = self._info.class_names, predicted_map(self.as_logits(logits_of(outputs)))
         return [
             {"shares": {n: float((one == i).float().mean()) for i, n in enumerate(names) if bool((one == i).any())}}
             for one in maps

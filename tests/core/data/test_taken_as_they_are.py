@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Train
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, jaccard_score
 from torch.nn import functional as F
 
 from torchdeck.core.data.infer import Hints, infer
@@ -38,6 +39,7 @@ class Given(Dataset):
             ids, cut = (self.x[i].flatten() * 20).long(), 40 + i % 7
             of = torch.arange(64) < cut
             return {"input_ids": ids, "attention_mask": of.long(), "labels": torch.where(of, ids, -100)}
+        if self.how == "masks": return self.x[i], (self.x[i, 0] > 0.7).long()
         return (self.x[i],)
 
 class Sequences(TensorDataset):
@@ -70,6 +72,13 @@ class Flat(nn.Module):
     def forward(self, x): return self.l(x.flatten(1))
 class One(Flat):
     def __init__(self): super().__init__(1)
+    def forward(self, x): return self.l(x).sigmoid()
+class Labels(Flat):
+    def forward(self, x): return self.l(x.flatten(1)).sigmoid()
+class Pixels(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.l = nn.Conv2d(1, 1, 1)
     def forward(self, x): return self.l(x).sigmoid()
 class Sums(nn.Module):
     def __init__(self):
@@ -132,7 +141,7 @@ def code(tmp_path: Path) -> str:
         (["data.name={code}:tensors", "data.transforms=[]", "model.name={code}:Sums"], "regression"),
         (["data.name={code}:Given", "data.args.how=double", "model.name={code}:double"], "regression"),
         (["data.name={code}:Given", "data.args.how=flat", "model.name={code}:One", "loss.name=torch.nn:BCELoss"],
-         "regression"),
+         "multilabel"),
         (["data.name={code}:Given", "data.args.how=text", "data.collate={code}:letters", "data.num_classes=2",
           "model.name={code}:Mean"], "classification"),
         (["data.name={code}:Given", "data.args.how=tokens", "model.name={code}:Scalar"], "own"),
@@ -258,3 +267,25 @@ def test_the_workbench_shows_a_model_that_gives_its_loss(code: str) -> None:
     assert not any("error" in part for part in told)
     assert [part["data"]["task"] for part in told if "data" in part] == ["classification", "own"]
     assert any("model" in part for part in told)
+
+
+@pytest.mark.parametrize(("how", "net"), [("flat", "One"), ("labels", "Labels"), ("masks", "Pixels")])
+def test_figures_of_outputs_that_are_probabilities(train: Train, code: str, how: str, net: str) -> None:
+    options = [f"data.name={code}:Given", f"data.args.how={how}", f"model.name={code}:{net}", "data.transforms=[]"]
+    run = train(*PLAIN, *options, "loss.name=torch.nn:BCELoss", source=None)
+    assert run.status == "done", run.failure
+    trainer, figures = run.session.built.trainer, run.session.finished.test
+    with torch.no_grad():
+        given = [(trainer.net(batch.x), batch.y) for batch in trainer.data.test.epoch(0)]
+    out, y = torch.cat([p for p, _ in given]), torch.cat([t for _, t in given])
+    out = out.reshape(y.shape)
+    guess = (out > 0.5).long()
+    if how == "masks":
+        assert figures["accuracy"] == pytest.approx(float((guess == y).double().mean()))
+        assert figures["miou"] == pytest.approx(jaccard_score(y.flatten(), guess.flatten(), average="macro"))
+        return
+    out, y, guess = (t.reshape(len(t), -1) for t in (out, y, guess))
+    assert figures["exact_match"] == pytest.approx(accuracy_score(y, guess))
+    assert figures["map"] == pytest.approx(average_precision_score(y, out))
+    each = [f1_score(y[:, k], guess[:, k], zero_division=0) for k in range(y.shape[1])]
+    assert figures["f1"] == pytest.approx(sum(each) / len(each))
