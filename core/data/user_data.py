@@ -172,10 +172,14 @@ def _known_targets(dataset: Any, layout: Layout) -> torch.Tensor | None:
 def _column(dataset: Any, layout: Layout) -> Any:
     """The target's column of a data set that keeps columns (Hugging Face's ``datasets``), where it is of numbers."""
     features = getattr(dataset, "features", None)
-    column = layout.target_of(features) if isinstance(features, Mapping) else None
-    kind = str(getattr(features[column], "dtype", "")) if features and column in features else ""
-    changed = getattr(dataset, "format", None)  # by a function of the user's, which need not be run on all of them
-    if not kind.startswith(("int", "uint", "float", "bool")) or (changed or {}).get("type") == "custom":
+    if not isinstance(features, Mapping):  # something else of the user's that is called so
+        return None
+    column = layout.target_of(features)
+    kind = str(getattr(features[column], "dtype", "")) if column in features else ""
+    given = getattr(dataset, "format", None)
+    # By a function of the user's, which need not be run on all of them.
+    changed = isinstance(given, Mapping) and given.get("type") == "custom"
+    if not kind.startswith(("int", "uint", "float", "bool")) or changed:
         return None
     with usercode.user_errors():
         return dataset[column][:]

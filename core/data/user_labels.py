@@ -111,9 +111,11 @@ def _greatest(source: Source, values: Callable[[Part], Iterable[Tensor]]) -> int
     found = 0
     for part in source.parts.values():
         if isinstance(part, Samples) and len(part) > _READ:
+            tokens = source.task == "language"
             raise UserError(
-                f"data.name = {source.place!r} has {len(part):,} samples and does not tell how many classes there are; "
-                "set data.num_classes, rather than reading them all to count.",
+                f"data.name = {source.place!r} has {len(part):,} samples and does not tell how many "
+                f"{'tokens' if tokens else 'classes'} there are; set data.num_classes"
+                f"{' (or model.args.vocab_size)' if tokens else ''}, rather than reading them all to count.",
                 field="data.num_classes",
             )
         found = max(found, *(int(v.max()) for v in values(part) if v.numel()), 0)

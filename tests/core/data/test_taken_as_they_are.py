@@ -26,6 +26,7 @@ class Given(Dataset):
     def __init__(self, how="labels"):
         g = torch.Generator().manual_seed(0)
         self.x, self.how = torch.rand(80, 1, 8, 8, generator=g), how
+        self.features, self.format = "M", "png"  # which other data sets call their columns and how they give them
         self.y = torch.randint(2, (80, 3), generator=g)
     def __len__(self): return 80
     def __getitem__(self, i):
@@ -252,6 +253,13 @@ def test_labels_that_are_the_tokens_again_are_told_from_those_of_masked_ones(tra
     masked = torch.where(torch.arange(20) == 3, 3, -100)
     with pytest.raises(UserError, match="what they are can't be told"):
         infer(item, masked, Hints("auto", f"{code}:causal"))
+
+
+def test_many_samples_of_tokens_are_not_read_to_count_them(code: str) -> None:
+    with pytest.raises(
+        UserError, match=r"how many tokens there are; set data.num_classes \(or model.args.vocab_size\)"
+    ):
+        load_data(toml.load(None, [f"data.name={code}:Text", f"model.name={code}:Next"]), torch.device("cpu"))
 
 
 def test_a_model_that_gives_its_loss_is_refused_for_a_task_that_the_user_named(train: Train, code: str) -> None:
