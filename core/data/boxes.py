@@ -59,6 +59,12 @@ def check_item(image: Any, target: Any, classes: int, where: str) -> None:
             f"{where}: its boxes are {list(boxes.shape)} and its labels {list(labels.shape)}; boxes [N, 4] (left, top, "
             "right, bottom) and labels [N] are needed."
         )
+    if labels.is_floating_point() and not torch.equal(labels, labels.round()):
+        raise UserError(f"{where}: its labels hold {float(labels[labels != labels.round()][0]):g}, which is no class.")
+    for key in ("masks", "area", "iscrowd", "keypoints"):
+        values = as_values(target[key]) if key in target else None
+        if values is not None and values.ndim and len(values) != len(boxes):
+            raise UserError(f"{where}: it has {len(boxes)} boxes, and {key} for {len(values)}; one for each is needed.")
     height, width = _size_of(image)
     _check_boxes(boxes.double(), height, width, where)
     wrong = (labels < 0) | (labels >= classes) if classes else labels < 0

@@ -192,6 +192,10 @@ def collate(items: list[Item | Failure], name: str) -> tuple[Tensor, Tensor | No
         return failure
     read: list[Item] = items  # type: ignore[assignment]
     inputs, targets = [x for x, _, _ in read], [y for _, y, _ in read if y is not None]
+    if 0 < len(targets) < len(read):
+        lacking = next(index for _, y, index in read if y is None)
+        having = next(index for _, y, index in read if y is not None)
+        return Failure(f"Sample {lacking} of {name!r} has no target, and sample {having} has one.", False)
     for what, values in (("inputs", inputs), ("targets", targets)):
         shapes = {tuple(value.shape): index for value, (_, _, index) in zip(values, read, strict=False)}
         if len(shapes) > 1:
@@ -277,11 +281,32 @@ def collate_items(
                 return found(values)
         if boxes:
             return listed(values)
+        other_keys = _other_keys(read, name)
+        if other_keys is not None:
+            return Failure(other_keys, False)
         return joined(values) if is_graph(values[0]) else default_collate(values)
     except UserCodeError as error:
         return Failure(f"data.collate = {function!r}: {error}", True)
     except (RuntimeError, TypeError, KeyError, ValueError) as error:
         return Failure(_why_not_stacked(read, name, error), False)
+
+
+def _other_keys(read: list[tuple[Any, int]], name: str) -> str | None:
+    """What is wrong with dicts whose keys differ: torch would leave out what the first one has not."""
+    first, at_first = read[0]
+    if not isinstance(first, Mapping):
+        return None
+    for item, at in read[1:]:
+        differing = set(first) ^ set(item) if isinstance(item, Mapping) else set()
+        if differing:
+            key = min(map(str, differing))
+            has, lacks = (at_first, at) if key in map(str, first) else (at, at_first)
+            return (
+                f"Sample {has} of {name!r} has the key {key!r}, and sample {lacks} has not; give all items the same "
+                "keys, or give a collate function (data.collate = "
+                "'file.py:function')."
+            )
+    return None
 
 
 def _why_not_stacked(read: list[tuple[Any, int]], name: str, error: Exception) -> str:

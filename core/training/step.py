@@ -178,6 +178,12 @@ class OptimizerStep:
                     loss = self._check.has_graph(step.loss)
                     if len(batches) > 1:
                         loss = self.task.share(loss, batch, weight)
+                if isinstance(weight, Tensor) and self._device.type == "cpu" and not weight:
+                    raise UserError(
+                        "No target of a batch counts: all are ignored (task.args.ignore_index), or of classes of "
+                        "weight 0, and there is no loss of none; leave them out, or set a larger trainer.batch_size.",
+                        field="trainer.batch_size",
+                    )
                 if self._device.type == "cpu" and not math.isfinite(loss.item()):
                     raise NotFinite(loss.item())
                 if number == 1:

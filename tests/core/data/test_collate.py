@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import Train
 
+from torchdeck.core.data.boxes import check_item
 from torchdeck.core.data.load import load_data
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import toml
@@ -47,3 +50,44 @@ def test_what_is_no_batch_is_one_sentence(tmp_path: Path, name: str, message: st
     with pytest.raises(UserError) as error:
         list(loaded(tmp_path, name).train.epoch(0))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("bad", "more", "sentence"),
+    [
+        ("{'x': x}", (), "Sample 3 of .* has no target, and sample "),
+        ("{'x': x, 'y': y, 'z': x}", ("model.name={file}:Two",), "has the key 'z', and sample .* has not"),
+    ],
+)
+def test_items_that_lack_what_others_have(
+    tmp_path: Path, train: Train, bad: str, more: tuple[str, ...], sentence: str
+) -> None:
+    file = tmp_path / "lacking_items.py"
+    first = "{'x': x, 'y': y}" if "z" not in bad else "{'x': x, 'w': x, 'y': y}"
+    bad = bad.replace("'y'", "'w': x, 'y'") if "z" in bad else bad
+    file.write_text(
+        "import torch\n"
+        "class Items(torch.utils.data.Dataset):\n"
+        "    def __len__(self): return 40\n"
+        "    def __getitem__(self, i):\n"
+        f"        x, y = torch.ones(4) * i, i % 2\n        return {bad} if i == 3 else {first}\n"
+        "class Two(torch.nn.Linear):\n"
+        "    def __init__(self): super().__init__(4, 2)\n"
+        "    def forward(self, x, w): return super().forward(x + w)\n"
+    )
+    options = (f"data.name={file}:Items", "data.num_classes=2", "trainer.validation_share=0", "data.test_share=0")
+    run = train(*options, "trainer.epochs=1", *(one.format(file=file) for one in more), source=None)
+    assert run.status == "failed" and re.search(sentence, run.failure.message), run.failure
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        ({"labels": torch.tensor([1.5])}, "its labels hold 1.5, which is no class"),
+        ({"labels": torch.tensor([1]), "masks": torch.zeros(2, 8, 8)}, "it has 1 boxes, and masks for 2"),
+    ],
+)
+def test_boxes_whose_parts_do_not_fit(target: dict[str, torch.Tensor], sentence: str) -> None:
+    boxes = {"boxes": torch.tensor([[1.0, 1.0, 4.0, 5.0]])}
+    with pytest.raises(UserError, match=sentence):
+        check_item(torch.zeros(3, 8, 8), boxes | target, 3, "Sample 0")
