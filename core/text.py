@@ -62,10 +62,14 @@ def metrics_line(metrics: Mapping[str, float], names: tuple[str, ...] = ("loss",
 
 
 def metrics_short(metrics: Mapping[str, float]) -> str:
-    """Loss and accuracy (or RMSE) without their names, for lines that must fit 80 columns."""
+    """Loss and accuracy (or RMSE) without their names, for lines that must fit 80 columns; where there are none of
+    them, as of a detector, the first figure with its name."""
     parts = [number(metrics["loss"])] if "loss" in metrics else []
     if "accuracy" in metrics:
         parts.append(number(metrics["accuracy"], "accuracy"))
     elif "rmse" in metrics:
         parts.append(f"rmse {number(metrics['rmse'])}")
+    if not parts and metrics:
+        name, value = next(iter(metrics.items()))
+        parts.append(f"{name} {number(value)}")
     return " ".join(parts) or "-"

@@ -4,6 +4,8 @@ very same weights as one that was not."""
 from __future__ import annotations
 
 import io
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,6 +99,8 @@ def test_a_preset_learns_and_is_resumed_exactly(train: Train, preset: str) -> No
     assert len(texts[0]) == len(whole.of(TextWritten)) == (len(whole.of(EpochEnded)) if preset == "char-lm" else 0)
     if preset in ("shapes-segmentation", "multilabel"):
         predictions_are_the_models(best, whole)
+    elif preset != "digits-gan":
+        other_predictions_are_the_models(preset, best, whole)
 
 
 def predictions_are_the_models(model: Trained, run: Any) -> None:
@@ -127,6 +131,63 @@ def predictions_are_the_models(model: Trained, run: Any) -> None:
             shares = torch.bincount(logits.argmax(0).flatten(), minlength=model.info.classes) / logits[0].numel()
             named = dict(zip(model.info.class_names, shares.tolist(), strict=True))
             assert one.predicted == pytest.approx({name: share for name, share in named.items() if share})
+
+
+def other_predictions_are_the_models(preset: str, model: Trained, run: Any) -> None:
+    """The same of tasks whose inputs or outputs are of another form, on inputs that are drawn."""
+    generator, net, info = torch.Generator().manual_seed(0), model.net.eval(), model.info
+    file = run.path / ("drawn.npz" if preset == "two-inputs" else "drawn.npy")
+    if preset == "char-lm":
+        return the_text_follows(model, run.path / "prompt.txt")
+    if preset == "two-inputs":
+        image, table = torch.rand(3, 1, 8, 8, generator=generator), torch.rand(3, 10, generator=generator)
+        np.savez(file, table=table.numpy(), image=image.numpy())
+        inputs: Any = (image, table)
+    else:
+        shape = (3, 64, 64) if preset == "shapes-detection" else info.input_shape
+        drawn = torch.rand(3, *shape, generator=generator)
+        np.save(file, drawn.numpy())
+        norm = next((t.args() for t in model.transforms if t.name == "Normalize"), {"mean": [0.0], "std": [1.0]})
+        middle, spread = (torch.tensor(norm[key]).reshape(1, -1, *[1] * (len(shape) - 1)) for key in ("mean", "std"))
+        inputs = ((drawn - middle) / spread,)
+    found = list(predict_paths(model, [str(file)], io.BytesIO(), "cpu"))
+    assert len(found) == 3
+    with torch.no_grad():
+        out = net(list(inputs[0])) if preset == "shapes-detection" else net(*inputs)
+    for i, one in enumerate(found):
+        told: Any = one.predicted
+        if preset == "shapes-detection":
+            assert np.array([b["box"] for b in told]) == pytest.approx(out[i]["boxes"].numpy(), abs=1e-2)
+            assert [b["score"] for b in told] == pytest.approx(out[i]["scores"].tolist(), abs=1e-4)
+            assert [b["label"] for b in told] == [info.class_names[n] for n in out[i]["labels"].tolist()]
+        elif preset in ("digits-autoencoder", "digits-vae"):
+            made = out[0] if isinstance(out, tuple) else out
+            made = made.sigmoid() if preset == "digits-vae" else made
+            error = (made[i].reshape(inputs[0][i].shape) - inputs[0][i]).double()
+            assert told == pytest.approx({"mae": float(error.abs().mean()), "rmse": float((error**2).mean().sqrt())})
+        elif preset == "two-inputs":
+            assert told == info.class_names[int(out[i].argmax())]
+            assert one.probability == pytest.approx(float(out[i].softmax(0).max()), abs=1e-5)
+        else:
+            row = out[i].flatten().double()
+            if info.target_mean:
+                row = row * torch.tensor(info.target_std).double() + torch.tensor(info.target_mean).double()
+            assert told == pytest.approx(row.tolist(), rel=1e-4, abs=1e-5)
+
+
+def the_text_follows(model: Trained, file: Path) -> None:
+    """Each character of a continuation is among those the net can draw, and at a temperature of 0 it is the most
+    likely one."""
+    names = model.info.vocabulary
+    cold = model.experiment.task.model_copy(update={"args": {"temperature": 0.0, "sample_tokens": 12}})
+    model = replace(model, experiment=model.experiment.model_copy(update={"task": cold}))
+    file.write_text("def the")
+    [one] = predict_paths(model, [str(file)], io.BytesIO(), "cpu")
+    tokens = [names.index(c) for c in "def the"]
+    for _ in range(12):
+        with torch.no_grad():
+            tokens.append(int(model.net(torch.tensor([tokens[-model.info.input_shape[0] :]]))[0, -1].argmax()))
+    assert one.predicted == "".join(names[t] for t in tokens[7:])
 
 
 def as_they_are(model: Trained) -> Data:

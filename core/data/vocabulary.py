@@ -32,8 +32,10 @@ def decoded(tokens: Sequence[int], vocabulary: Sequence[str], codec: Codec | Non
     return str(codec.decode(list(tokens))) if codec is not None else ""
 
 
-def encoded(text: str, vocabulary: Sequence[str], codec: Codec | None = None) -> list[int]:
-    """The tokens of a text.
+def encoded(
+    text: str, vocabulary: Sequence[str], codec: Codec | None = None, where: str | None = None
+) -> list[int]:
+    """The tokens of a text; ``where`` it stands, for messages (default: in task.args.prompt).
 
     Raises UserError for one that the vocabulary has not.
     """
@@ -49,8 +51,9 @@ def encoded(text: str, vocabulary: Sequence[str], codec: Codec | None = None) ->
     unknown = next((part for part in parts if part not in number), None)
     if unknown is not None:
         raise UserError(
-            f"task.args.prompt = {text!r} holds {unknown!r}, none of the {len(vocabulary)} tokens of the data.",
-            field="task.args.prompt",
+            f"{where or f'task.args.prompt = {text!r}'} holds {unknown!r}, none of the {len(vocabulary)} tokens of the "
+            "data.",
+            field=None if where else "task.args.prompt",
         )
     return [number[part] for part in parts]
 

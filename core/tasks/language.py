@@ -270,23 +270,42 @@ class LanguageTask(Task):
         begin = self._first_tokens() if self.writes and self._context else None
         if begin is None or not len(begin):
             return None
-        seed = derive(self._experiment.trainer.seed, "text", epoch)
-        vocabulary = self._info.vocabulary
         try:
-            tokens = generate(
-                lambda t: self._last_logits(net, t),
-                begin.to(self._device),
-                self._args["sample_tokens"],
-                self._context,
-                len(vocabulary) or self._info.outputs,
-                self._args["temperature"],
-                torch.Generator().manual_seed(seed),
-            )
-            return decoded(tokens.tolist(), vocabulary, self._info.codec)
+            tokens = self._continued(net, begin, self._args["sample_tokens"], self._context, epoch)
+            return decoded(tokens.tolist(), self._info.vocabulary, self._info.codec)
         except Exception as error:  # a model that takes sequences of one length only trains just as well
             self.writes = False
             self._warn(f"No text is written while training: {type(error).__name__}: {first_line(error)}")
             return None
+
+    def continued(self, net: Callable[..., Any], text: str, where: str) -> str:
+        """What the model writes after ``text``: as many tokens as while training (100 where none were written), drawn
+        from the seed of the training alone; ``where`` the text stands, for messages.
+
+        Raises UserError where the tokens of the text are not known.
+        """
+        info = self._info
+        if not (info.vocabulary or info.codec) or len(info.input_shape) != 1:
+            raise UserError(
+                f"The checkpoint does not tell how text becomes the tokens of {info.name!r}: predict can't continue "
+                f"{where}; load the model in Python (torchdeck export --format model)."
+            )
+        begin = torch.tensor(encoded(text, info.vocabulary, info.codec, where), dtype=torch.int64)
+        if not len(begin):
+            raise UserError(f"{where} is empty; give it a text to continue.")
+        tokens = self._continued(net, begin, self._args["sample_tokens"] or 100, info.input_shape[0], 0)
+        return decoded(tokens[len(begin) :].tolist(), info.vocabulary, info.codec)
+
+    def _continued(self, net: Callable[..., Any], begin: Tensor, count: int, context: int, epoch: int) -> Tensor:
+        return generate(
+            lambda t: self._last_logits(net, t),
+            begin.to(self._device),
+            count,
+            context,
+            len(self._info.vocabulary) or self._info.outputs,
+            self._args["temperature"],
+            torch.Generator().manual_seed(derive(self._experiment.trainer.seed, "text", epoch)),
+        )
 
     def _last_logits(self, net: Callable[..., Any], tokens: Tensor) -> Tensor:
         logits = logits_of(self.caller(net, tokens.unsqueeze(1 - self._time)))

@@ -106,6 +106,17 @@ class ReconstructionTask(Task):
         out, y = reconstruction_of(step.outputs), step.targets
         return isinstance(out, Tensor) and isinstance(y, Tensor) and len(out) == len(y) and out.numel() == y.numel()
 
+    def describe(self, outputs: Any, inputs: Any = None) -> list[dict[str, Any]] | None:
+        """How far the reconstruction of each of the ``inputs`` [B, ...] is from it: the figures of a set of one."""
+        if not self.fits(Step(outputs, inputs, len(inputs))):
+            return None
+        found = []
+        for out, x in zip(reconstruction_of(outputs), inputs, strict=True):
+            metric = Reconstruction(bool(self._info.raw_shape), self._as_logits)
+            metric.update(out[None], x[None])
+            found.append({name: value for name, value in metric.compute().items() if name != "psnr"})
+        return found
+
     def check(self, step: Step) -> None:
         """The output must be as large as the input, unless the loss is the user's own; logits are of inputs from 0 to
         1.

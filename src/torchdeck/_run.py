@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from torchdeck.core.evaluation.predict import Prediction
+    from torchdeck.core.evaluation.prediction import Prediction
     from torchdeck.core.evaluation.trained import Trained
 
     Net = TypeVar("Net", bound=nn.Module)

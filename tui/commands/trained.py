@@ -93,6 +93,11 @@ def export(options: argparse.Namespace) -> int:
         net, samples = first_part(trained)
         real = False
     else:
+        if info.task == "detection":
+            raise UserError(
+                f"A detector takes lists of images of any sizes, which --format {options.format} can't be compared on; "
+                "export its weights (--format state_dict or safetensors)."
+            )
         samples, real = _samples(trained)
         if not isinstance(samples, tuple):  # targets of several inputs are never scaled
             net = in_own_unit(net, info.target_mean, info.target_std, samples)
@@ -323,7 +328,8 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``torchdeck predict``."""
     _add_trained(parser)
     parser.add_argument(
-        "input", nargs="+", metavar="INPUT", help="images, folders of them, .csv tables, .npy arrays; - for stdin"
+        "input", nargs="+", metavar="INPUT", help="images, folders of them, .csv tables, .npy arrays, an .npz of several inputs by name, a text to continue; "
+        "- for stdin"
     )
     parser.add_argument("--top", type=int, default=3, metavar="N", help="classes to show (default: 3)")
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cuda, cuda:N, mps or cpu")
@@ -352,12 +358,16 @@ def predict(options: argparse.Namespace) -> int:
                 [one.input, _shown(one.predicted), "" if one.probability is None else f"{one.probability:.6f}"]
             )
         return 0
+    if trained.info.task == "language":
+        for one in found:
+            print(printable_lines(str(one.predicted)), flush=True)
+        return 0
     print_table(
         ["input", "prediction", "probability", "then"],
         [
             [
                 one.input,
-                _shown(one.predicted),
+                _shown(one.predicted, most=8),
                 "" if one.probability is None else f"{one.probability:.2%}",
                 "  ".join(f"{name} {p:.1%}" for name, p in one.top[1:]),
             ]
@@ -368,12 +378,22 @@ def predict(options: argparse.Namespace) -> int:
     return 0
 
 
-def _shown(predicted: str | list[float] | list[str] | dict[str, float]) -> str:
+def _shown(predicted: Any, most: int | None = None) -> str:
+    """In words; of long lists the first ``most``."""
     if isinstance(predicted, str):
         return predicted
     if isinstance(predicted, dict):
-        return "  ".join(f"{name} {share:.1%}" for name, share in predicted.items())
-    return " ".join(value if isinstance(value, str) else f"{value:.6g}" for value in predicted) or "none"
+        as_share = not predicted.keys() & {"mae", "rmse"}
+        return "  ".join(f"{name} {value:.1%}" if as_share else f"{name} {value:.6g}" for name, value in predicted.items())
+    parts = [_one_shown(value) for value in predicted[:most]]
+    left = len(predicted) - len(parts)
+    return " ".join([*parts, *([f"... ({left} more)"] if left else [])]) or "none"
+
+
+def _one_shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{value['label']} {value['score']:.0%} [{' '.join(f'{v:.1f}' for v in value['box'])}]"
+    return value if isinstance(value, str) else f"{value:.6g}"
 
 
 # --- finetune --------------------------------------------------------------------------------------------------------
