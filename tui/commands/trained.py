@@ -383,8 +383,8 @@ def _shown(predicted: Any, most: int | None = None) -> str:
     if isinstance(predicted, str):
         return predicted
     if isinstance(predicted, dict):
-        as_share = not predicted.keys() & {"mae", "rmse"}
-        return "  ".join(f"{name} {value:.1%}" if as_share else f"{name} {value:.6g}" for name, value in predicted.items())
+        form = ".6g" if predicted.keys() & {"mae", "rmse"} else ".1%"
+        return "  ".join(f"{name} {value:{form}}" for name, value in predicted.items())
     parts = [_one_shown(value) for value in predicted[:most]]
     left = len(predicted) - len(parts)
     return " ".join([*parts, *([f"... ({left} more)"] if left else [])]) or "none"
