@@ -32,9 +32,7 @@ def decoded(tokens: Sequence[int], vocabulary: Sequence[str], codec: Codec | Non
     return str(codec.decode(list(tokens))) if codec is not None else ""
 
 
-def encoded(
-    text: str, vocabulary: Sequence[str], codec: Codec | None = None, where: str | None = None
-) -> list[int]:
+def encoded(text: str, vocabulary: Sequence[str], codec: Codec | None = None, where: str | None = None) -> list[int]:
     """The tokens of a text; ``where`` it stands, for messages (default: in task.args.prompt).
 
     Raises UserError for one that the vocabulary has not.

@@ -98,9 +98,7 @@ class InputReader:
             raw = raw[None]  # a single sample
         x = arrays.inputs_of(raw, name)
         if x.ndim != wanted:
-            raise UserError(
-                f"{name!r} has the shape {list(raw.shape)}; the model takes {list(shape) or 'images'}."
-            )
+            raise UserError(f"{name!r} has the shape {list(raw.shape)}; the model takes {list(shape) or 'images'}.")
         return [f"{name}[{i}]" for i in range(len(x))], Arrays(x, torch.zeros(len(x))), self._image
 
     def _table(self, name: str, source: Any) -> tuple[list[str], Part, bool]:

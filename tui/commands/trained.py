@@ -328,8 +328,11 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``torchdeck predict``."""
     _add_trained(parser)
     parser.add_argument(
-        "input", nargs="+", metavar="INPUT", help="images, folders of them, .csv tables, .npy arrays, an .npz of several inputs by name, a text to "
-        "continue; - for stdin"
+        "input",
+        nargs="+",
+        metavar="INPUT",
+        help="images, folders of them, .csv tables, .npy arrays, an .npz of several inputs by name, "
+        "a text to continue; - for stdin",
     )
     parser.add_argument("--top", type=int, default=3, metavar="N", help="classes to show (default: 3)")
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cuda, cuda:N, mps or cpu")
