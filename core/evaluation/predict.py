@@ -58,8 +58,8 @@ def predict_paths(
         return
     if trained.info.task not in _TOLD or not trained.info.plain:
         raise UserError(
-            f"{str(trained.path)!r} was trained for the task {trained.info.task!r} on items that predict can't read from "
-            "files; call the model from Python (torchdeck export --format model)."
+            f"{str(trained.path)!r} was trained for the task {trained.info.task!r} on items that predict can't read "
+            "from files; call the model from Python (torchdeck export --format model)."
         )
     reader = InputReader(trained, stdin, tell)
     for names, part, image in reader.read(inputs):
