@@ -299,7 +299,7 @@ def given(**more: Any) -> dict[str, Any]:
         (given(overrides=["trainer.epochs=3"]), "overrides is a list; give a dict"),
         (
             given(model=functools.partial(Net), overrides={"model.args.width": 3}),
-            "model.args.width is not a parameter of partial",
+            "model.args.width is not a parameter of Net",
         ),
         (given(epochs=0), "trainer.epochs = 0 is out of range"),
         (given(model=3), "model= is a int"),

@@ -45,7 +45,7 @@ class Reporter:
         """Tell one event."""
         if isinstance(event, Failed):
             say_on_stderr(f"torchdeck: {event.message}")
-        elif isinstance(event, LogLine) and event.level not in ("info", "debug"):
+        elif isinstance(event, LogLine) and event.level != "debug":
             say_on_stderr(f"{event.level}: {event.message}")
 
     def note(self, text: str) -> None:

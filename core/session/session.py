@@ -181,7 +181,7 @@ class Session:
         if first:
             self._open_run(built, folder)
             if self._base:
-                self._publisher.publish(LogLine(level="info", message=f"The experiment was made from {self._base}."))
+                self._publisher.publish(LogLine(level="debug", message=f"The experiment was made from {self._base}."))
             assert self.run is not None
             self._writer = self._start_writer()
             self._header = checkpoint_header(
