@@ -132,6 +132,15 @@ def _one_or_all(item: Sequence[Any], at: Sequence[int]) -> Any:
     return item[at[0]] if len(at) == 1 else tuple(item[i] for i in at)
 
 
+def kind_of(item: Any) -> str:
+    """What an item is, in words: keys of a dict, how many a tuple has."""
+    if isinstance(item, Mapping):
+        return f"a dict of {', '.join(map(str, item)) or 'nothing'}"
+    if isinstance(item, tuple | list):
+        return f"a {type(item).__name__} of {len(item)}"
+    return f"a {type(item).__name__}"
+
+
 def map_tensors(change: Callable[[Tensor], Tensor], tree: Any) -> Any:
     """``tree``, any nesting of tuples, lists and dicts, with every tensor changed; other leaves that have ``to`` (a
     batch of graphs, a packed sequence, a BatchEncoding) are left as they are."""

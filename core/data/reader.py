@@ -15,7 +15,7 @@ from torchdeck.core.data.boxes import as_item, check_item, listed
 from torchdeck.core.data.classes import check_labels, check_map, wrong_label, wrong_token
 from torchdeck.core.data.graphs import is_graph, joined
 from torchdeck.core.data.infer import as_values
-from torchdeck.core.data.items import AS_USUAL, Layout, tensors_in
+from torchdeck.core.data.items import AS_USUAL, Layout, kind_of, tensors_in
 from torchdeck.core.data.probe import kept_random_states, seed_generators
 from torchdeck.core.data.seeds import derive
 from torchdeck.core.data.source import Samples
@@ -313,6 +313,11 @@ def _why_not_stacked(read: list[tuple[Any, int]], name: str, error: Exception) -
     """Which part of the items differs in shape, and what to do."""
     first, at_first = read[0]
     for item, at in read[1:]:
+        if kind_of(item) != kind_of(first):
+            return (
+                f"The items of {name!r} are of several kinds: sample {at_first} is {kind_of(first)}, sample {at} is "
+                f"{kind_of(item)}."
+            )
         for a, b in zip(tensors_in(first), tensors_in(item), strict=False):
             if a.shape != b.shape:
                 return (

@@ -171,6 +171,7 @@ class StreamFeed(LoaderFeed):
         """``reader`` reads from ``window``; ``count``: items in an epoch."""
         self._part, self._window, self._count = part, window, count
         self._told = False
+        self._has_targets = collate_by is None and options.layout.split(part.dataset[0])[1] is not None
         self._last: tuple[int, int, dict[str, Any] | None] = (0, 0, None)
         # As many indices as items, which take no memory: the feed counts its batches by them.
         super().__init__(
@@ -188,7 +189,14 @@ class StreamFeed(LoaderFeed):
 
     def _batch(self, found: Any, epoch: int, number: int, size: int) -> Batch:
         self._last = epoch, number + 1, found[2]
-        return super()._batch(found[1], epoch, number, size)
+        batch = super()._batch(found[1], epoch, number, size)
+        if batch.y is None and self._has_targets:
+            raise UserError(
+                f"The stream {self._batches._reader.name!r} gives items without a target in batch {number + 1}, though "
+                "the first have one.",
+                field="data.name",
+            )
+        return batch
 
     def state_dict(self) -> dict[str, Any] | None:
         """Where the stream is after the last batch that was given; None where it does not tell."""

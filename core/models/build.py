@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def build_model(
                 f"{list(info.input_shape)}; choose mlp or linear.",
                 field="model.name",
             )
-        net = _from_catalog(entry, model, info)
+        net = _from_catalog(entry, model, info, sample)
     if model.weights and offered is None and not _is_folder(model):
         if model.weights == "DEFAULT":
             raise UserError(
@@ -106,11 +106,17 @@ def _is_folder(model: Model) -> bool:
     )
 
 
-def _from_catalog(entry: catalog.Entry, model: Model, info: DataInfo) -> nn.Module:
+def _from_catalog(entry: catalog.Entry, model: Model, info: DataInfo, sample: Batch | None) -> nn.Module:
     """A net of ours, with the shape of the targets or of all inputs where it asks for them."""
     factory = entry.load_factory()
     offered = {"target_shape": info.target_shape, "input_shapes": info.input_shapes}
     takes = inspect.signature(factory).parameters
+    if sample is not None and isinstance(sample.x, Mapping) and "input_shapes" not in takes:
+        raise UserError(
+            f"model.name = {entry.name!r} takes one input, but the items of {info.name!r} hold several "
+            f"({', '.join(map(str, sample.x))}); make one of them in the data set, or name it in data.inputs.",
+            field="data.inputs",
+        )
     extra = {name: value for name, value in offered.items() if name in takes}
     return factory(info.input_shape, info.outputs, **extra, **model.resolved())
 

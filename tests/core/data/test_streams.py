@@ -72,6 +72,22 @@ class Goes(Plain):  # more than is looked at, and goes on where it is
     def state_dict(self): return {"at": self.at}
     def load_state_dict(self, state): self.at = state["at"]
 
+class Turns(IterableDataset):  # to something else in its middle
+    def __init__(self, to): self.to = to
+    def __len__(self): return 800
+    def __iter__(self):
+        for i in range(800): yield self.item(i, self.to if i >= 604 else "first")
+    def item(self, i, kind):
+        x, y = torch.full((3,), float(i)), i % 2
+        items = {"first": (x, y), "text": (x, "cat"), "pair": (x, torch.tensor([0, 1])), "longer": (torch.zeros(4), y)}
+        return {**items, "without": {"x": x}, "nothing": None}[kind]
+
+class Dicts(Turns):
+    def item(self, i, kind):
+        found = {"x": torch.zeros(3), "extra": torch.zeros(3), "label": i % 2}
+        if kind == "key": found["other"] = found.pop("extra")
+        return (found["x"], 0) if kind == "tuple" else found
+
 def collated(): return DataLoader(Sized(), batch_size=4, collate_fn=doubled)
 def doubled(items): return 2 * torch.stack([x for x, _ in items]), torch.tensor([y for _, y in items])
 
@@ -79,6 +95,10 @@ def both(): return Sized(), Plain(10)
 def endless_val(): return Sized(), Endless()
 def empty(): return Plain(0)
 """
+
+
+#: Options of data sets of one input, and of several.
+MODEL: tuple[list[str], list[str]] = ([], ["data.num_classes=2"])
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +218,25 @@ def test_what_is_wrong_is_one_sentence(code, data, options, message):
     with pytest.raises((UserError, UserCodeError)) as error:
         batches(loaded(code, data, *options).train)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "to", "batch", "message"),
+    [
+        ("Turns", "text", 8, "The target of sample 604 of .* is str"),
+        ("Turns", "pair", 8, r"targets of several sizes, such as \[\] and \[2\]"),
+        ("Turns", "longer", 8, r"inputs of several sizes, such as \[3\] and \[4\]"),
+        ("Turns", "nothing", 8, "The input of sample 604 of .* is None"),
+        ("Turns", "without", 8, "Sample 604 of .* has no target, and sample 600 has one"),
+        ("Turns", "without", 4, "gives items without a target in batch 152, though the first have one"),
+        ("Dicts", "key", 8, "sample 600 is a dict of x, extra, label, sample 604 is a dict of x, label, other"),
+        ("Dicts", "tuple", 8, "sample 600 is a dict of x, extra, label, sample 604 is a tuple of 2"),
+    ],
+)
+def test_items_that_turn_to_another_kind_are_one_sentence(code, data, to, batch, message):
+    feed = loaded(code, data, f"data.args.to={to}", f"trainer.batch_size={batch}", *MODEL[data == "Dicts"]).train
+    with pytest.raises(UserError, match=message):
+        batches(feed, start=600 // batch - 1) if data == "Turns" else list(feed.epoch(0, 600 // batch - 1))
 
 
 def test_a_stream_to_evaluate_on_must_end(code, monkeypatch):
