@@ -15,13 +15,16 @@ from conftest import Train
 
 from torchdeck.core.checkpoints.read import load_checkpoint
 from torchdeck.core.data.load import load_data
+from torchdeck.core.errors import UserError
 from torchdeck.core.evaluation.evaluate import evaluate_model
+from torchdeck.core.evaluation.export import export_model
 from torchdeck.core.evaluation.predict import predict_paths
 from torchdeck.core.evaluation.trained import Trained, load_trained
 from torchdeck.core.events import EpochEnded, TextWritten
 from torchdeck.core.experiment import toml
 from torchdeck.core.experiment.schema import Data
 from torchdeck.core.runs.directory import read_metrics
+from torchdeck.core.search.figures import curves
 from torchdeck.core.search.objectives import objectives
 
 #: Preset, what makes it short, where it is interrupted, and what its test figures are at least or at most.
@@ -50,7 +53,7 @@ SHORT: dict[str, tuple[tuple[str, ...], int, dict[str, tuple[float, float]]]] = 
         {"miou": (0.3, 1), "dice": (0.35, 1), "iou_ground": (0.7, 1)},  # of the ground alone miou would be 0.2
     ),
     "shapes-detection": (
-        ("trainer.epochs=5", "data.args.samples=150", "model.args.channels=[16,32]", "trainer.batch_size=8"),
+        ("trainer.epochs=4", "data.args={samples=120,size=32}", "model.args.channels=[16,32]", "trainer.batch_size=8"),
         20,
         {"map50": (0.02, 1), "map": (0.005, 1)},
     ),
@@ -64,7 +67,8 @@ def test_a_search_seeks_what_the_task_measures() -> None:
         [objective] = objectives(toml.load(preset))
         sought[preset] = (objective.name, objective.higher)
     counted = ("accuracy", True)
-    assert sought == dict.fromkeys(SHORT, ("loss", False)) | {"two-inputs": counted, "digits": counted}
+    others = {"two-inputs": counted, "digits": counted, "shapes-detection": ("map", True)}
+    assert sought == dict.fromkeys(SHORT, ("loss", False)) | others
 
 
 def weights(run: Any) -> dict[str, Any]:
@@ -97,6 +101,7 @@ def test_a_preset_learns_and_is_resumed_exactly(train: Train, preset: str) -> No
     texts = [[e["text"] for e in read_metrics(run.path) if e["event"] == "text"] for run in (whole, part)]
     assert texts[0] == texts[1]
     assert len(texts[0]) == len(whole.of(TextWritten)) == (len(whole.of(EpochEnded)) if preset == "char-lm" else 0)
+    assert curves(whole.path, whole.path / "curves.png")  # which a study draws of its best trial
     if preset in ("shapes-segmentation", "multilabel"):
         predictions_are_the_models(best, whole)
     elif preset != "digits-gan":
@@ -154,6 +159,11 @@ def other_predictions_are_the_models(preset: str, model: Trained, run: Any) -> N
     assert len(found) == 3
     with torch.no_grad():
         out = net(list(inputs[0])) if preset == "shapes-detection" else net(*inputs)
+    if preset == "shapes-detection":
+        images = [*drawn, torch.rand(3, 40, 50)]  # of any sizes
+        assert export_model(net, "model", run.path / "net.pth", images, classes=False).difference == 0
+        with pytest.raises(UserError, match="--format onnx does not hold; use --format model"):
+            export_model(net, "onnx", run.path / "net.onnx", images, classes=False)
     for i, one in enumerate(found):
         told: Any = one.predicted
         if preset == "shapes-detection":
@@ -176,8 +186,7 @@ def other_predictions_are_the_models(preset: str, model: Trained, run: Any) -> N
 
 
 def the_text_follows(model: Trained, file: Path) -> None:
-    """Each character of a continuation is among those the net can draw, and at a temperature of 0 it is the most
-    likely one."""
+    """At a temperature of 0 each character of a continuation is the most likely one."""
     names = model.info.vocabulary
     cold = model.experiment.task.model_copy(update={"args": {"temperature": 0.0, "sample_tokens": 12}})
     model = replace(model, experiment=model.experiment.model_copy(update={"task": cold}))

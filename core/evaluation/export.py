@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from torchdeck.core import files
 from torchdeck.core.checkpoints.save import to_torch
+from torchdeck.core.data.items import tensors_in
 from torchdeck.core.errors import UserError, first_line
 from torchdeck.core.models.calls import logits_of
 
@@ -29,11 +30,11 @@ FORMATS = {"model": "pth", "torchscript": "ts.pt", "onnx": "onnx", "torch_export
 
 Run = Callable[..., Any]
 
-#: Real inputs of a model [N, ...]: one tensor, or a tuple of several.
-Samples = Tensor | tuple[Tensor, ...]
+#: Real inputs of a model [N, ...]: one tensor, a tuple of several, or a list of images of any sizes (a detector's).
+Samples = Tensor | tuple[Tensor, ...] | list[Tensor]
 
 
-def _inputs(samples: Samples, count: int | None = None) -> tuple[Tensor, ...]:
+def _inputs(samples: Samples, count: int | None = None) -> tuple[Any, ...]:
     """The inputs as they stand in a call; the first ``count`` samples of each."""
     return tuple(t[:count] for t in (samples if isinstance(samples, tuple) else (samples,)))
 
@@ -49,7 +50,7 @@ class Compared:
     """The exported model beside the original, on the same samples."""
 
     samples: int
-    #: Greatest absolute difference of a logit, and that over the greatest absolute logit (where all are 0: itself).
+    #: Greatest absolute difference of an output, and that over the greatest absolute output (where all are 0: itself).
     difference: float
     relative: float
     #: Share of samples with the same largest logit; None where outputs are no logits of classes.
@@ -63,6 +64,11 @@ def export_model(net: nn.Module, format: str, output: Path, samples: Samples, cl
 
     Raises UserError when the format can't hold the model, or ``output`` can't be written.
     """
+    if isinstance(samples, list) and format != "model":
+        raise UserError(
+            "A detector takes lists of images of any sizes and gives as many boxes as it finds, which --format "
+            f"{format} does not hold; use --format model, state_dict or safetensors."
+        )
     net = net.eval().cpu()
     data, run = _WRITERS[format](net, samples)
     try:
@@ -77,7 +83,7 @@ def compare(net: nn.Module, run: Run, samples: Samples, classes: bool = True) ->
     """The outputs of two models on the same samples."""
     given = _inputs(samples)
     with torch.inference_mode():
-        expected, got = logits_of(net(*given)).double(), logits_of(run(*given)).double()
+        expected, got = _numbers(net(*given)), _numbers(run(*given))
     difference = float((expected - got).abs().max())
     scale = float(expected.abs().max())
     relative = difference / (scale or 1.0)
@@ -86,6 +92,13 @@ def compare(net: nn.Module, run: Run, samples: Samples, classes: bool = True) ->
         flat, flat_got = (t.reshape(len(given[0]), -1).argmax(1) for t in (expected, got))
         agreement = float((flat == flat_got).float().mean())
     return Compared(len(given[0]), difference, relative, agreement)
+
+
+def _numbers(outputs: Any) -> Tensor:
+    """The logits; of a detector all numbers that it tells, one after the other."""
+    if isinstance(outputs, list):
+        outputs = torch.cat([torch.zeros(1), *(tensor.flatten().double() for tensor in tensors_in(outputs))])
+    return logits_of(outputs).double()
 
 
 def _model(net: nn.Module, samples: Samples) -> tuple[bytes, Run]:
@@ -236,8 +249,9 @@ def _told(what: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
+        cause = error.__cause__ or error  # torch.onnx wraps it in instructions for reports, in colours
         raise UserError(
-            f"The model can't be exported to {what}: {type(error).__name__}: {first_line(error)}."
+            f"The model can't be exported to {what}: {type(cause).__name__}: {first_line(cause)}."
         ) from None
 
 

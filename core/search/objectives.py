@@ -115,5 +115,7 @@ def _objective(text: str, experiment: Experiment) -> Objective:
 def _usual(experiment: Experiment) -> tuple[str, bool | None]:
     if experiment.trainer.monitor != "auto":
         return names.watched(experiment.trainer.monitor, experiment.tracking.metric_names)
-    counted = experiment.chosen_task() in ("classification", "token_classification")
-    return ("accuracy", True) if counted else ("loss", False)
+    task = experiment.chosen_task()
+    if task == "detection":  # whose loss is there while training only
+        return "map", True
+    return ("accuracy", True) if task in ("classification", "token_classification") else ("loss", False)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from torchdeck.core.evaluation.evaluate import EvaluationResult
-    from torchdeck.core.evaluation.export import Compared
+    from torchdeck.core.evaluation.export import Compared, Samples
     from torchdeck.core.evaluation.trained import Trained
     from torchdeck.core.experiment.schema import Data
 
@@ -93,13 +93,8 @@ def export(options: argparse.Namespace) -> int:
         net, samples = first_part(trained)
         real = False
     else:
-        if info.task == "detection":
-            raise UserError(
-                f"A detector takes lists of images of any sizes, which --format {options.format} can't be compared on; "
-                "export its weights (--format state_dict or safetensors)."
-            )
         samples, real = _samples(trained)
-        if not isinstance(samples, tuple):  # targets of several inputs are never scaled
+        if not isinstance(samples, tuple | list):  # targets of several inputs are never scaled
             net = in_own_unit(net, info.target_mean, info.target_std, samples)
     compared = write(net, options.format, output, samples, classes=info.task == "classification")
     accuracy: dict[str, Any] = {}
@@ -191,10 +186,12 @@ def _stem(path: Path) -> str:
     return path.parent.parent.name if path.parent.name == "checkpoints" else path.stem
 
 
-def _some(x: Any, trained: Trained) -> torch.Tensor | tuple[torch.Tensor, ...]:
-    """The first inputs of a batch: one tensor (of several views the first), or a tuple of several."""
+def _some(x: Any, trained: Trained) -> Samples:
+    """The first inputs of a batch: one tensor (of several views the first), a tuple of several, or a list of images."""
     import torch
 
+    if trained.info.task == "detection":
+        return [image.contiguous() for image in x[:16]]
     if trained.info.task == "contrastive" and isinstance(x, tuple | list):
         x = x[0]
     parts = x if isinstance(x, tuple | list) else (x,)
@@ -206,7 +203,7 @@ def _some(x: Any, trained: Trained) -> torch.Tensor | tuple[torch.Tensor, ...]:
     return some if len(some) > 1 else some[0]
 
 
-def _samples(trained: Trained) -> tuple[torch.Tensor | tuple[torch.Tensor, ...], bool]:
+def _samples(trained: Trained) -> tuple[Samples, bool]:
     """Real inputs for a comparison; made-up ones where the data are not here."""
     import torch
 
