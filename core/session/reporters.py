@@ -21,7 +21,7 @@ from torchdeck.core.events import (
     StepSummary,
     TextWritten,
 )
-from torchdeck.core.experiment.metric_names import MEASURED
+from torchdeck.core.experiment.metric_names import MEASURED, OF_EACH, whole_of
 from torchdeck.core.progress import Progress
 from torchdeck.core.session.recorder import event_json
 from torchdeck.core.text import duration, metrics_line, metrics_short, printable_lines
@@ -152,9 +152,12 @@ def ending(event: Finished) -> str:
     """A run's last line."""
     if event.status != "done":
         return f"{event.status} at step {event.step:,} (epoch {event.epoch}) after {duration(event.seconds)}"
-    names = tuple(dict.fromkeys(name for figures in MEASURED.values() for name in figures))
+    known = dict.fromkeys(name for figures in MEASURED.values() for name in figures)
     part, metrics = ("test", event.test) if event.test else ("val", event.val)
-    return f"done in {duration(event.seconds)}  {part} {metrics_line(metrics, names)}"
+    # Parts of a loss and the user's own metrics, but not the figures of each class or target.
+    others = (name for name in metrics if name not in known and whole_of(name, OF_EACH) is None)
+    told = f"  {part} {metrics_line(metrics, (*known, *others))}" if metrics else ""
+    return f"done in {duration(event.seconds)}{told}"
 
 
 class RichReporter(PlainReporter):

@@ -8,7 +8,7 @@ import pytest
 
 from torchdeck.core.events import EpochEnded, Failed, Finished, Started, StateChanged, StepSummary
 from torchdeck.core.progress import Progress
-from torchdeck.core.session.reporters import PlainReporter
+from torchdeck.core.session.reporters import PlainReporter, ending
 from torchdeck.core.text import duration
 
 
@@ -105,6 +105,13 @@ def test_plain_lines() -> None:
     assert "from step 100" in lines[2]
     assert lines[3].startswith("epoch 2/20  train 0.5000 90.00%  val 0.6000 80.00%  best")
     assert lines[4] == "done in 1:15  test loss 0.1000  accuracy 99.00%"
+
+
+def test_the_last_line_tells_what_was_measured_but_not_for_each_class() -> None:
+    figures = {"own_score": 2.5, "kl": 3.25, "mae_step1": 9, "iou_cat": 0.5, "loss": 0.1, "my_iou": 0.25}
+    done = Finished(epoch=2, step=200, status="done", test=figures, seconds=75)
+    assert ending(done) == "done in 1:15  test loss 0.1000  own_score 2.5000  kl 3.2500  my_iou 0.2500"
+    assert ending(Finished(epoch=2, step=200, status="done", seconds=75)) == "done in 1:15"
 
 
 def test_failures_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
