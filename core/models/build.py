@@ -284,9 +284,7 @@ def _try_forward(net: nn.Module, info: DataInfo, name: str, x: Any, y: Any) -> N
             raise beyond_embedding(net, x, name) from None
         hint = "; images may be too small for it: add a Resize to data.transforms" if len(info.input_shape) == 3 else ""
         inputs = f"inputs of the shape {list(info.input_shape)}"
-        if not (
-            info.plain and info.input_shape
-        ):  # of what a collate function gives, which dimension is what is its own
+        if not (info.plain and info.input_shape):  # a collate function gives dimensions any meaning
             inputs = f"a batch of the shape {shapes(x)}"
         raise UserError(
             f"model.name = {name!r} can't take {inputs}: {first_line(error)}{hint}.",

@@ -44,7 +44,7 @@ class LossCheck:
         if self._step is not None and any(p.grad is not None for p in self._parameters):
             raise self._error(
                 "it called backward() itself and left gradients. A step of (model, batch) returns the loss, of which "
-                "backward is called for it; one that needs a backward pass on the way calls model.zero_grad() after it"
+                "backward is called for it; one that needs it on the way calls the model's zero_grad() after it"
             )
 
     def learns(self) -> None:

@@ -391,7 +391,7 @@ class Stream(IterableDataset):
         ("notanumber", "Sample 7 of"),
         ("label", "has the label 5; with 2 classes it must be between 0 and 1"),
         ("sizes", "inputs of several sizes, such as [2] and [3]"),
-        ("triple", "can't take inputs of the shape [[25, 3], [25]]"),
+        ("triple", "can't take a batch of the shape [[25, 3], [25]]"),
         ("short", "IndexError: "),
     ],
 )
