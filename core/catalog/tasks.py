@@ -19,6 +19,12 @@ from __future__ import annotations
 from torchdeck.core.catalog.entries import Entry, Param
 
 _IGNORE = Param("ignore_index", "int", -100, "targets of this value are left out of the loss and of the figures")
+_PROBABILITIES = Param(
+    "probabilities",
+    "bool",
+    None,
+    "whether outputs of yes or no are probabilities, and no logits; default: with torch.nn:BCELoss",
+)
 
 TASKS: tuple[Entry, ...] = (
     Entry(
@@ -31,6 +37,7 @@ TASKS: tuple[Entry, ...] = (
         "task",
         "classification",
         "one class a sample: accuracy, top5, f1",
+        (_PROBABILITIES,),
         facts={"metrics": ("loss", "accuracy", "top5", "f1"), "targets": "classes", "normalised": True},
         factory="torchdeck.core.tasks.classification:ClassificationTask",
     ),
@@ -38,7 +45,10 @@ TASKS: tuple[Entry, ...] = (
         "task",
         "multilabel",
         "several labels a sample, each 0 or 1: f1 (macro and micro), exact match, mAP",
-        (Param("threshold", "float", 0.5, "probability from which a label counts as predicted", low=0, high=1),),
+        (
+            Param("threshold", "float", 0.5, "probability from which a label counts as predicted", low=0, high=1),
+            _PROBABILITIES,
+        ),
         facts={"metrics": ("loss", "f1", "f1_micro", "exact_match", "map"), "targets": "labels", "normalised": True},
         factory="torchdeck.core.tasks.multilabel:MultilabelTask",
     ),
@@ -55,6 +65,7 @@ TASKS: tuple[Entry, ...] = (
         "a class for each pixel: mIoU, Dice, accuracy, and the IoU of each class",
         (
             _IGNORE,
+            _PROBABILITIES,
             Param(
                 "aux_weight",
                 "float",

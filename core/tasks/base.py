@@ -161,8 +161,11 @@ class Task:
         return [loss, *figures]
 
     def takes_probabilities(self, outputs: Any) -> bool:
-        """Whether outputs that stand for yes or no are probabilities and no logits: those of BCELoss."""
-        return self.loss is not None and isinstance(self.loss.module, nn.BCELoss) and self.stands_for_yes(outputs)
+        """Whether outputs that stand for yes or no are probabilities and no logits: those of BCELoss, or as the user
+        says."""
+        said = self._args.get("probabilities")
+        known = self.loss is not None and isinstance(self.loss.module, nn.BCELoss)
+        return (known if said is None else said) and self.stands_for_yes(outputs)
 
     def stands_for_yes(self, outputs: Any) -> bool:
         """Whether each output is one of yes or no."""
@@ -260,6 +263,18 @@ class Task:
                 self._warn(
                     f"The outputs have the shape {shape} and are judged by the loss alone: {left_out} are not measured."
                 )
+        elif self._may_be_probabilities(logits_of(step.outputs)):
+            self._warn(
+                "The outputs lie within 0 and 1, and are taken for logits; task.args.probabilities = true says that "
+                "they are probabilities, and false that they are not."
+            )
+
+    def _may_be_probabilities(self, outputs: Any) -> bool:
+        """Whether outputs of yes or no could be probabilities, for all that is known of a loss of the user's."""
+        known = self.takes_probabilities(outputs) or (self.loss is not None and not self.loss.own)
+        if known or self._args.get("probabilities") is not None or not self.stands_for_yes(outputs):
+            return False
+        return isinstance(outputs, Tensor) and bool(((outputs >= 0) & (outputs <= 1)).all())
 
 
 def floats(outputs: Any) -> Any:

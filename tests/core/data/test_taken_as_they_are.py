@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torchdeck.core.data.infer import Hints, infer
 from torchdeck.core.data.load import load_data
 from torchdeck.core.errors import UserError
+from torchdeck.core.events import LogLine
 from torchdeck.core.experiment import toml
 from torchdeck.core.session.preview import Previewer
 
@@ -81,6 +82,7 @@ class Pixels(nn.Module):
         super().__init__()
         self.l = nn.Conv2d(1, 1, 1)
     def forward(self, x): return self.l(x).sigmoid()
+def cross(out, y): return F.binary_cross_entropy(out.reshape(y.shape), y.float())
 class Sums(nn.Module):
     def __init__(self):
         super().__init__()
@@ -277,11 +279,23 @@ def test_the_workbench_shows_a_model_that_gives_its_loss(code: str) -> None:
     assert any("model" in part for part in told)
 
 
+@pytest.mark.parametrize("loss", [("torch.nn:BCELoss",), ("{code}:cross", "task.args.probabilities=true")])
 @pytest.mark.parametrize(("how", "net"), [("flat", "One"), ("labels", "Labels"), ("masks", "Pixels")])
-def test_figures_of_outputs_that_are_probabilities(train: Train, code: str, how: str, net: str) -> None:
+def test_figures_of_outputs_that_are_probabilities(
+    train: Train, code: str, how: str, net: str, loss: tuple[str, ...]
+) -> None:
     options = [f"data.name={code}:Given", f"data.args.how={how}", f"model.name={code}:{net}", "data.transforms=[]"]
-    run = train(*PLAIN, *options, "loss.name=torch.nn:BCELoss", source=None)
+    name, *said = loss
+    if said:
+        tasks = {"flat": "multilabel", "labels": "multilabel", "masks": "segmentation"}
+        options += [f"loss.name={name.format(code=code)}", f"task.name={tasks[how]}"]
+        unsaid = train(*PLAIN, *options, source=None)
+        assert any("task.args.probabilities = true says" in line.message for line in unsaid.of(LogLine))
+    else:
+        options += [f"loss.name={name}"]
+    run = train(*PLAIN, *options, *said, source=None)
     assert run.status == "done", run.failure
+    assert not any("task.args.probabilities" in line.message for line in run.of(LogLine))
     trainer, figures = run.session.built.trainer, run.session.finished.test
     with torch.no_grad():
         given = [(trainer.net(batch.x), batch.y) for batch in trainer.data.test.epoch(0)]
