@@ -64,7 +64,7 @@ class OwnTask(Task):
             if _came_from_backward(error):
                 raise UserError(
                     f"task.step = {self._reference!r} calls backward() itself: a step of (model, batch) returns the "
-                    "loss, of which backward is called for it (in evaluation, where model.training is false, it is "
+                    "loss, of which backward is called for it (in evaluation, while the model does not train, it is "
                     "not); one of (models, optimizers, batch) makes its own optimizer steps.",
                     field="task.step",
                 ) from error
