@@ -49,10 +49,19 @@ class UNet(nn.Module):
 
 def small_fcos(shape: Sequence[int], outputs: int, channels: Sequence[int], size: int) -> nn.Module:
     """torchvision's FCOS (Tian et al. 2019) over a few convolutions, each halving the image, whose shorter side is
-    made ``size`` pixels."""
+    made ``size`` pixels.
+
+    Raises UserError for a last stage that FCOS can't normalise in groups.
+    """
     from torchvision.models.detection import FCOS
     from torchvision.models.detection.anchor_utils import AnchorGenerator
 
+    if channels[-1] % 32:
+        raise UserError(
+            f"model.args.channels ends with {channels[-1]}; the last must be a multiple of 32, for FCOS normalises in "
+            "32 groups.",
+            field="model.args.channels",
+        )
     stages: list[nn.Module] = []
     for before, after in zip((3, *channels), channels, strict=False):
         stages.append(nn.Sequential(conv(before, after, "relu", stride=2), conv(after, after, "relu")))

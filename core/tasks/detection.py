@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -22,8 +23,8 @@ from torchdeck.core.tasks.metrics import Metric
 
 class Detection(Metric):
     """``map``, the mean average precision over IoUs of 0.5 to 0.95 (COCO's), ``map50`` and ``map75``, at one IoU each,
-    and ``map_NAME`` of each class that occurs; over all images of the set, by torchmetrics and pycocotools. None where
-    no image has a box."""
+    and ``map_NAME`` of each class that occurs; over all images of the set, by torchmetrics and pycocotools. NaN
+    where no image has a box."""
 
     def __init__(self, names: tuple[str, ...], device: torch.device) -> None:
         from torchmetrics.detection import MeanAveragePrecision
@@ -53,7 +54,7 @@ class Detection(Metric):
             found = self._metric.compute()
         figures = {name: float(found[key]) for name, key in (("map", "map"), ("map50", "map_50"), ("map75", "map_75"))}
         if figures["map"] < 0:
-            return {}
+            return dict.fromkeys(figures, math.nan)
         # [IoU, recall, class, area, most detections], -1 where there is nothing: all areas, a hundred detections.
         precision = found["precision"][:, :, :, 0, -1]
         for at, number in enumerate(found["classes"].reshape(-1).tolist()):
