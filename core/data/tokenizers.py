@@ -88,7 +88,10 @@ class Tokenized:
             from transformers import AutoTokenizer
 
             try:
-                self._tokenizer = AutoTokenizer.from_pretrained(self._folder, local_files_only=True)
+                # Code in the folder is not run, and nobody is asked whether it may be.
+                self._tokenizer = AutoTokenizer.from_pretrained(
+                    self._folder, local_files_only=True, trust_remote_code=False
+                )
             except (OSError, ValueError, ImportError, KeyError) as error:
                 first = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise UserError(

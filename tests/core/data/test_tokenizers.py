@@ -21,7 +21,7 @@ import torch
 class AutoTokenizer:
     model_max_length, model_input_names = 6, ["input_ids", "attention_mask"]
     @classmethod
-    def from_pretrained(cls, folder, local_files_only):
+    def from_pretrained(cls, folder, local_files_only, trust_remote_code):
         made = cls()
         made.words = (Path(folder) / "vocab.txt").read_text().split()
         return made

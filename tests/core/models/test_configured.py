@@ -12,6 +12,7 @@ from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Model
 from torchdeck.core.models.build import build_model
+from torchdeck.core.models.configured import pretrained
 
 MODELS = """
 import json
@@ -104,6 +105,18 @@ def test_a_folder_of_transformers(tmp_path: Path) -> None:
     (folder / "config.json").write_text('{"hidden_size": 10}')
     net = made(tmp_path, "Bert", {"num_labels": 3}, str(folder))
     assert net.classifier.weight.shape == (3, 10) and (net.classifier.weight == 0.25).all()
+
+
+def test_code_in_a_folder_is_not_run_unasked(tmp_path: Path) -> None:
+    class AutoModel:
+        @classmethod
+        def from_pretrained(cls, folder: str, **options: object) -> dict[str, object]:
+            return options
+
+    AutoModel.__module__ = "transformers.models.auto.modeling_auto"
+    assert pretrained(AutoModel, str(tmp_path), {}) == {"local_files_only": True, "trust_remote_code": False}
+    trusted = pretrained(AutoModel, str(tmp_path), {"trust_remote_code": True})
+    assert trusted == {"local_files_only": True, "trust_remote_code": True}
 
 
 @pytest.mark.parametrize(
