@@ -119,9 +119,9 @@ CASES: dict[str, tuple[Make, str]] = {
         code(
             "data",
             "class Own(torch.utils.data.Dataset):\n    def __len__(self): return 9\n"
-            "    def __getitem__(self, i): return 1, 2, 3\n",
+            "    def __getitem__(self, i): return 1, 2, i % 2\n",
         ),
-        "can't take inputs of the shape [[2], [2]]",
+        "can't take a batch of the shape [[2], [2]]",
     ),
     "device that is not there": (lambda folder: {"trainer": {"device": "cuda:9"}}, "not on this machine"),
     "precision that the device has not": (lambda folder: {"trainer": {"device": "cpu", "precision": "fp16"}}, "fp16"),

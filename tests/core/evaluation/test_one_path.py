@@ -190,7 +190,7 @@ def test_evaluation_prediction_and_torchvision_agree(
     by_evaluation, by_prediction = evaluated(trained, place, place / "d"), predicted(trained, [str(place / "d")])
     torch.testing.assert_close(by_evaluation, by_prediction, atol=1e-6, rtol=0)
     # Pixels of uint8 are rounded after each step, as torchvision's are.
-    torch.testing.assert_close(by_evaluation, expected, atol=2e-3, rtol=0)
+    torch.testing.assert_close(by_evaluation, expected, atol=4e-3, rtol=0)
 
 
 @pytest.mark.parametrize("own", ["half", "noise", "sized"])
