@@ -51,8 +51,21 @@ def number(value: float, name: str = "") -> str:
     return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3e}"
 
 
-def metrics_line(metrics: Mapping[str, float], names: tuple[str, ...] = ("loss", "accuracy", "rmse", "r2")) -> str:
-    """The main metrics in words; accuracy as a percentage."""
+#: The figures that are told first.
+USUAL = ("loss", "accuracy", "rmse", "r2")
+
+
+def main_figures(metrics: Mapping[str, float]) -> tuple[str, ...]:
+    """The names of the figures that tell how good a model is: the usual ones, and where they are but the loss, or none,
+    the first others, such as a detector's mAP."""
+    usual = tuple(name for name in USUAL if name in metrics)
+    if len(usual) > 1:
+        return usual
+    return (*usual, *[name for name in metrics if name not in usual][: 3 - len(usual)])
+
+
+def metrics_line(metrics: Mapping[str, float], names: Sequence[str] = USUAL) -> str:
+    """Metrics of these names in words; accuracy as a percentage."""
     parts = []
     for name in names:
         if name in metrics:

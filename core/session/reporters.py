@@ -24,7 +24,7 @@ from torchdeck.core.events import (
 from torchdeck.core.experiment.metric_names import MEASURED, OF_EACH, whole_of
 from torchdeck.core.progress import Progress
 from torchdeck.core.session.recorder import event_json
-from torchdeck.core.text import duration, metrics_line, metrics_short, printable_lines
+from torchdeck.core.text import duration, main_figures, metrics_line, metrics_short, printable_lines
 
 
 class Reporter:
@@ -126,7 +126,7 @@ class PlainReporter(Reporter):
                 )
             case Evaluated():
                 val = started.val_name if started else "val"
-                self.line(f"evaluated at step {event.step}  {val} {metrics_line(event.val)}")
+                self.line(f"evaluated at step {event.step}  {val} {metrics_line(event.val, main_figures(event.val))}")
             case TextWritten():
                 self.line(event.text)
             case StateChanged():

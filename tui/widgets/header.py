@@ -8,7 +8,7 @@ from rich.text import Text
 
 from torchdeck.core.runs.directory import without_time
 from torchdeck.core.runs.history import History
-from torchdeck.core.text import duration, number
+from torchdeck.core.text import duration, main_figures, number
 from torchdeck.tui.drawing.axes import amount
 from torchdeck.tui.drawing.bars import bar, sparkline
 from torchdeck.tui.drawing.colours import colour, on
@@ -131,10 +131,11 @@ def header_figures(history: History) -> str:
     parts = []
     if history.summary is not None and "loss" in history.summary.train:
         parts.append(f"loss {number(history.summary.train['loss'])}")
-    for name in ("accuracy", "rmse", "loss"):
-        if history.epoch is not None and name in history.epoch.val:
+    measured = history.epoch.val if history.epoch is not None else {}
+    for name in ("accuracy", "rmse", "loss", *measured):
+        if name in measured:
             val = history.started.val_name if history.started else "val"
-            parts.append(f"{val} {name} {_figure(name, history.epoch.val[name])}")
+            parts.append(f"{val} {name} {_figure(name, measured[name])}")
             if history.best is not None and name in history.best.val:
                 parts.append(f"best {_figure(name, history.best.val[name])}")
             break
@@ -161,9 +162,10 @@ def _ending(snapshot: Snapshot) -> Text:
             text.append("another tool is training it; its curves are read as they are written")
         case "done" if history.finished is not None:
             part, metrics = ("test", history.finished.test) if history.finished.test else ("val", history.finished.val)
-            names = [n for n in ("accuracy", "rmse", "r2", "loss") if n in metrics]
-            text.append(f"{part} " + "  ".join(f"{n} {_figure(n, metrics[n])}" for n in names), style="bold")
-            text.append(f"  in {duration(history.finished.seconds)}")
+            names = sorted(main_figures(metrics), key=lambda name: name == "loss")
+            told = "  ".join(f"{n} {_figure(n, metrics[n])}" for n in names)
+            text.append(f"{part} {told}  " if metrics else "", style="bold")
+            text.append(f"in {duration(history.finished.seconds)}")
         case _:
             text.append(f"{header_figures(history)}   r resumes from its last checkpoint")
     return text

@@ -9,7 +9,7 @@ import pytest
 from torchdeck.core.events import EpochEnded, Failed, Finished, Started, StateChanged, StepSummary
 from torchdeck.core.progress import Progress
 from torchdeck.core.session.reporters import PlainReporter, ending
-from torchdeck.core.text import duration
+from torchdeck.core.text import duration, main_figures
 
 
 def started(step: int = 0, time: float = 0.0) -> Started:
@@ -117,3 +117,16 @@ def test_the_last_line_tells_what_was_measured_but_not_for_each_class() -> None:
 def test_failures_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     PlainReporter(io.StringIO()).report(Failed(epoch=1, step=3, message="It broke."))
     assert capsys.readouterr().err == "torchdeck: It broke.\n"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "told"),
+    [
+        ({"f1": 0.5, "accuracy": 0.9, "loss": 0.1}, ("loss", "accuracy")),
+        ({"loss": 0.1, "perplexity": 3.0, "bits_per_byte": 2.0, "more": 1.0}, ("loss", "perplexity", "bits_per_byte")),
+        ({"map": 0.4, "map50": 0.8, "map75": 0.3, "map_cat": 0.1}, ("map", "map50", "map75")),
+        ({}, ()),
+    ],
+)
+def test_figures_that_are_told_first(metrics: dict[str, float], told: tuple[str, ...]) -> None:
+    assert main_figures(metrics) == told
