@@ -239,8 +239,14 @@ def main() -> int:
     def send(message: dict[str, Any]) -> None:
         answers.write(json.dumps(message, allow_nan=False, default=str).encode() + b"\n")
 
-    previewer = Previewer(send)
     files: dict[Path, float] = {}
+
+    def tell(message: dict[str, Any]) -> None:
+        # When files were changed is noted before what was made of them is told: they may be edited the moment it is.
+        files.update(changed_at(path for path in _imported() if path not in files))
+        send(message)
+
+    previewer = Previewer(tell)
     rest = b""
     while True:
         data = os.read(0, 1 << 16)
@@ -259,8 +265,7 @@ def main() -> int:
             previewer.answer(request["id"], request["experiment"])
         except NameTaken:
             return STALE
-        files = changed_at(_imported())  # before it is told: the user may edit a file as soon as the answer is there
-        send({"id": request["id"], "files": [str(path) for path in files]})
+        tell({"id": request["id"], "files": [str(path) for path in _imported()]})
         send({"id": request["id"], "done": True})
 
 

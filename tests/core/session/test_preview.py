@@ -114,6 +114,25 @@ def test_code_that_was_edited_is_read_anew(poller: Looker, tmp_path: Path) -> No
     again.process.wait()
 
 
+def test_code_that_is_edited_while_the_rest_is_looked_at_is_read_anew(poller: Looker, tmp_path: Path) -> None:
+    data = tmp_path / "mine.py"
+    made = "torch.utils.data.TensorDataset(torch.rand(40, 4), torch.arange(40) % 3)"
+    data.write_text(f"import torch\ndef build(): return {made}\n")
+    slow = "def __init__(self): time.sleep(1); super().__init__(4, 3)"
+    (tmp_path / "net.py").write_text(f"import time, torch\nclass Net(torch.nn.Linear):\n    {slow}\n")
+    words = (None, "data.name=mine.py:build", "model.name=net.py:Net")
+    poller.send(*words)
+    assert poller.process.stdout is not None
+    for line in poller.process.stdout:
+        found = json.loads(line)
+        if "data" in found:  # it is there: the model is still being built
+            data.write_text("def build(): raise OSError('no disk')\n")
+        if "done" in found:
+            break
+    poller.send(*words)
+    assert poller.process.wait(20) == STALE
+
+
 def test_what_the_users_code_prints_does_not_get_between_the_answers(poller: Looker, tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(
         "import os, torch\nprint('{\"id\": 1}')\nos.system('echo loud')\n"
