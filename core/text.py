@@ -64,10 +64,10 @@ def main_figures(metrics: Mapping[str, float]) -> tuple[str, ...]:
     return (*usual, *[name for name in metrics if name not in usual][: 3 - len(usual)])
 
 
-def metrics_line(metrics: Mapping[str, float], names: Sequence[str] = USUAL) -> str:
-    """Metrics of these names in words; accuracy as a percentage."""
+def metrics_line(metrics: Mapping[str, float], names: Sequence[str] | None = None) -> str:
+    """Metrics of these names, or the main ones, in words; accuracy as a percentage."""
     parts = []
-    for name in names:
+    for name in main_figures(metrics) if names is None else names:
         if name in metrics:
             shown = number(metrics[name], name) if name == "accuracy" else number(metrics[name])
             parts.append(f"{name} {shown}")

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
+from torchdeck.core.data.stream_items import set_epoch
+
 #: Stages of WebDataset's pipelines that share shards out among processes, or refuse several.
 _BY_PROCESS = ("single_node_only", "split_by_node")
 
@@ -75,8 +77,7 @@ class Unbatched(IterableDataset):
 
     def set_epoch(self, epoch: int) -> None:
         """Tell the stream which epoch it is."""
-        if callable(getattr(self._batches, "set_epoch", None)):
-            self._batches.set_epoch(epoch)
+        set_epoch(self._batches, epoch)
 
     def __iter__(self) -> Iterator[Any]:
         for batch in self._batches if self._convert is None else map(self._convert, self._batches):

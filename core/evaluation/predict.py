@@ -126,8 +126,7 @@ def _predicted(
         yield from _described(trained, names, logits)
         return
     if logits.ndim == 1 or logits.shape[1] == 1:  # one output for two classes
-        task = build_task(trained.experiment, trained.info, trained.net, torch.device("cpu"))
-        p = task.as_logits(logits.reshape(-1)).sigmoid()
+        p = _task_of(trained, torch.device("cpu")).as_logits(logits.reshape(-1)).sigmoid()
         probabilities = torch.stack([1 - p, p], 1)
     elif trained.experiment.loss.name == "bce_with_logits":
         probabilities = logits.sigmoid()

@@ -28,7 +28,7 @@ from torchdeck.core.events import (
 )
 from torchdeck.core.progress import Progress
 from torchdeck.core.series import LIMIT, Series
-from torchdeck.core.text import main_figures, metrics_line, metrics_short
+from torchdeck.core.text import metrics_line, metrics_short
 
 #: Lines of the log that are kept.
 _LINES = 2000
@@ -139,11 +139,7 @@ class History:
         elif isinstance(event, Evaluated):
             self._add_all("val", event.step, event.val)
             val = self.started.val_name if self.started else "val"
-            self._say(
-                event,
-                "info",
-                f"evaluated at step {event.step:,}: {val} {metrics_line(event.val, main_figures(event.val))}",
-            )
+            self._say(event, "info", f"evaluated at step {event.step:,}: {val} {metrics_line(event.val)}")
         elif isinstance(event, CheckpointWritten):
             self.checkpoint = event
             self._say(event, "debug", f"checkpoint at step {event.step:,}{', the best so far' if event.best else ''}")
@@ -204,7 +200,7 @@ class History:
     def _take_end(self, event: Finished) -> None:
         self.finished, self.state = event, kept_status(event.status)
         part, metrics = ("test", event.test) if event.test else ("val", event.val)
-        told = f": {part} {metrics_line(metrics, main_figures(metrics))}" if metrics else ""
+        told = f": {part} {metrics_line(metrics)}" if metrics else ""
         self._say(event, "info", f"{event.status} at step {event.step:,}{told}")
 
     def _add_all(self, part: str, step: int, metrics: Metrics) -> None:

@@ -24,7 +24,7 @@ from torchdeck.core.events import (
 from torchdeck.core.experiment.metric_names import MEASURED, OF_EACH, whole_of
 from torchdeck.core.progress import Progress
 from torchdeck.core.session.recorder import event_json
-from torchdeck.core.text import duration, main_figures, metrics_line, metrics_short, printable_lines
+from torchdeck.core.text import USUAL, duration, metrics_line, metrics_short, printable_lines
 
 
 class Reporter:
@@ -113,7 +113,7 @@ class PlainReporter(Reporter):
             case StepSummary() if started and time.monotonic() - self._said >= self.EVERY:
                 self._said = time.monotonic()
                 self.line(
-                    f"step {event.step}/{started.steps}  {metrics_line(event.train)}  "
+                    f"step {event.step}/{started.steps}  {metrics_line(event.train, USUAL)}  "
                     f"{event.samples_per_second:,.0f} samples/s  ETA {duration(self.progress.eta(event.time))}"
                 )
             case EpochEnded() if started:
@@ -126,7 +126,7 @@ class PlainReporter(Reporter):
                 )
             case Evaluated():
                 val = started.val_name if started else "val"
-                self.line(f"evaluated at step {event.step}  {val} {metrics_line(event.val, main_figures(event.val))}")
+                self.line(f"evaluated at step {event.step}  {val} {metrics_line(event.val)}")
             case TextWritten():
                 self.line(event.text)
             case StateChanged():
