@@ -205,3 +205,11 @@ async def test_a_run_without_checkpoint_begins_anew(workbench: Open, train: Trai
         await until(pilot, lambda: read_info(run).status == "done")
         assert [info.path for info in list_runs(run.parent)[0]] == [run]
         await until(pilot, lambda: "begins anew" in "\n".join(line.text for line in screen.snapshot.history.log))  # type: ignore[union-attr]
+
+
+async def test_files_that_are_watched_do_not_hinder_leaving(workbench: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchdeck.tui.screens.train._FILES_EVERY", 0.0005)
+    async with workbench(QUICK) as pilot:  # Textual ends the screens behind the one shown when no screen is shown
+        for key, screen in (("C", CheckpointsScreen), ("R", RunsScreen)):
+            await pilot.press(key)
+            await until(pilot, lambda wanted=screen: isinstance(pilot.app.screen, wanted))

@@ -294,10 +294,10 @@ class TrainScreen(ExperimentKeys, RunKeys):
 
     async def _check_files(self) -> None:
         """A file of the user's that has been mended is looked at again without a key."""
-        if self.app.screen is not self or not self._files:
+        if not (self.is_active and self._files):  # on the way out there is no screen any more
             return
         now = await asyncio.to_thread(changed_at, list(self._files))
-        if now != {path: self._files.get(path) for path in now}:
+        if self.is_active and now != {path: self._files.get(path) for path in now}:
             self._ask_preview()
 
     def _previewed(self, part: str, value: Any) -> None:
