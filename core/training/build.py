@@ -139,7 +139,9 @@ def _set_switches(experiment: Experiment, device: torch.device) -> None:
     torch.set_flush_denormal(True)
     if experiment.trainer.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # docs.pytorch.org/docs/stable/notes/randomness
-    torch.use_deterministic_algorithms(experiment.trainer.deterministic, warn_only=False)
+    wanted = experiment.trainer.deterministic
+    if wanted or torch.are_deterministic_algorithms_enabled():  # to switch imports torch's compiler, half a second
+        torch.use_deterministic_algorithms(wanted, warn_only=False)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if precision.tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = precision.tf32
