@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import subprocess
@@ -28,6 +29,7 @@ from torchdeck.core.control import Command, Control
 from torchdeck.core.events import Event
 from torchdeck.core.experiment import toml
 from torchdeck.core.session.session import Session
+from torchdeck.tui.__main__ import main
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -139,6 +141,17 @@ def command(*words: str, cwd: Path, timeout: float = 240, env: dict[str, str] | 
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **(env or {})},
         stdin=subprocess.DEVNULL,
     )
+
+
+def verb(*words: str, cwd: Path) -> Any:
+    """``torchdeck WORDS`` in this process, which has imported what a process of its own takes seconds for."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main(list(words))
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def start(*words: str, cwd: Path, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:

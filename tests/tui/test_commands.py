@@ -1,4 +1,4 @@
-"""The verbs, as processes."""
+"""The verbs."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from conftest import Train, command, start
+from conftest import Train, command, start, verb
 
 from torchdeck.tui.__main__ import main
 from torchdeck.tui.parsers import VERBS
 
 
 def test_catalog(tmp_path: Path) -> None:
-    everything = command("catalog", cwd=tmp_path).stdout
+    everything = verb("catalog", cwd=tmp_path).stdout
     for name in ("digits", "resnet18", "AdamW", "one_cycle", "RandAugment", "cross_entropy", "OneHot"):
         assert name in everything
-    one = command("catalog", "optimizer", "sgd", cwd=tmp_path).stdout
+    one = verb("catalog", "optimizer", "sgd", cwd=tmp_path).stdout
     assert "momentum" in one
     assert "between 0 and 0.9999" in one
-    entries = json.loads(command("catalog", "data", "--json", cwd=tmp_path).stdout)
+    entries = json.loads(verb("catalog", "data", "--json", cwd=tmp_path).stdout)
     assert {"kind", "name", "summary", "params"} <= set(entries[0])
-    assert "fashion-best" in command("catalog", "preset", cwd=tmp_path).stdout
-    assert 'name = "fastnet"' in command("catalog", "preset", "fashion-best", cwd=tmp_path).stdout
+    assert "fashion-best" in verb("catalog", "preset", cwd=tmp_path).stdout
+    assert 'name = "fastnet"' in verb("catalog", "preset", "fashion-best", cwd=tmp_path).stdout
 
 
 def test_doctor(tmp_path: Path) -> None:
-    report = json.loads(command("doctor", "--json", cwd=tmp_path).stdout)
+    report = json.loads(verb("doctor", "--json", cwd=tmp_path).stdout)
     assert report["devices"][-1]["device"] == "cpu"
     assert report["chosen"] == report["devices"][0]["device"]
     assert "torch" in report["versions"]
-    text = command("doctor", cwd=tmp_path).stdout
+    text = verb("doctor", cwd=tmp_path).stdout
     assert "trains on" in text
     assert "data root" in text
 
 
 def test_runs_of_an_empty_place(tmp_path: Path) -> None:
-    assert command("runs", cwd=tmp_path).stdout == "no runs in 'runs'\n"
-    assert json.loads(command("runs", "--json", cwd=tmp_path).stdout) == []
+    assert verb("runs", cwd=tmp_path).stdout == "no runs in 'runs'\n"
+    assert json.loads(verb("runs", "--json", cwd=tmp_path).stdout) == []
 
 
 def test_files_of_others_do_not_reach_the_terminal_raw(tmp_path: Path) -> None:
@@ -57,29 +57,29 @@ def test_files_of_others_do_not_reach_the_terminal_raw(tmp_path: Path) -> None:
     )
     (run / "experiment.toml").write_text("# \x1b[2J\n")
     for words in (("show", "w.pth"), ("runs",), ("show", "x")):
-        done = command(*words, cwd=tmp_path)
+        done = verb(*words, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "\x1b" not in done.stdout
         assert "\x07" not in done.stdout
-    assert "[red]m" in command("runs", cwd=tmp_path).stdout
+    assert "[red]m" in verb("runs", cwd=tmp_path).stdout
 
 
-@pytest.mark.parametrize("verb", sorted(VERBS))
-def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", sorted(VERBS))
+def test_every_verb_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main([verb, "--help"])
+        main([name, "--help"])
     assert ended.value.code == 0
-    assert VERBS[verb].summary.partition(",")[0].partition(":")[0][:20] in capsys.readouterr().out
+    assert VERBS[name].summary.partition(",")[0].partition(":")[0][:20] in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["--help"])
-    assert f"torchdeck {verb}" in capsys.readouterr().out
+    assert f"torchdeck {name}" in capsys.readouterr().out
 
 
 def test_runs_are_filtered_compared_drawn_labelled_deleted(train: Train, tmp_path: Path) -> None:
     first, second = (train("trainer.epochs=2", f"optimizer.lr={lr}").path for lr in (0.01, 0.02))
 
     def run(*words: str, code: int = 0) -> str:
-        done = command(*words, cwd=tmp_path)
+        done = verb(*words, cwd=tmp_path)
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
         return done.stdout + done.stderr
@@ -154,23 +154,23 @@ def test_tensorboard_serves_the_runs_and_says_how_to_reach_it(train: Train, tmp_
 def test_inspect_and_its_tables(train: Train, tmp_path: Path) -> None:
     run = train("trainer.epochs=1", "trainer.keep=5", "trainer.checkpoint_steps=5").path
     best = str(run / "checkpoints" / "best.pt")
-    told = json.loads(command("inspect", best, "--json", "--stats", cwd=tmp_path).stdout)
+    told = json.loads(verb("inspect", best, "--json", "--stats", cwd=tmp_path).stdout)
     assert told["safe"] and told["tensors"]["model.1.weight"]["shape"] == [256, 64]
     assert told["tensors"]["model.1.weight"]["std"] > 0
     assert "histogram" in json.loads(
-        command("inspect", run.name, "--tensor", "model.1.bias", "--json", cwd=tmp_path).stdout
+        verb("inspect", run.name, "--tensor", "model.1.bias", "--json", cwd=tmp_path).stdout
     )
     fits = json.loads(
-        command("inspect", best, "--fits", "digits", "--set", "data.name=iris", "--json", cwd=tmp_path).stdout
+        verb("inspect", best, "--fits", "digits", "--set", "data.name=iris", "--json", cwd=tmp_path).stdout
     )
     assert not fits["fits"]
     assert {t["verdict"] for t in fits["tensors"]} == {"reshaped", "loads", "head"}
-    assert command("average", best, str(run / "checkpoints" / "last.pt"), "-o", "m.pth", cwd=tmp_path).returncode == 0
-    assert "0 of 6" not in command("diff", "m.pth", best, cwd=tmp_path).stderr
-    planned = json.loads(command("prune", "--keep-best", "1", "--json", cwd=tmp_path).stdout)[0]
+    assert verb("average", best, str(run / "checkpoints" / "last.pt"), "-o", "m.pth", cwd=tmp_path).returncode == 0
+    assert "0 of 6" not in verb("diff", "m.pth", best, cwd=tmp_path).stderr
+    planned = json.loads(verb("prune", "--keep-best", "1", "--json", cwd=tmp_path).stdout)[0]
     assert planned["deleted"] and Path(tmp_path / planned["deleted"][0]).exists()
-    assert command("prune", "--keep-best", "1", "--yes", cwd=tmp_path).returncode == 0
+    assert verb("prune", "--keep-best", "1", "--yes", cwd=tmp_path).returncode == 0
     assert not Path(tmp_path / planned["deleted"][0]).exists()
-    refused = command("inspect", best, "--run-code", cwd=tmp_path)
+    refused = verb("inspect", best, "--run-code", cwd=tmp_path)
     assert refused.returncode == 2
     assert "RUNS" in refused.stdout + refused.stderr or "nothing in it was run" in refused.stderr

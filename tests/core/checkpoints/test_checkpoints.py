@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Train, command
+from conftest import Train, verb
 from torch import nn
 
 from torchdeck.core.checkpoints.read import load_checkpoint, load_weights, strip_prefixes
@@ -114,7 +114,7 @@ def test_a_malicious_checkpoint_runs_nothing(train: Train, tmp_path: Path, legac
     again = train(resume=run.path)
     assert again.failure and again.failure.user
     assert "would run io.open when loaded" in again.failure.message
-    shown = command("show", str(evil), cwd=tmp_path)
+    shown = verb("show", str(evil), cwd=tmp_path)
     assert shown.returncode == 0
     assert "DANGER: when unpickled, it would run io.open" in shown.stdout
     weights = train(f"model.weights={evil}")
@@ -193,7 +193,7 @@ def test_exports_give_the_same_numbers(train: Train, tmp_path: Path) -> None:
     expected = run.session.built.trainer.trained_net.eval()(x)
     runs = str(tmp_path / "runs")
     for format, name in (("state_dict", "a.pth"), ("safetensors", "a.safetensors"), ("model", "m.pth")):
-        done = command("export", run.path.name, "--runs", runs, "--format", format, "-o", name, cwd=tmp_path)
+        done = verb("export", run.path.name, "--runs", runs, "--format", format, "-o", name, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(name)
     net = nn.Sequential(
@@ -211,6 +211,6 @@ def test_exports_give_the_same_numbers(train: Train, tmp_path: Path) -> None:
         assert torch.equal(net(x), expected)
     whole = torch.load(tmp_path / "m.pth", weights_only=False)
     assert torch.equal(whole(x), expected)
-    refused = command("export", run.path.name, "--runs", runs, "-o", "no/such/folder.pth", cwd=tmp_path)
+    refused = verb("export", run.path.name, "--runs", runs, "-o", "no/such/folder.pth", cwd=tmp_path)
     assert refused.returncode == 2
     assert "can't be written" in refused.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Train, command
+from conftest import Train, verb
 
 from torchdeck.core.data.load import load_data
 from torchdeck.core.errors import UserError
@@ -117,6 +117,6 @@ def test_a_classifier_of_texts_is_trained_and_evaluated(train: Train, code: Path
     run = train(*options(code, "columns"), *more, source=None)
     assert run.status == "done", run.failure
     assert any("cut after 6 tokens" in line.message for line in run.of(LogLine))
-    done = command("evaluate", str(run.path), cwd=code)
+    done = verb("evaluate", str(run.path), cwd=code)
     assert done.returncode == 0, done.stderr
     assert "100.00%" in done.stdout

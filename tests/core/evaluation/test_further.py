@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Train, command
+from conftest import Train, command, verb
 from PIL import Image
 from sklearn.datasets import load_digits, load_iris
 
@@ -214,7 +214,7 @@ def test_exports_give_the_same_numbers(digits: Path, tmp_path: Path, format: str
 
 
 def test_int8_tells_the_accuracy_before_and_after(digits: Path, tmp_path: Path) -> None:
-    done = command("export", str(digits), "--format", "int8", "--json", "-o", "q.pt2", cwd=tmp_path)
+    done = verb("export", str(digits), "--format", "int8", "--json", "-o", "q.pt2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     before = json.loads((digits / "run.json").read_text())["test"]["accuracy"]
@@ -297,13 +297,11 @@ def test_code_of_others_runs_only_when_the_user_says_so(
     for path in (theirs / "checkpoints" / "best.pt", Path(alone)):
         with pytest.raises(UserError, match=r"was not made here and would run the code 'net.py:Net'"):
             load_trained(path, trust_code=False)
-    assert (
-        command("export", "alone.pt", "--format", "safetensors", cwd=tmp_path).returncode == 0
-    )  # weights need no code
-    done = command("export", "alone.pt", "--format", "onnx", cwd=tmp_path)
+    assert verb("export", "alone.pt", "--format", "safetensors", cwd=tmp_path).returncode == 0  # weights need no code
+    done = verb("export", "alone.pt", "--format", "onnx", cwd=tmp_path)
     assert done.returncode == 2
     assert "say --trust-code" in done.stderr
-    done = command("finetune", str(theirs), "--data", "digits", "-o", "ft.toml", cwd=tmp_path)
+    done = verb("finetune", str(theirs), "--data", "digits", "-o", "ft.toml", cwd=tmp_path)
     assert done.returncode == 2
     assert "say --trust-code" in done.stderr
     assert not canary.exists()

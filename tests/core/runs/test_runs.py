@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Train, command, start
+from conftest import Train, command, start, verb
 from test_batch import ENDLESS, only_run, wait_for_steps
 
 from torchdeck.core import files
@@ -130,7 +130,7 @@ def test_nan_becomes_strict_json() -> None:
 
 def test_a_root_that_is_a_file_or_read_only(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("no folder")
-    done = command("--batch", cwd=tmp_path)
+    done = verb("--batch", cwd=tmp_path)
     assert done.returncode == 2
     assert "Runs can't be written to 'runs'" in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -184,7 +184,7 @@ def test_a_read_only_run_is_refused(train: Train, tmp_path: Path) -> None:
         pytest.skip("mounting needs root")
     try:
         subprocess.run(["mount", "-o", "remount,ro,bind", str(run.path)], check=True)
-        done = command("--batch", "--resume", str(run.path), "--set", "trainer.epochs=2", cwd=tmp_path)
+        done = verb("--batch", "--resume", str(run.path), "--set", "trainer.epochs=2", cwd=tmp_path)
         assert done.returncode == 2
         assert "can't be written: Read-only file system" in done.stderr
         assert len(done.stderr.splitlines()) == 1
