@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
-from ignite.metrics import Metric as IgniteMetric
 from torch import Tensor, nn
 
 from torchdeck.core import usercode
@@ -24,7 +24,7 @@ class Added(Metric):
 
     def update(self, out: Tensor, y: Tensor) -> None:
         """Hand a batch on."""
-        if isinstance(self._metric, IgniteMetric):
+        if _is_ignites(self._metric):
             self._metric.update(self._metric._output_transform((out, y)))
         else:
             self._metric.update(out, y)
@@ -48,8 +48,8 @@ class UserMetric:
             target = target.to(device)
         self._target: Any = target
         #: Whether Ignite computes it, which adds up over processes.
-        self.is_ignites = isinstance(target, IgniteMetric)
-        self._adds = isinstance(target, IgniteMetric) or _is_torchmetrics(target)
+        self.is_ignites = _is_ignites(target)
+        self._adds = self.is_ignites or _is_torchmetrics(target)
         if not (self._adds or callable(target)):
             raise UserError(f"{self.what} is not a metric: it can't be called.")
 
@@ -69,6 +69,12 @@ class UserMetric:
         if self._adds:
             return Added(self.name, self._target, self.what, classes)
         return Whole(self.name, self._target, gathered, self.what, classes)
+
+
+def _is_ignites(target: Any) -> bool:
+    # Whoever brings one has imported Ignite, which nobody else waits a second for.
+    ignite = sys.modules.get("ignite.metrics")
+    return ignite is not None and isinstance(target, ignite.Metric)
 
 
 def _is_torchmetrics(target: Any) -> bool:
