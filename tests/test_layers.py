@@ -71,6 +71,12 @@ def test_a_study_is_looked_at_without_torch() -> None:
     assert not loaded & {"torch", "torchvision", "sklearn", "ignite", "tensorboard", "matplotlib"}
 
 
+def test_looking_and_evaluating_need_nothing_that_only_training_needs() -> None:
+    loaded = loaded_after("import torchdeck.core.training.evaluation, torchdeck.core.evaluation.predict")
+    assert "torch" in loaded
+    assert not loaded & {"ignite", "torchvision", "torchmetrics", "optuna", "tensorboard"}
+
+
 def test_the_engine_trains_without_the_screen() -> None:
     code = (
         "import torchdeck.core.training.build, torchdeck.core.training.trainer, "
