@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 # Two tests train at once; OpenMP's threads that spin while they wait would take each other's core. This must be set
 # before torch is imported, here and in every process that a test starts.
@@ -143,10 +144,15 @@ def command(*words: str, cwd: Path, timeout: float = 240, env: dict[str, str] | 
     )
 
 
-def verb(*words: str, cwd: Path) -> Any:
+def verb(*words: str, cwd: Path, env: dict[str, str] | None = None) -> Any:
     """``torchdeck WORDS`` in this process, which has imported what a process of its own takes seconds for."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.dict(os.environ, env or {}),
+    ):
         try:
             code = main(list(words))
         except SystemExit as ended:
