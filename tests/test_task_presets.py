@@ -22,7 +22,7 @@ from torchdeck.core.evaluation.predict import predict_paths
 from torchdeck.core.evaluation.trained import Trained, load_trained
 from torchdeck.core.events import EpochEnded, TextWritten
 from torchdeck.core.experiment import toml
-from torchdeck.core.experiment.schema import Data
+from torchdeck.core.experiment.data_schema import Data
 from torchdeck.core.runs.directory import read_metrics
 from torchdeck.core.search.figures import curves
 from torchdeck.core.search.objectives import objectives

@@ -13,7 +13,7 @@ from torchdeck.core.data import samples, transforms
 from torchdeck.core.data.probe import is_random, seeded
 from torchdeck.core.data.source import Arrays, Source
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment.schema import Transform
+from torchdeck.core.experiment.data_schema import Transform
 
 
 def refuse_float_transforms(chosen: tuple[Transform, ...], integer: bool, name: str) -> None:

@@ -10,7 +10,7 @@ from torchdeck.core.data.items import tensors_in
 from torchdeck.core.data.source import Arrays, DataInfo, Part, Source
 from torchdeck.core.data.tables import label_of
 from torchdeck.core.errors import UserError, count
-from torchdeck.core.experiment.schema import Data
+from torchdeck.core.experiment.data_schema import Data
 
 #: Targets that are looked at together.
 _AT_ONCE = 4096

@@ -23,7 +23,8 @@ from torchdeck.core.data.split import split_parts
 from torchdeck.core.data.statistics import measure
 from torchdeck.core.data.tokenizers import tokenizer_folder
 from torchdeck.core.errors import UserCodeError, UserError
-from torchdeck.core.experiment.schema import Data, Experiment, Transform
+from torchdeck.core.experiment.data_schema import Data, Transform
+from torchdeck.core.experiment.schema import Experiment
 
 #: Parameters of data sets that are paths.
 _PATHS = ("path", "test_path")

@@ -22,7 +22,8 @@ from torchdeck.core.data.sampling import planner
 from torchdeck.core.data.source import Arrays, Part, Streamed
 from torchdeck.core.data.streams import StreamFeed, Window, items_per_epoch, readers_of
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment.schema import Experiment, Transform
+from torchdeck.core.experiment.data_schema import Transform
+from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.machine import devices
 from torchdeck.core.machine.distributed import world
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from torchdeck.core.errors import UserError, did_you_mean
-from torchdeck.core.experiment.schema import Data
+from torchdeck.core.experiment.data_schema import Data
 
 #: Keys under which dicts are used to hold the target.
 TARGET_KEYS = ("target", "targets", "label", "labels", "y", "cls", "mask", "masks")

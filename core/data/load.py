@@ -31,7 +31,8 @@ from torchdeck.core.data.split import split_parts, whole
 from torchdeck.core.data.statistics import measure, tell_collapsed
 from torchdeck.core.data.target_scale import target_scale
 from torchdeck.core.errors import UserError, count
-from torchdeck.core.experiment.schema import Data, Experiment, Transform
+from torchdeck.core.experiment.data_schema import Data, Transform
+from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.machine.distributed import world
 
 

@@ -16,7 +16,7 @@ from torchdeck.core.data.samples import first_sample
 from torchdeck.core.data.source import Arrays, Samples, Source, Streamed
 from torchdeck.core.data.user_data import load_user
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment.schema import Data
+from torchdeck.core.experiment.data_schema import Data
 
 
 class _Kept:

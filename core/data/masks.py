@@ -15,7 +15,8 @@ from torchdeck.core import catalog, usercode
 from torchdeck.core.data import transforms
 from torchdeck.core.data.infer import as_values
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment.schema import Experiment, Transform
+from torchdeck.core.experiment.data_schema import Transform
+from torchdeck.core.experiment.schema import Experiment
 
 #: Transforms that leave every pixel in its place.
 _STILL = ("ToTensor", "Normalize", "RandomErasing", "ColorJitter", "GaussianBlur", "Grayscale")

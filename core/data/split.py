@@ -7,7 +7,8 @@ from torch import Tensor
 
 from torchdeck.core.data.seeds import derive
 from torchdeck.core.data.source import Part, Source, Streamed
-from torchdeck.core.experiment.schema import Data, TrainerOptions
+from torchdeck.core.experiment.data_schema import Data
+from torchdeck.core.experiment.trainer_schema import TrainerOptions
 
 
 def split_parts(source: Source, data: Data, trainer: TrainerOptions) -> dict[str, tuple[Part, Tensor]]:

@@ -12,7 +12,7 @@ from torchdeck.core.data import samples, transforms
 from torchdeck.core.data.seeds import derive
 from torchdeck.core.data.source import Arrays, Source
 from torchdeck.core.errors import UserError, count
-from torchdeck.core.experiment.schema import Transform
+from torchdeck.core.experiment.data_schema import Transform
 
 #: Samples that are read for the statistics of data that are read one by one.
 _SOME = 1000

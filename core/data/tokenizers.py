@@ -15,7 +15,7 @@ from torch.utils.data import default_collate
 from torchdeck.core import catalog
 from torchdeck.core.data.items import Layout, Taken
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment.schema import Model
+from torchdeck.core.experiment.model_schema import Model
 
 #: Files by which a folder is known to hold a tokenizer.
 _FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from torchdeck.core import catalog, usercode
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment.schema import Transform
+from torchdeck.core.experiment.data_schema import Transform
 
 BatchOp = Callable[[Tensor, torch.Generator], Tensor]
 

@@ -23,7 +23,7 @@ from torchdeck.core.data.tokenizers import tokenized
 from torchdeck.core.data.user_labels import with_classes
 from torchdeck.core.data.user_parts import parts_of
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment.schema import Data
+from torchdeck.core.experiment.data_schema import Data
 from torchdeck.core.machine import children
 
 #: Attributes under which data sets are used to keep the targets of all samples.

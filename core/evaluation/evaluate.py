@@ -13,7 +13,8 @@ from torchdeck.core.data.evaluation import evaluation_feed
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
 from torchdeck.core.evaluation.trained import Trained
-from torchdeck.core.experiment.schema import Data, Experiment
+from torchdeck.core.experiment.data_schema import Data
+from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.machine import devices
 from torchdeck.core.tasks.base import Task
 from torchdeck.core.tasks.build import build_task

@@ -14,7 +14,8 @@ from torchdeck.core.checkpoints.read import load_checkpoint, strip_prefixes, wei
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import toml
-from torchdeck.core.experiment.schema import Experiment, Transform
+from torchdeck.core.experiment.data_schema import Transform
+from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.models.build import build_model, channels_last_of
 from torchdeck.core.runs.consent import refuse_code
 from torchdeck.core.runs.folder import folder_of, located

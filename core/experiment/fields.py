@@ -20,7 +20,8 @@ from pydantic.fields import FieldInfo
 from torchdeck.core import catalog
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import dimension, toml
-from torchdeck.core.experiment.schema import Experiment, Transform
+from torchdeck.core.experiment.data_schema import Transform
+from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.experiment.section import Picked
 from torchdeck.core.experiment.space import Space
 from torchdeck.core.usercode.scan import parameters_of

@@ -15,6 +15,7 @@ from torchdeck.core import catalog
 from torchdeck.core.errors import UserError
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 class Collected(ValueError):

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from torchdeck.core import catalog
 from torchdeck.core.errors import UserError, did_you_mean, nearest
+from torchdeck.core.experiment.model_schema import ModelPart, OptimizerPart
 from torchdeck.core.experiment.renamed import current_key, current_tables, old_keys
-from torchdeck.core.experiment.schema import Experiment, ModelPart, OptimizerPart
+from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.experiment.section import Collected, Picked
 
 #: The sections that describe a search, and nothing of a single training.

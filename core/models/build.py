@@ -18,7 +18,7 @@ from torchdeck.core.data.batches import Batch
 from torchdeck.core.data.items import shapes, tensors_in
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserCodeError, UserError, first_line
-from torchdeck.core.experiment.schema import Model
+from torchdeck.core.experiment.model_schema import Model
 from torchdeck.core.models import weights
 from torchdeck.core.models.calls import caller_of, in_precision_of, loss_of
 from torchdeck.core.models.configured import pretrained, with_config

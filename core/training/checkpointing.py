@@ -7,7 +7,7 @@ import time
 import torch
 from torch import nn
 
-from torchdeck.core.experiment.schema import TrainerOptions
+from torchdeck.core.experiment.trainer_schema import TrainerOptions
 
 #: Seconds between checkpoints at the end of epochs that are neither the best nor the last: epochs of a few
 #: milliseconds would else spend more time on the disk than on training.

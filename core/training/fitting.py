@@ -9,7 +9,8 @@ from torch import nn
 
 from torchdeck.core.data.load import LoadedData, load_data
 from torchdeck.core.errors import Error
-from torchdeck.core.experiment.schema import Experiment, Task
+from torchdeck.core.experiment.model_schema import Task
+from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.models.build import GivesLoss, build_model
 from torchdeck.core.training.random import seed_everything
 

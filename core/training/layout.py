@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from torchdeck.core.data.items import tensors_in
 from torchdeck.core.errors import UserError, first_line
-from torchdeck.core.experiment.schema import Model
+from torchdeck.core.experiment.model_schema import Model
 from torchdeck.core.models.calls import logits_of
 from torchdeck.core.training.random import unchanged_random_states
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment.schema import Optimizer
+from torchdeck.core.experiment.model_schema import Optimizer
 from torchdeck.core.training.groups import parameter_groups
 from torchdeck.core.training.own_optimizers import build_own_optimizer
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from torchdeck.core import usercode
 from torchdeck.core.errors import UserError, first_line
-from torchdeck.core.experiment.schema import Optimizer
+from torchdeck.core.experiment.model_schema import Optimizer
 from torchdeck.core.training.groups import parameter_groups
 
 

@@ -11,7 +11,7 @@ import torch
 from torchdeck.core import usercode
 from torchdeck.core.errors import UserError, first_line
 from torchdeck.core.experiment.metric_names import figure_of
-from torchdeck.core.experiment.schema import Schedule
+from torchdeck.core.experiment.model_schema import Schedule
 from torchdeck.core.training.own_optimizers import parameters_of
 from torchdeck.core.training.schedules import Factor, Scheduler
 

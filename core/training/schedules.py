@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from torchdeck.core.experiment.schema import Schedule
+from torchdeck.core.experiment.model_schema import Schedule
 
 #: (step from 0, total steps, steps per epoch, parameters) to the factor on the learning rate.
 Factor = Callable[[int, int, int, dict[str, Any]], float]

@@ -17,7 +17,8 @@ from torchdeck.core.checkpoints.names import choose_checkpoint
 from torchdeck.core.checkpoints.stored import PREFIXES
 from torchdeck.core.errors import UserError, did_you_mean
 from torchdeck.core.experiment import toml
-from torchdeck.core.experiment.schema import Data, Experiment
+from torchdeck.core.experiment.data_schema import Data
+from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.runs.filter import Filter
 from torchdeck.core.runs.filter import sort as sorted_rows
 from torchdeck.core.runs.listing import RunList, row_at

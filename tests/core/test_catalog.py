@@ -12,7 +12,7 @@ from torchdeck.core import catalog
 from torchdeck.core.catalog.models import TORCHVISION
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment.schema import Model, Optimizer
+from torchdeck.core.experiment.model_schema import Model, Optimizer
 from torchdeck.core.models.build import build_model
 from torchdeck.core.training.optimizers import build_optimizer
 

@@ -25,7 +25,7 @@ from torchdeck.core.evaluation import trained as trained_models
 from torchdeck.core.evaluation.evaluate import evaluate_model
 from torchdeck.core.evaluation.predict import predict_paths
 from torchdeck.core.evaluation.trained import Trained
-from torchdeck.core.experiment.schema import Data, Transform
+from torchdeck.core.experiment.data_schema import Data, Transform
 
 MODES = ["RGB", "L", "P", "RGBA", "LA", "1", "CMYK", "I;16", "PA"]
 

@@ -29,7 +29,7 @@ from torchdeck.core.evaluation.evaluate import EvaluationResult, evaluate_model
 from torchdeck.core.evaluation.predict import predict_paths
 from torchdeck.core.evaluation.trained import Trained
 from torchdeck.core.experiment import toml
-from torchdeck.core.experiment.schema import Data
+from torchdeck.core.experiment.data_schema import Data
 from torchdeck.core.session.session import Session
 from torchdeck.tui.__main__ import main
 

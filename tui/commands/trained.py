@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torchdeck.core.evaluation.evaluate import EvaluationResult
     from torchdeck.core.evaluation.export import Compared, Samples
     from torchdeck.core.evaluation.trained import Trained
-    from torchdeck.core.experiment.schema import Data
+    from torchdeck.core.experiment.data_schema import Data
 
 
 def _add_trained(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ import torch
 from torchdeck.core.data import transforms
 from torchdeck.core.data.masks import Together, mask_ops, moved, nearest, refuse_unable
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment.schema import Transform
+from torchdeck.core.experiment.data_schema import Transform
 
 ON_BATCH = [
     {"name": "RandomHorizontalFlip"},

@@ -7,7 +7,7 @@ import torch
 from torchvision.transforms import v2
 
 from torchdeck.core.data import transforms as T
-from torchdeck.core.experiment.schema import Transform
+from torchdeck.core.experiment.data_schema import Transform
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -23,7 +23,7 @@ from torchdeck.core.evaluation.finetune import experiment_from, fitted_to
 from torchdeck.core.evaluation.predict import predict_paths
 from torchdeck.core.evaluation.trained import Trained, load_trained
 from torchdeck.core.experiment import toml
-from torchdeck.core.experiment.schema import Data
+from torchdeck.core.experiment.data_schema import Data
 
 MODEL = """
 import torch

@@ -23,7 +23,7 @@ from torchdeck.core.evaluation.evaluate import evaluate_model
 from torchdeck.core.evaluation.predict import predict_paths
 from torchdeck.core.evaluation.trained import Trained, load_trained
 from torchdeck.core.experiment import toml
-from torchdeck.core.experiment.schema import Data, Transform
+from torchdeck.core.experiment.data_schema import Data, Transform
 from torchdeck.core.session.preview import Previewer
 from torchdeck.core.session.session import Session
 

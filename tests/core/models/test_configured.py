@@ -10,7 +10,7 @@ import torch
 
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment.schema import Model
+from torchdeck.core.experiment.model_schema import Model
 from torchdeck.core.models.build import build_model
 from torchdeck.core.models.configured import pretrained
 

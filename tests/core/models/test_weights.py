@@ -16,7 +16,7 @@ from torchdeck.core.checkpoints.archive import inspect_file
 from torchdeck.core.checkpoints.save import save_weights
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
-from torchdeck.core.experiment.schema import Model
+from torchdeck.core.experiment.model_schema import Model
 from torchdeck.core.models import build as built
 from torchdeck.core.models import weights
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler as theirs
 
-from torchdeck.core.experiment.schema import Schedule
+from torchdeck.core.experiment.model_schema import Schedule
 from torchdeck.core.training.schedules import Scheduler
 
 TOTAL, PER_EPOCH, LR = 120, 10, 0.4

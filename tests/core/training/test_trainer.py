@@ -15,7 +15,7 @@ from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
 from torchdeck.core.events import CheckpointWritten, EpochEnded, Started, StepSummary
 from torchdeck.core.experiment import toml
-from torchdeck.core.experiment.schema import Model
+from torchdeck.core.experiment.model_schema import Model
 from torchdeck.core.machine.devices import choose_device, precision
 from torchdeck.core.models.build import build_model
 from torchdeck.core.models.summary import summarize
