@@ -21,6 +21,7 @@ from torchdeck.core.runs.labels import read_labels as labels_of
 from torchdeck.core.runs.opened import histories
 from torchdeck.core.text import printable
 from torchdeck.tui.drawing.chart import ChartSource, Painter, Scalar, View, curves_of, overlaid, scalars, titled
+from torchdeck.tui.drawing.series_colours import COUNT, ON_LIGHT
 
 _COLOURS = {
     "axis": "bright_black",
@@ -28,14 +29,15 @@ _COLOURS = {
     "title": "bold",
     "cursor": "bold",
     "odd": "bold red",
-    "curve-1": "blue",
-    "curve-2": "bold yellow",
-    "curve-3": "green",
-    "curve-4": "red",
-    "curve-5": "bold magenta",
-    "curve-6": "cyan",
-    "curve-7": "bright_magenta",
-    "curve-8": "white",
+    # Of the sixteen that can be read on dark and light grounds alike; red and yellow stand for what is wrong.
+    "curve-1": "bright_blue",
+    "curve-2": "green",
+    "curve-3": "magenta",
+    "curve-4": "cyan",
+    "curve-5": "bright_magenta",
+    "curve-6": "bright_black",
+    "curve-7": "blue",
+    "curve-8": "default",
 }
 
 
@@ -54,7 +56,8 @@ def draw(paths: Sequence[Path], wanted: Sequence[str], output: str | None, x: st
     console = Console(highlight=False)
     width = shutil.get_terminal_size((100, 40)).columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else 100
     for scalar in charts:
-        painter = Painter(scalar, lambda name: Style.parse(_COLOURS[name]))
+        bare = console.color_system is None or console.no_color
+        painter = Painter(scalar, lambda name: Style.parse(_COLOURS[name]), patterned=bare)
         found, _ = curves_of(sources, scalar, view)
         for line in painter.picture(found, view, 0.0, width, 18):
             console.print(Text(Strip(line).text) if console.color_system is None else _text(line), soft_wrap=True)
@@ -62,7 +65,7 @@ def draw(paths: Sequence[Path], wanted: Sequence[str], output: str | None, x: st
             for number, one in enumerate(found, 1):
                 console.print(
                     Text(f"  {number} {printable(one.label)}"),
-                    style=_COLOURS[f"curve-{(number - 1) % 8 + 1}"],
+                    style=_COLOURS[f"curve-{(number - 1) % COUNT + 1}"],
                     soft_wrap=True,
                 )
     return 0
@@ -113,7 +116,7 @@ def _to_file(sources: Sequence[ChartSource], charts: Sequence[Scalar], view: Vie
         axes = figure.add_subplot(rows, columns, number)
         curves = curves_of(sources, scalar, view)[0]
         for one in curves:
-            colour = f"C{one.colour % 10}"
+            colour = ON_LIGHT[one.colour % COUNT]
             label = one.label or one.name
             if one.dense and view.smoothing > 0:
                 axes.fill_between(one.x, one.low, one.high, color=colour, alpha=0.2, linewidth=0)

@@ -103,7 +103,7 @@ def test_colours_of_the_terminal(tmux: Start, env: dict[str, str]) -> None:
     terminal = tmux(*LONG, **env)
     terminal.until("idle")
     terminal.keys("s")
-    terminal.until("● running", "loss", "╍◆ val")
+    terminal.until("● running", "loss", "━◆ val")
     sent = terminal.coloured()
     if "NO_COLOR" in env:
         colours = re.findall(r"38;2;(\d+);(\d+);(\d+)|48;2;(\d+);(\d+);(\d+)", sent)
@@ -207,7 +207,7 @@ def test_last_weeks_runs_are_found_compared_and_looked_into(tmux: Start, train: 
     terminal.keys("/")
     terminal.type("val_acc > 0.5")
     terminal.keys("Enter", "Space", "Space")
-    terminal.until("2 marked", "val/loss", "╍◆")
+    terminal.until("2 marked", "val/loss", "━◆")
     terminal.keys("3")
     terminal.until("optimizer.lr", "0.01", "0.02")
     terminal.keys("C")

@@ -12,7 +12,8 @@ from textual.app import App, ComposeResult
 
 from torchdeck.core.events import EpochEnded, Event, Finished, Started, StepSummary
 from torchdeck.core.runs.history import History
-from torchdeck.tui.drawing.chart import Scalar, scalars
+from torchdeck.tui.drawing.chart import ChartSource, Scalar, scalars
+from torchdeck.tui.drawing.series_colours import series_colours
 from torchdeck.tui.widgets.chart import Chart
 from torchdeck.tui.widgets.charts import Charts
 
@@ -256,3 +257,43 @@ async def test_there_may_be_no_room(size: tuple[int, int]) -> None:
     async with Stage().run_test(size=size) as pilot:
         charts = await drawn(pilot, history([1.0] * 100))
         assert all(isinstance(c, Chart) for c in charts.charts)
+
+
+def _of_curves(chart: Chart) -> dict[str, bool]:
+    """The colours in the chart's plane, and whether each is dimmed."""
+    found = {}
+    for y in range(1, chart.size.height - 1):
+        for text, style, _ in chart.render_line(y):
+            if style is not None and style.color is not None and any("⠀" < c <= "⣿" for c in text):
+                found[style.color.name] = bool(style.dim)
+    return found
+
+
+async def test_the_run_that_is_looked_at_lies_on_top_and_the_others_are_dimmed() -> None:
+    runs = [history([value] * 400, 40) for value in (1.0, 1.0, 3.0)]  # the second curve lies where the first does
+    async with Stage().run_test(size=(120, 30)) as pilot:
+        charts = await drawn(pilot, runs[0])
+        colours = series_colours(pilot.app.current_theme, pilot.app.console.color_system)
+        for on_top in (0, 1):
+            sources = [ChartSource(str(n), h, dimmed=n != on_top) for n, h in enumerate(runs)]
+            charts.overlay(sources)
+            await pilot.pause()
+            await pilot.pause()
+            chart = next(c for c in charts.charts if c.scalar.name == "train/loss")
+            assert _of_curves(chart) == {colours[on_top]: False, colours[2]: True}
+
+
+async def test_lines_are_solid_where_colours_tell_them_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    rising = history([float(i) for i in range(400)], 40)
+    for bare in (False, True):
+        if bare:
+            monkeypatch.setenv("NO_COLOR", "1")
+        async with Stage().run_test(size=(120, 30)) as pilot:
+            charts = await drawn(pilot, rising)
+            charts.overlay([ChartSource("a", history([float(i) for i in range(400)], 40)), ChartSource("b", rising)])
+            await pilot.pause()
+            await pilot.pause()
+            legend = charts.charts[0].plain[0]
+            assert "━━ a" in legend
+            assert ("╍◆ b" in legend) is bare
+            assert ("━◆ b" in legend) is not bare

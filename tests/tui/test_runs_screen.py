@@ -69,7 +69,7 @@ async def test_filter_mark_compare(workbench: Open, three: list[Path]) -> None:
             lambda: any(c.scalar.name == "val/loss" for c in charts.charts) and all(c.plain for c in charts.charts),
         )
         legend = next(c for c in charts.charts if c.scalar.name == "val/loss").plain[0]
-        assert "━━" in legend and "╍◆" in legend
+        assert "━━" in legend and "━◆" in legend
         await pilot.press("3")
         table = screen.query_one("#runs-differences", Table)
         await until(pilot, lambda: bool(table.items))

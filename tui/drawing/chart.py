@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -18,14 +18,15 @@ from torchdeck.core.runs.history import History
 from torchdeck.core.series import Floats, Series
 from torchdeck.tui.drawing.axes import Tick, log_ticks, reading, step_for, ticks
 from torchdeck.tui.drawing.canvas import PlotWindow, curve, points
-from torchdeck.tui.drawing.colours import colour
+from torchdeck.tui.drawing.series_colours import COUNT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Marks of points, one for each curve, and what the legend shows of its line.
+#: Marks of points, one for each curve, and what the legend shows of its line where colours do not tell curves apart.
 _MARKS = "●◆▲■"
-_LINES = ("━━", "╍◆", "┅▲", "┄■")
+_PATTERNED = ("━━", "╍◆", "┅▲", "┄■")
+_SOLID = ("━━", "━◆", "━▲", "━■")
 
 _X = {"step": "count", "epoch": "number", "time": "time"}
 
@@ -85,6 +86,8 @@ class ChartSource:
 
     label: str
     history: History
+    #: Whether it stands back behind another, which is looked at.
+    dimmed: bool = False
 
 
 def overlaid(sources: Sequence[ChartSource]) -> list[Scalar]:
@@ -116,6 +119,7 @@ class Curve:
     approximate: bool
     #: Place of its colour: that of the run where there are several, so that a run has one colour in all charts.
     colour: int
+    dimmed: bool = False
 
 
 def curves_of(sources: Sequence[ChartSource], scalar: Scalar, view: View) -> tuple[list[Curve], float]:
@@ -128,7 +132,7 @@ def curves_of(sources: Sequence[ChartSource], scalar: Scalar, view: View) -> tup
                 alone = len(sources) == 1
                 one = _curve(history, name, "" if alone else source.label, view, place if alone else number)
                 if one is not None:
-                    found.append(one)
+                    found.append(replace(one, dimmed=source.dimmed))
             end = max(end, _planned_end(history, view))
     return found, end
 
@@ -177,32 +181,25 @@ def titled(scalar: Scalar, curves: Sequence[Curve]) -> str:
     return f"{scalar.title} (≈ smoothed)" if any(one.approximate for one in curves) else scalar.title
 
 
-#: Curves of one chart that have a colour of their own; more begin again, with another pattern.
-COLOURS = 8
-
-#: The theme's colours of curves, in their order (see also the styles of ``Chart``).
-_THEME = ("primary", "warning", "success", "error", "accent", "", "", "foreground")
-
-
-def mark_of(number: int, theme: Mapping[str, str]) -> tuple[str, str]:
-    """The sign and style of a run's curves, to mark it elsewhere."""
-    plain = {5: "bright_cyan", 6: "bright_magenta"}
-    place = number % COLOURS
-    return _MARKS[number % 4], f"bold {plain.get(place) or colour(theme, _THEME[place])}".strip()
+def mark_of(number: int) -> str:
+    """The sign of a run's curves, to mark it elsewhere."""
+    return _MARKS[number % len(_MARKS)]
 
 
 #: Names of the styles that a painter asks for.
-STYLES = ("axis", "raw", "title", "cursor", "odd", *(f"curve-{number}" for number in range(1, COLOURS + 1)))
+STYLES = ("axis", "raw", "title", "cursor", "odd", *(f"curve-{number}" for number in range(1, COUNT + 1)))
 
 _AXIS, _RAW, _CURSOR, _ODD, _FIRST = range(5)
+_DIM = Style(dim=True)
 
 
 class Painter:
     """Draws one chart; it keeps its margins and its range from one picture to the next, so that little is sent."""
 
-    def __init__(self, scalar: Scalar, style: Callable[[str], Style]) -> None:
-        """``style`` gives the style of each name of ``STYLES``."""
+    def __init__(self, scalar: Scalar, style: Callable[[str], Style], patterned: bool = False) -> None:
+        """``style`` gives the style of each name of ``STYLES``; ``patterned``: lines tell curves apart."""
         self.scalar = scalar
+        self._patterned = patterned
         self.window: PlotWindow | None = None
         #: Whether it is the chosen one of several.
         self.marked = False
@@ -224,10 +221,10 @@ class Painter:
         chars = np.full((rows, columns), " ", dtype="<U1")
         paint = np.zeros((rows, columns), dtype=np.int8)
         runs = len({c.label for c in curves})
-        for one in curves:
+        for one in sorted(curves, key=lambda c: not c.dimmed):  # what is looked at lies on top
             number = one.colour
-            tone = _FIRST + number % COLOURS
-            pattern = number % 4 if len(curves) > 1 else 0
+            tone = _FIRST + number % COUNT + (COUNT if one.dimmed else 0)
+            pattern = number % 4 if self._patterned and len(curves) > 1 else 0
             if one.dense and view.smoothing > 0 and len(one.x) > 1:
                 if runs == 1:  # the raw values of several runs would hide each other
                     _lay(chars, paint, curve(one.x, one.low, one.high, window), _RAW)
@@ -248,10 +245,11 @@ class Painter:
                     row = 0 if value > 0 else rows - 1  # NaN and -inf at the bottom
                     chars[row, window.column(x)] = "∞" if math.isinf(value) else "×"
                     paint[row, window.column(x)] = _ODD
-        names = ["axis", "raw", "cursor", "odd", *(f"curve-{number}" for number in range(1, COLOURS + 1))]
+        colours = [self._style(f"curve-{number}") for number in range(1, COUNT + 1)]
+        styles = [self._style(name) for name in ("axis", "raw", "cursor", "odd")]
         return [
             self._legend(curves, view, width),
-            *self._rows(chars, paint, [self._style(n) for n in names], marks, window, left),
+            *self._rows(chars, paint, [*styles, *colours, *(one + _DIM for one in colours)], marks, window, left),
             self._x_axis(window, view, left, width),
         ]
 
@@ -379,7 +377,7 @@ class Painter:
         ):
             segments = [title]
             for one in curves:
-                style = self._style(f"curve-{one.colour % COLOURS + 1}")
+                style = self._style(f"curve-{one.colour % COUNT + 1}")
                 segments.append(Segment(self._entry(one, view, names, values, best), style))
             line = Strip(segments)
             if line.cell_length <= width:
@@ -392,20 +390,17 @@ class Painter:
             name = f"{name[: room - 1]}…" if room > 1 and one.label else ""
         value = _value_at(one, view.cursor) if view.cursor is not None else one.last
         told = reading(value, self.scalar.unit) if with_value or not one.label else ""
-        text = f"  {_LINES[one.colour % 4]} {name}{' ' if name and told else ''}{told}"
+        line = (_PATTERNED if self._patterned else _SOLID)[one.colour % 4]
+        text = f"  {line} {name}{' ' if name and told else ''}{told}"
         if best and view.cursor is None and math.isfinite(one.best) and one.name.startswith("val/"):
             text += f" (best {reading(one.best, self.scalar.unit)})"
         return text
 
 
 def _lay(chars: NDArray[np.str_], paint: NDArray[np.int8], bits: NDArray[np.uint8], kind: int) -> None:
-    """Put a curve's dots over what is there."""
+    """Put a curve over what is there: in a character that both run through only this one is seen, whole."""
     there = bits > 0
-    below = np.zeros_like(bits)
-    dotted = there & (chars >= "\u2800") & (chars <= "\u28ff")
-    if dotted.any():
-        below[dotted] = np.array([ord(c) - 0x2800 for c in chars[dotted]], dtype=np.uint8)
-    codes = (bits | below)[there].astype(np.uint32) + 0x2800
+    codes = bits[there].astype(np.uint32) + 0x2800
     chars[there] = codes.view("<U1")
     paint[there] = kind
 

@@ -26,6 +26,7 @@ from torchdeck.core.runs.rows import Row
 from torchdeck.core.text import printable
 from torchdeck.tui.columns import DEFAULT, ago, chosen, filled, result_text, size, value_text
 from torchdeck.tui.drawing.chart import ChartSource, mark_of
+from torchdeck.tui.drawing.series_colours import series_colours
 from torchdeck.tui.memory import Memory
 from torchdeck.tui.pacing import Settling
 from torchdeck.tui.run_monitor import RunMonitor
@@ -130,11 +131,15 @@ class RunsScreen(RunActions):
     def on_mount(self) -> None:
         """Begin to look."""
         self.listed.tint = lambda row: _TINTS.get(row.status, "")
-        self.listed.mark = lambda number: mark_of(number, self.app.theme_variables)
+        self.listed.mark = self._mark
         self.query_one("#runs-charts", Charts).say("reading the run")
         self.show_pane("charts")
         self.set_focus(self.listed)
         self._watch()
+
+    def _mark(self, number: int) -> tuple[str, str]:
+        colours = series_colours(self.app.current_theme, self.app.console.color_system)
+        return mark_of(number), f"bold {colours[number % len(colours)]}"
 
     def on_unmount(self) -> None:
         """Let go of files."""
@@ -288,7 +293,9 @@ class RunsScreen(RunActions):
         sources = labelled(rows, [self._opened[row.path].history for row in rows])
         charts.view = self.memory.chart_view(charts.view)
         if len(sources) > 1:
-            charts.overlay(sources)
+            looked_at = self.listed.current
+            back = looked_at in rows
+            charts.overlay([replace(s, dimmed=back and row != looked_at) for s, row in zip(sources, rows, strict=True)])
         elif sources:
             charts.show(sources[0].history)
         if sources and not charts.available():

@@ -11,23 +11,16 @@ from textual.message import Message
 
 from torchdeck.tui.drawing.canvas import PlotWindow
 from torchdeck.tui.drawing.chart import STYLES, ChartSource, Painter, Scalar, View, curves_of
+from torchdeck.tui.drawing.series_colours import series_colours
 from torchdeck.tui.widgets.lines import Lines
 
 
 class Chart(Lines, can_focus=False):
     """A chart; ``draw`` brings it up to date."""
 
-    COMPONENT_CLASSES = {f"chart--{name}" for name in STYLES}
+    COMPONENT_CLASSES = {f"chart--{name}" for name in STYLES if not name.startswith("curve-")}
     DEFAULT_CSS = """
     Chart { height: 1fr; width: 1fr; padding: 0 1 0 0;
-        & .chart--curve-1 { color: $primary; }
-        & .chart--curve-2 { color: $warning; text-style: bold; }
-        & .chart--curve-3 { color: $success; }
-        & .chart--curve-4 { color: $error; }
-        & .chart--curve-5 { color: $accent; text-style: bold; }
-        & .chart--curve-6 { color: ansi_bright_cyan; }
-        & .chart--curve-7 { color: ansi_bright_magenta; }
-        & .chart--curve-8 { color: $foreground; }
         & .chart--raw { color: $primary-muted; }
         & .chart--axis { color: $foreground-muted; }
         & .chart--title { text-style: bold; }
@@ -45,7 +38,7 @@ class Chart(Lines, can_focus=False):
 
     def __init__(self, scalar: Scalar) -> None:
         super().__init__()
-        self._painter = Painter(scalar, self._style)
+        self._painter = Painter(scalar, self._style, patterned=self.app.no_color)
         self._styles_now: dict[str, Style] = {}
 
     @property
@@ -82,7 +75,12 @@ class Chart(Lines, can_focus=False):
 
     def _style(self, name: str) -> Style:
         if name not in self._styles_now:
-            self._styles_now[name] = self.get_component_rich_style(f"chart--{name}", partial=True)
+            kind, _, number = name.partition("-")
+            if kind == "curve":
+                colours = series_colours(self.app.current_theme, self.app.console.color_system)
+                self._styles_now[name] = Style(color=colours[int(number) - 1])
+            else:
+                self._styles_now[name] = self.get_component_rich_style(f"chart--{name}", partial=True)
         return self._styles_now[name]
 
     def notify_style_update(self) -> None:

@@ -156,8 +156,8 @@ class Charts(Grid, can_focus=True):
     def overlay(self, sources: Sequence[ChartSource]) -> None:
         """Draw these runs over each other; others than before begin without zoom and cursor."""
         if [id(s.history) for s in sources] != [id(s.history) for s in self._sources]:
-            self._sources = list(sources)
             self.view = replace(self.view, zoom=None, cursor=None)
+        self._sources = list(sources)
         self.draw()
 
     def say(self, text: str) -> None:
