@@ -55,8 +55,8 @@ def check(source: Source, name: str, classes: int, training: bool = True, ignore
                 raise UserError(f"{where}: {place_of_row(part, at)} holds NaN or infinite values.", field="data.name")
         if source.tokens and isinstance(part, Arrays):
             _check_tokens(part, source.tokens, where)
-        if source.task == "classification" and part.targets is not None:
-            _check_labels(part, part.targets, classes, where)
+        if source.task == "classification" and part.targets is not None and part.targets.numel() == len(part):
+            _check_labels(part, part.targets.reshape(-1), classes, where)
         if isinstance(part, Arrays) and part.targets is not None:
             _check_each(part, part.targets, kind, classes, ignored, where)
     targets = source.train.targets
@@ -129,9 +129,20 @@ def wrong_token(sample: str, token: int, tokens: int) -> UserError:
     )
 
 
+def check_class(y: Tensor, classes: int, where: str) -> None:
+    """Raises UserError for a target of one number that is not the number of a class; ``where``: without its S."""
+    if y != y.round():
+        raise UserError(f"The target of s{where} is {float(y):.6g}, which is not the number of a class.")
+    if not 0 <= int(y) < classes:
+        raise wrong_label(f"S{where}", int(y), classes)
+
+
 def wrong_label(sample: str, label: int, classes: int) -> UserError:
     """What is told of a sample whose label is none of the classes' numbers."""
-    return UserError(f"{sample} has the label {label}; with {classes} classes it must be between 0 and {classes - 1}.")
+    more = " (data.num_classes says how many there are)" if label >= classes else ""
+    return UserError(
+        f"{sample} has the label {label}; with {classes} classes it must be between 0 and {classes - 1}{more}."
+    )
 
 
 def place_of_row(part: Part, index: int) -> str:

@@ -278,11 +278,12 @@ class _TargetOp:
         return y if y.is_floating_point() else y.long()
 
     def _classes_of(self, y: Tensor) -> Tensor:
-        if self._numbers is not None and not y.is_floating_point():
-            y = self._numbers[y.long()]
-        if self._one_hot and y.ndim == 1:
-            return F.one_hot(y.long(), self._classes).float()
-        return y.float() if y.is_floating_point() else y.long()
+        one_each = y.numel() == len(y)
+        if self._numbers is not None and one_each:
+            y = self._numbers[y.long()].to(y.dtype)
+        if self._one_hot and one_each:
+            return F.one_hot(y.reshape(-1).long(), self._classes).float()
+        return y.long() if one_each and not y.is_floating_point() else y.float()
 
     def _numbers_of(self, y: Tensor) -> Tensor:
         if not len(self._mean):

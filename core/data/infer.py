@@ -13,17 +13,21 @@ from torch import Tensor
 
 from torchdeck.core import catalog, usercode
 from torchdeck.core.data.items import TARGET_KEYS
+from torchdeck.core.data.losses_known import Takes, taken_by
 from torchdeck.core.data.tokenizers import tokenizer_folder
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment
 
-#: Losses of torch that are told from others by what they are for.
-_LABELS = ("BCEWithLogitsLoss", "MultiLabelSoftMarginLoss", "MultiLabelMarginLoss", "BCELoss")
-
-
 #: What a loss calls its targets, and the inputs where it compares the outputs with these.
 TARGET_PARAMETERS = ("target", "targets", "label", "labels", "y", "y_true", "gt", "ground_truth")
 INPUT_PARAMETERS = ("x", "input", "inputs", "data", "image", "images", "img", "imgs", "original", "x_true")
+
+#: What a target usually is, which needs no word.
+WHOLE = ("classification", "the targets are whole numbers")
+NAMES = ("classification", "the targets are names")
+FLOATS = ("regression", "the targets are floats")
+#: A single 0 or 1.
+YES_OR_NO = ("classification", "the targets are 0 or 1, and the loss is one of yes or no")
 
 _LOSS_TAKES_INPUTS = "the loss takes the inputs and no target"
 
@@ -48,12 +52,20 @@ class Hints:
 
 
 def hints_of(experiment: Experiment) -> Hints:
-    """What an experiment says of its task."""
+    """What an experiment says of its task.
+
+    Raises UserError where the model is none for the task that was asked for.
+    """
     task, reason = experiment.chosen_task(), ""
     if experiment.task.name == "auto" and experiment.task.step is None and is_lightning(experiment.model.name):
         task = "lightning"  # whatever the data are
     elif experiment.task.name == "auto" and task == "classification" and takes_inputs(experiment.loss.name):
         task, reason = "reconstruction", _LOSS_TAKES_INPUTS
+    if task == "lightning" and not is_lightning(experiment.model.name):
+        raise UserError(
+            f"task.name = 'lightning' needs a LightningModule; model.name = {experiment.model.name!r} is none.",
+            field="task.name",
+        )
     args = experiment.model.args
     tokens = next((args[name] for name in _VOCABULARY if type(args.get(name)) is int), None)
     return Hints(
@@ -96,21 +108,26 @@ def infer(x: Any, y: Any, hints: Hints) -> tuple[str, str]:
 def _inferred(x: Any, y: Any, hints: Hints) -> tuple[str, str]:
     if is_lightning(hints.model):
         return "lightning", "the model is a LightningModule"
+    if taken_by(hints.loss) == "triplets" or _takes_anchor(hints.loss):
+        return "contrastive", "the loss takes an anchor, a positive and a negative"
     if y is None:
         return _without_target(x, hints)
-    if _is_boxes(y):
+    if is_boxes(y):
         return "detection", "the targets are boxes"
     if isinstance(y, Mapping | tuple) or (isinstance(y, list) and y and not _is_numbers(y)):
         return "own", "the targets are several"
     if isinstance(y, str | bytes):
-        return "classification", "the targets are names"
+        return NAMES
     return _by_values(x, y, hints)
 
 
 def _without_target(x: Any, hints: Hints) -> tuple[str, str]:
     if _is_tokens(x):
         return "language", "the items are tokens without a target"
-    if isinstance(x, Mapping) or takes_target(hints.model):
+    if isinstance(x, Mapping):
+        keys = ", ".join(TARGET_KEYS[:4])
+        return "own", f"the items have no target ({keys}; data.target names another), so that the model gives the loss"
+    if takes_target(hints.model):
         return "own", "the items have no target, so that the model gives the loss"
     if hints.loss is None and catalog.is_user_code(hints.model):
         raise UserError(
@@ -125,14 +142,17 @@ def _by_values(x: Any, y: Any, hints: Hints) -> tuple[str, str]:
     target = as_values(y)
     if target is None or target.dtype.is_complex:
         return "classification", ""  # refused where labels are read, with the sample that has it
+    if not target.numel():
+        raise UserError("The target of the first sample is empty; a class number, a name or numbers are needed.")
+    takes = taken_by(hints.loss)
+    if takes == "classes" and _are_shares(target):
+        return "classification", "the targets are the probabilities of the classes, and the loss takes such"
     if target.dtype.is_floating_point:
-        if only_0_and_1(target) and _is_labels_loss(hints.loss):
-            if target.ndim > 1 and _is_mask(x, y, target):
-                return "segmentation", "the targets are masks of 0 and 1, and the loss is one of labels"
-            return "multilabel", "the targets are 0 or 1, and the loss is one of labels"
-        return "regression", "the targets are floats"
+        return _of_floats(x, y, target, takes)
     if target.numel() == 1 and target.ndim <= 1:
-        return "classification", "the targets are whole numbers"
+        if takes == "numbers" and target.dtype != torch.bool:
+            return "regression", "the targets are whole numbers, which the loss compares as numbers"
+        return WHOLE
     if _is_mask(x, y, target):
         return "segmentation", "the targets are masks of the images' size"
     if _is_tokens(x) and target.ndim == 1 and len(target) == len(as_values(x)):  # type: ignore[arg-type]
@@ -151,11 +171,37 @@ def _by_values(x: Any, y: Any, hints: Hints) -> tuple[str, str]:
     )
 
 
+def _of_floats(x: Any, y: Any, target: Tensor, takes: Takes | None) -> tuple[str, str]:
+    if takes != "labels" or not only_0_and_1(target):
+        return FLOATS
+    if target.ndim > 1 and _is_mask(x, y, target):
+        return "segmentation", "the targets are masks of 0 and 1, and the loss is one of labels"
+    if target.numel() == 1:
+        return YES_OR_NO
+    return "multilabel", "the targets are 0 or 1, and the loss is one of labels"
+
+
+def _are_shares(target: Tensor) -> bool:
+    """Whether a target is a probability for each class, or one-hot."""
+    if target.ndim != 1 or len(target) < 2 or target.dtype == torch.bool:
+        return False
+    return bool((target >= 0).all()) and abs(float(target.sum()) - 1) < 1e-3
+
+
 def _of_sequences(x: Tensor | None, y: Tensor) -> tuple[str, str]:
     assert x is not None
-    if len(x) > 1 and torch.equal(x[1:].long(), y[:-1].long()):
+    tokens, targets = x.long(), y.long()
+    if len(x) > 1 and (_follow(tokens[1:], targets[:-1]) or torch.equal(tokens[1:], targets[:-1])):
         return "language", "the targets are the tokens that follow"
+    if _is_again(tokens, targets, None):
+        return "language", "the targets are the tokens again"
     return "token_classification", "there is a target for each token"
+
+
+def _follow(tokens: Tensor, targets: Tensor) -> bool:
+    """Whether targets that count are tokens, but for a few that may be so by chance."""
+    counted = targets != -100
+    return int(counted.sum()) >= min(4, len(targets)) and torch.equal(tokens[counted], targets[counted])
 
 
 def _is_again(tokens: Tensor, target: Tensor, attended: Any) -> bool:
@@ -176,6 +222,16 @@ def takes_inputs(loss: str | None) -> bool:
     except (TypeError, ValueError):  # its signature can't be looked at
         return False
     return input_parameter(names) is not None
+
+
+def _takes_anchor(loss: str | None) -> bool:
+    """Whether a loss of the user's takes triplets, by what it calls its first parameter."""
+    if not catalog.is_user_code(loss or ""):
+        return False
+    try:
+        return required_parameters(usercode.load(str(loss), "loss.name"))[:1] == ["anchor"]
+    except (TypeError, ValueError):
+        return False
 
 
 def required_parameters(loss: Any) -> list[str]:
@@ -273,9 +329,5 @@ def _size_of_image(x: Any) -> tuple[int, int] | None:
     return (shape[0], shape[1]) if len(shape) == 2 else None
 
 
-def _is_boxes(y: Any) -> bool:
+def is_boxes(y: Any) -> bool:
     return isinstance(y, Mapping) and "boxes" in y and "labels" in y
-
-
-def _is_labels_loss(loss: str | None) -> bool:
-    return loss is not None and (loss == "bce_with_logits" or loss.rpartition(":")[2] in _LABELS)

@@ -26,10 +26,10 @@ from torchdeck.core.data.infer import Hints, evaluates, hints_of
 from torchdeck.core.data.items import tensors_in, to_device
 from torchdeck.core.data.load_source import load_source
 from torchdeck.core.data.masks import ignored_by, refuse_unable
-from torchdeck.core.data.source import DataInfo, Source
+from torchdeck.core.data.source import DataInfo, Part, Source
 from torchdeck.core.data.split import split_parts, whole
 from torchdeck.core.data.statistics import measure, tell_collapsed
-from torchdeck.core.data.target_scale import target_scale
+from torchdeck.core.data.target_scale import target_scale, tell_zeros_and_ones
 from torchdeck.core.errors import UserError, count
 from torchdeck.core.experiment.data_schema import Data, Transform
 from torchdeck.core.experiment.schema import Experiment
@@ -71,6 +71,7 @@ def load_data(
     _refuse_others_data(experiment, hints)
     source = load_source(data, hints)
     _check_task(source, experiment, hints)
+    catalog.find("task", source.task).check(experiment.task.args, "task.args")
     classes = class_names(source, data)
     check(source, data.name, len(classes), ignored=ignored_by(experiment))
     if hints.reason:
@@ -132,7 +133,9 @@ def load_data(
         codec=source.codec,
         input_shapes=() if prepared.plain else tuple(tuple(t.shape[1:]) for t in tensors_in(sample.x)),
     )
-    known = train_part.targets if _counted(source, experiment) else None
+    if source.task == "regression" and hints.task == "auto" and data.entry() is None:
+        tell_zeros_and_ones(train_part.targets, sample.y, data.name, warn)
+    known = train_part.targets if _counted(source, train_part, experiment) else None
     return LoadedData(
         info,
         train,
@@ -144,10 +147,11 @@ def load_data(
     )
 
 
-def _counted(source: Source, experiment: Experiment) -> bool:
-    """Whether the classes of all training samples are needed; those of pixels for balanced weights alone."""
-    balanced = experiment.loss.args.get("class_weights") == "balanced"
-    return source.task == "classification" or (source.task == "segmentation" and balanced)
+def _counted(source: Source, train: Part, experiment: Experiment) -> bool:
+    """Whether the classes of all training samples are known and needed; those of pixels for balanced weights alone."""
+    if source.task == "classification":
+        return train.targets is not None and train.targets.numel() == len(train.targets)
+    return source.task == "segmentation" and experiment.loss.args.get("class_weights") == "balanced"
 
 
 def _refuse_others_data(experiment: Experiment, hints: Hints) -> None:

@@ -29,7 +29,8 @@ Pair = Callable[[Any, Tensor], tuple[Any, Tensor]]
 
 def ignored_by(experiment: Experiment) -> int:
     """The class of pixels and tokens that do not count."""
-    return int(experiment.task.resolved().get("ignore_index", -100))
+    told = experiment.task.args.get("ignore_index", experiment.loss.args.get("ignore_index"))
+    return -100 if told is None else int(told)
 
 
 def refuse_unable(chosen: Sequence[Transform]) -> None:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, default_collate
 
 from torchdeck.core import usercode
 from torchdeck.core.data.boxes import as_item, check_item, listed
-from torchdeck.core.data.classes import check_labels, check_map, wrong_label, wrong_token
+from torchdeck.core.data.classes import check_class, check_labels, check_map, wrong_token
 from torchdeck.core.data.graphs import is_graph, joined
 from torchdeck.core.data.infer import as_values
 from torchdeck.core.data.items import AS_USUAL, Layout, kind_of, tensors_in
@@ -176,9 +176,9 @@ class Reader(_Seeded):
             check_map(y, self._classes, self._ignored, f"The target of sample {index} of {self.name!r}")
         if self._labels:
             check_labels(y, f"The target of sample {index} of {self.name!r}")
-        elif self._classes and y.ndim == 0 and not 0 <= int(y) < self._classes:
-            raise wrong_label(f"Sample {index} of {self.name!r}", int(y), self._classes)
-        if self._unknown and y.ndim == 0 and int(y) in self._unknown:
+        elif self._classes and self._ignored is None and y.numel() == 1:
+            check_class(y, self._classes, f"ample {index} of {self.name!r}")
+        if self._unknown and y.numel() == 1 and int(y) in self._unknown:
             raise UserError(
                 f"Sample {index} of {self.name!r} is of the class {self._unknown[int(y)]!r}, which the model was not "
                 "trained on."

@@ -157,6 +157,21 @@ class DataInfo:
         return (values.to(exact).reshape(len(values), -1) * std + mean).reshape(values.shape)
 
 
+def class_numbers(values: torch.Tensor, where: str) -> torch.Tensor:
+    """Class numbers [N] of targets [N] or [N, 1], which may be floats.
+
+    Raises UserError for those that are no class numbers.
+    """
+    if values.is_floating_point():
+        wrong = (values != values.round()).reshape(-1)
+        if wrong.any():
+            at = int(wrong.nonzero()[0])
+            value = float(values.reshape(-1)[at])
+            raise UserError(f"{where}: the target of sample {at} is {value:.6g}, which is not the number of a class.")
+        values = values.long()
+    return targets_of(values.reshape(-1), where)[1]
+
+
 def targets_of(values: torch.Tensor, where: str) -> tuple[str, torch.Tensor]:
     """The task that a target tensor means, and the target: int64 classes [N], or numbers in float64 of the shape that
     they have, for a loss of the user's compares them with outputs of that shape.

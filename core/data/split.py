@@ -44,8 +44,8 @@ def hold_out(source: Source, indices: Tensor, share: float, seed: int) -> tuple[
     generator = torch.Generator().manual_seed(seed)
     targets = source.train.targets if source.task == "classification" else None
     groups = [indices]
-    if targets is not None:
-        labels = targets[indices]
+    if targets is not None and targets.numel() == len(targets):
+        labels = targets.reshape(-1)[indices]
         groups = [indices[labels == label] for label in labels.unique()]
     held: list[Tensor] = []
     owed = 0.0  # what rounding has left over, carried to the next class, so that the total is right

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from torchdeck.core.data.infer import only_0_and_1
 from torchdeck.core.data.source import Source
 from torchdeck.core.data.statistics import moments
 from torchdeck.core.errors import UserError
@@ -56,3 +58,14 @@ def target_scale(
         "data.scale_target = false leaves them as they are."
     )
     return mean, std
+
+
+def tell_zeros_and_ones(known: Tensor | None, some: Any, name: str, warn: Callable[[str], None]) -> None:
+    """Tell that floats which may be labels are taken as numbers, by the targets of all samples, or by ``some`` where
+    these are not known beforehand."""
+    targets = some if known is None else known
+    if isinstance(targets, Tensor) and targets.numel() and only_0_and_1(targets):
+        warn(
+            f"The targets of {name!r} are floats 0 and 1, taken as numbers (the task is regression); give whole "
+            "numbers for classes, or say in task.name what they are (classification, multilabel, segmentation)."
+        )

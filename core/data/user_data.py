@@ -12,11 +12,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from torchdeck.core import catalog, usercode
 from torchdeck.core.data.adapted import adapted
+from torchdeck.core.data.asked import refuse_unfit
 from torchdeck.core.data.dataloaders import taken_out
-from torchdeck.core.data.infer import Hints, as_values, infer, only_0_and_1
+from torchdeck.core.data.infer import FLOATS, NAMES, WHOLE, YES_OR_NO, Hints, as_values, infer
 from torchdeck.core.data.items import Layout, layout_of
 from torchdeck.core.data.samples import first_sample
-from torchdeck.core.data.source import Arrays, Part, Samples, Source, Streamed, targets_of
+from torchdeck.core.data.source import Arrays, Part, Samples, Source, Streamed, class_numbers, targets_of
 from torchdeck.core.data.streams import is_stream, opened
 from torchdeck.core.data.tables import narrowed
 from torchdeck.core.data.tokenizers import tokenized
@@ -49,11 +50,15 @@ def load_user(data: Data, hints: Hints) -> Source:
         parts[name] = replace(part if isinstance(part, Samples) else Samples(made[name]), collate=collate)
     sample, label = first_sample(parts["train"], layout)
     task, reason = infer(sample, label, hints)
-    if hints.task == "auto" and task not in ("classification", "regression"):
+    if hints.task != "auto" and not (data.collate or collates):
+        refuse_unfit(task, sample, label, reference)
+    if hints.task == "auto" and (task, reason) not in (WHOLE, NAMES, FLOATS) and reason:
         notes.append(f"The task is {task}: {reason}. task.name says otherwise.")
+    if task == "classification":
+        parts = {name: _counted(part, reference) for name, part in parts.items()}
     plain = not (data.collate or collates) and is_plain(sample, label, task, _is_prepared(sample, data, hints))
     if plain:
-        parts = {name: _as_plain(part, reference) for name, part in parts.items()}
+        parts = {name: _as_plain(part, task, reference) for name, part in parts.items()}
     source = Source(
         parts["train"],
         parts.get("test"),
@@ -64,7 +69,7 @@ def load_user(data: Data, hints: Hints) -> Source:
         layout=layout,
         plain=plain,
     )
-    count = data.num_classes or (hints.tokens if task == "language" else None)
+    count = data.num_classes or (hints.tokens if task == "language" else 2 if (task, reason) == YES_OR_NO else None)
     source = with_classes(source, made["train"], label, count, reference, notes, bool(data.collate or collates))
     if not (plain or data.collate or collates):
         source = _with_tokenizer(source, hints, notes)
@@ -73,11 +78,6 @@ def load_user(data: Data, hints: Hints) -> Source:
             f"data.name = {reference!r}: the targets of a stream are texts; give class numbers, for its classes can't "
             "be counted.",
             field="data.name",
-        )
-    targets = source.train.targets
-    if task == "regression" and targets is not None and only_0_and_1(targets):
-        notes.append(
-            f"The targets of {reference!r} are floats 0 and 1, taken as numbers; give whole numbers for classes."
         )
     return replace(source, notes=tuple(notes))
 
@@ -143,14 +143,28 @@ def _part(dataset: Any, reference: str, layout: Layout) -> Part:
     return Samples(dataset, _known_targets(dataset, layout))
 
 
-def _as_plain(part: Part, reference: str) -> Part:
+def _counted(part: Part, reference: str) -> Part:
+    """Samples with the class numbers that are known of them, or with none that they could be counted by."""
+    if isinstance(part, Arrays) or part.targets is None:
+        return part
+    one_each = part.targets.numel() == len(part.targets)
+    return replace(part, targets=class_numbers(part.targets, reference) if one_each else None)
+
+
+def _as_plain(part: Part, task: str, reference: str) -> Part:
     """Tensors as those of the catalog's data sets are: floats of 64 bits smaller where nothing is lost, labels in one
     dimension, numbers exact."""
     if not isinstance(part, Arrays):
         return part
     x, y = part.x, part.y
     x = narrowed(x) if x.dtype == torch.float64 else x
-    if y is not None and (y.is_floating_point() or y.is_complex() or y.ndim == 1 or y.shape[-1] == 1):
+    if y is None:
+        return Arrays(x, y)
+    if task == "classification" and y.numel() == len(y):
+        y = class_numbers(y, reference)
+    elif task == "regression" and not y.is_complex():
+        y = targets_of(y.double(), reference)[1]
+    elif y.is_floating_point() or y.is_complex() or y.ndim == 1 or y.shape[-1] == 1:
         y = targets_of(y, reference)[1]
     return Arrays(x, y)
 

@@ -127,7 +127,7 @@ def _maps(part: Part, source: Source, reference: str) -> Iterator[Tensor]:
     everything = [part.y] if isinstance(part, Arrays) else (_label(part.dataset, i, source) for i in range(len(part)))
     for label in everything:
         values = as_values(label)
-        if values is None or values.is_floating_point():
+        if values is None or bool((values != values.round()).any()):
             raise UserError(f"The targets of {reference!r} are no whole numbers; a class number is needed for each.")
         yield values[(values != 255) & (values >= 0)]
 
@@ -151,6 +151,8 @@ def _with_class_numbers(
         names = names or sorted_names({label_of(v) for part in source.parts.values() for v in _labels(part, source)})
         return _with_numbers_for(source, names)
     value = _as_target(label, reference)
+    if value.ndim == 1 and len(value) > 1:  # a number for each class
+        return replace(source, class_names=names if len(names) == len(value) else _numbered(len(value)))
     if names:
         return replace(source, class_names=names)
     if num_classes:
@@ -240,12 +242,16 @@ def _class_number(label: Any, index: int, reference: str) -> int:
         value = torch.as_tensor(label)
     except (TypeError, ValueError, RuntimeError):
         value = torch.empty(0)
-    if value.numel() != 1 or value.is_floating_point() or value.is_complex():
+    if value.numel() != 1 or value.is_complex() or value != value.round():
+        shown = f"holds numbers of the shape {list(value.shape)}" if value.numel() > 1 else f"is {_shown(label)}"
         raise UserError(
-            f"Sample {index} of {reference!r} has the label {label!r}; the first sample's is a class number, and "
-            "so must be all others."
+            f"The target of sample {index} of {reference!r} {shown}; in classification each is a class number."
         )
     return int(value)
+
+
+def _shown(label: Any) -> str:
+    return f"{label.item():.6g}" if isinstance(label, Tensor) and label.numel() == 1 else repr(label)
 
 
 class _Named(Dataset):

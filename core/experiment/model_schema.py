@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from torchdeck.core import catalog
-from torchdeck.core.errors import UserError
+from torchdeck.core.errors import UserError, did_you_mean
 from torchdeck.core.experiment.section import Picked, Section, collected, not_own
 
 #: What is trained where nothing is said.
@@ -52,6 +52,28 @@ class Task(Picked):
     """A step of your own: path/to/file.py:step, called with (model, batch); it returns the loss, or a dict with it. One
     called with (models, optimizers, batch) makes its own optimizer steps, as a GAN needs. A step that plays in an
     environment needs a data set all the same: one whose items are, say, seeds of episodes."""
+
+    @classmethod
+    def picks_itself(cls, raw: dict[str, Any]) -> bool:
+        """Which task it is, and so which parameters it has, is told later."""
+        return raw.get("name", "auto") == "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    @collected()
+    def _args_of_some_task(cls, raw: Any) -> Any:
+        """Raises UserError for a parameter that no task has, where the task is told later."""
+        args = raw.get("args") if isinstance(raw, dict) and cls.picks_itself(raw) else None
+        if not isinstance(args, dict) or not args:
+            return raw
+        params = {p.name: p for entry in catalog.entries("task") for p in entry.params}
+        unknown = next((key for key in args if key not in params), None)
+        if unknown is not None:
+            raise UserError(
+                f"task.args.{unknown} is not a parameter of any task; {did_you_mean(str(unknown), params)}",
+                field=f"task.args.{unknown}",
+            )
+        return raw | {"args": {key: params[key].check(value, f"task.args.{key}") for key, value in args.items()}}
 
     @model_validator(mode="after")
     def _known(self) -> Task:

@@ -258,6 +258,13 @@ def _freeze(net: nn.Module, patterns: Sequence[str]) -> None:
         raise UserError("model.freeze leaves nothing to train: every parameter is frozen.", field="model.freeze")
 
 
+def _taken_apart(net: nn.Module, name: str, x: Any) -> str:
+    """How items were taken apart, where forward does not take as many inputs as came of it."""
+    if not isinstance(x, tuple) or caller_of(net, name).takes(len(x)):
+        return ""
+    return " (items give several inputs, and the last part as the target; data.inputs and data.target say otherwise)"
+
+
 def _try_forward(net: nn.Module, info: DataInfo, name: str, x: Any, y: Any) -> None:
     """Try the model on a small batch, so that a misfit is told before training and not in the middle of it."""
     was_training = net.training
@@ -275,7 +282,8 @@ def _try_forward(net: nn.Module, info: DataInfo, name: str, x: Any, y: Any) -> N
         if is_beyond(error):
             raise beyond_embedding(net, x, name) from None
         raise UserCodeError(
-            f"model.name = {name!r} raised in forward, given a batch of the shape {shapes(x)}: {error}"
+            f"model.name = {name!r} raised in forward, given a batch of the shape {shapes(x)}"
+            f"{_taken_apart(net, name, x)}: {error}"
         ) from None
     except UserError:
         raise

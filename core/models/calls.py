@@ -43,7 +43,7 @@ class Caller:
             return forward(x, **extra)
         if isinstance(x, Mapping):
             return self._by_name(forward, x, extra)
-        if self.spreads and isinstance(x, tuple | list) and self._takes(len(x)):
+        if self.spreads and isinstance(x, tuple | list) and self.takes(len(x)):
             return forward(*x, **extra)
         parts = self._parts_of(x)
         return forward(**parts, **extra) if len(parts) > 1 else forward(x, **extra)
@@ -57,18 +57,19 @@ class Caller:
         held = {name: value for name, value in found.items() if value is not None}
         return held if len(held) >= self.least else {}
 
-    def _takes(self, count: int) -> bool:
+    def takes(self, count: int) -> bool:
+        """Whether forward takes so many inputs by position."""
         return self.least <= count and (self.most is None or count <= self.most)
 
     def _by_name(self, forward: Callable[..., Any], x: Mapping[Any, Any], extra: dict[str, Any]) -> Any:
         if self.names is None or all(key in self.names for key in x):
             return forward(**{str(key): value for key, value in x.items()}, **extra)
-        if self._takes(1) and not any(key in self.names for key in x):
+        if self.takes(1) and not any(key in self.names for key in x):
             return forward(x, **extra)  # one parameter takes the dict itself
         unknown = next(key for key in x if key not in self.names)
         raise UserError(
             f"An item holds {unknown!r}, which forward of {self.model} does not take "
-            f"({did_you_mean(str(unknown), sorted(self.names))}) Name what the model gets in data.inputs.",
+            f"({did_you_mean(str(unknown), sorted(self.names))}); name what the model gets in data.inputs.",
             field="data.inputs",
         )
 

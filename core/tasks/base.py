@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchdeck.core import catalog
 from torchdeck.core.data.batches import Batch
 from torchdeck.core.data.items import map_tensors, shapes
+from torchdeck.core.data.masks import ignored_by
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.metric_names import MEASURED
@@ -68,6 +69,8 @@ class Task:
         self.loss = loss
         self._experiment, self._info, self._device, self._warn = experiment, info, device, warn
         self._args = catalog.find("task", info.task).resolve(experiment.task.args)
+        if "ignore_index" in self._args:  # a loss of torch's may say it, too
+            self._args["ignore_index"] = ignored_by(experiment)
         self.caller = caller_of(net, experiment.model.name)
         #: Whether the model computes in float64, as its writer has it.
         self._double = any(p.dtype == torch.float64 for p in net.parameters())

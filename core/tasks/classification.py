@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchdeck.core.data.batches import Batch
+from torchdeck.core.data.losses_known import kind_of_loss
 from torchdeck.core.errors import UserError, count
 from torchdeck.core.tasks.base import Step, Task
 from torchdeck.core.tasks.losses import classes_of, predicted
@@ -17,6 +19,21 @@ class ClassificationTask(Task):
     """Logits [B, C] of classes [B] or one-hot [B, C]; one logit [B] or [B, 1] for two classes."""
 
     mirrors = True
+
+    def begin(self) -> None:
+        """Losses of the user's get the targets in the form that the data give them, but those of torch for classes."""
+        loss = self.loss
+        of_classes = loss is not None and (
+            not loss.own or loss.kind == "weighted" or kind_of_loss(loss.function) == "classes"
+        )
+        self._as_given = not of_classes
+
+    def targets(self, batch: Batch) -> Any:
+        """Class numbers [B], one-hot [B, C], or as the data give them."""
+        y = batch.y
+        if self._as_given or not isinstance(y, Tensor) or y.numel() != len(y):
+            return y
+        return classes_of(y)
 
     @property
     def decides(self) -> str:  # type: ignore[override]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchdeck.core import catalog, usercode
 from torchdeck.core.data.infer import TARGET_PARAMETERS, input_parameter, required_parameters
 from torchdeck.core.data.items import map_tensors, tensors_in
+from torchdeck.core.data.masks import ignored_by
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment
@@ -142,7 +143,7 @@ def build_loss(
         return TrainingLoss(function, made.fact("adds_up"), takes_all=True)
     if name in ("cross_entropy", "nll"):
         given = args.get("class_weights")
-        ignored = experiment.task.resolved().get("ignore_index", -100)
+        ignored = ignored_by(experiment)
         weight = (
             weights
             if given == "balanced" and weights is not None
@@ -158,7 +159,7 @@ def build_loss(
             return TrainingLoss(function)
         return TrainingLoss(function, "weighted", functools.partial(_weight_of, weight, ignored), weights=weight)
     if name == "bce_with_logits" and info.task == "segmentation":
-        ignored, smoothing = experiment.task.resolved()["ignore_index"], args.get("label_smoothing", 0.0)
+        ignored, smoothing = ignored_by(experiment), args.get("label_smoothing", 0.0)
         return TrainingLoss(
             functools.partial(_bce_of_pixels, ignored=ignored, smoothing=smoothing),
             "weighted",
@@ -183,7 +184,7 @@ def _user_loss(experiment: Experiment, device: torch.device, of_views: bool) -> 
     target = usercode.load(reference, "loss.name")
     is_class = isinstance(target, type)
     if is_class:
-        target = usercode.call(target, experiment.loss.args, "loss")
+        target = usercode.call(target, _with_tensors(target, experiment.loss.args), "loss")
     target = usercode.with_writer(target)
     if isinstance(target, nn.Module):
         target = target.to(device)
@@ -205,6 +206,14 @@ def _user_loss(experiment: Experiment, device: torch.device, of_views: bool) -> 
     return TrainingLoss(target, "whole", own=True, call=call, takes_all=takes_all)
 
 
+def _with_tensors(target: type, args: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a loss; torch's own take weights as tensors, which no TOML file has."""
+    if not target.__module__.startswith("torch.nn"):
+        return dict(args)
+    lists = {k: v for k, v in args.items() if k in ("weight", "pos_weight") and isinstance(v, list | tuple)}
+    return {**args, **{name: torch.tensor(numbers, dtype=torch.float32) for name, numbers in lists.items()}}
+
+
 def caller_of_loss(
     target: Callable[..., Any], module: Any, of_views: bool = False
 ) -> tuple[Callable[[Any, Any], Any], bool]:
@@ -217,7 +226,7 @@ def caller_of_loss(
     negative)``). ``of_views``: so do two parameters without a target among them (``loss(z1, z2)``).
     """
     of_torch = type(module).__module__.startswith("torch.nn")
-    if isinstance(module, _ELEMENTWISE):
+    if isinstance(module, _ELEMENTWISE) or module in _ELEMENTWISE_FUNCTIONS:
         return functools.partial(_aligned, target), False
     try:
         names = required_parameters(target)
@@ -231,11 +240,21 @@ def caller_of_loss(
 
 #: Losses of torch that compare number with number.
 _ELEMENTWISE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss)
+_ELEMENTWISE_FUNCTIONS = (
+    F.mse_loss,
+    F.l1_loss,
+    F.smooth_l1_loss,
+    F.huber_loss,
+    F.binary_cross_entropy,
+    F.binary_cross_entropy_with_logits,
+)
 
 
 def _aligned(function: Callable[[Any, Any], Any], outputs: Any, y: Any) -> Any:
-    """[B, 1] against [B] would be refused or, worse, broadcast to [B, B]: the trailing 1 goes."""
+    """[B, 1] against [B] would be refused or, worse, broadcast to [B, B]: the trailing 1 goes. Whole numbers become
+    floats like the outputs."""
     if isinstance(outputs, Tensor) and isinstance(y, Tensor):
+        y = y.to(outputs.dtype) if outputs.is_floating_point() and not y.is_floating_point() else y
         if outputs.shape == (*y.shape, 1):
             outputs = outputs.squeeze(-1)
         elif y.shape == (*outputs.shape, 1):
@@ -406,8 +425,8 @@ def _class_weights(
 
 
 def classes_of(y: Tensor) -> Tensor:
-    """Class numbers [N] of targets that may be one-hot [N, C]."""
-    return y.argmax(1) if y.ndim > 1 else y
+    """Class numbers [N] of targets [N] or [N, 1], which may be floats, or one-hot [N, C]."""
+    return y.argmax(1) if y.numel() > len(y) else y.reshape(-1).long()
 
 
 def predicted(logits: Tensor) -> Tensor:

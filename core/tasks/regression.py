@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from torchdeck.core.data.infer import only_0_and_1
+from torchdeck.core.data.losses_known import kind_of_loss
 from torchdeck.core.errors import UserError
 from torchdeck.core.tasks.base import Step, Task
 from torchdeck.core.tasks.metrics import Metric, Regression
@@ -27,7 +28,10 @@ class RegressionTask(Task):
         if not (isinstance(out, Tensor) and isinstance(y, Tensor)):
             return False
         # Outputs for targets of 0 and 1 with a loss of the user's are logits, not amounts.
-        labels = (self.loss is None or self.loss.own) and only_0_and_1(y)
+        of_numbers = self.loss is not None and (
+            not self.loss.own or kind_of_loss(self.loss.module or self.loss.function) == "numbers"
+        )
+        labels = not of_numbers and only_0_and_1(y)
         return out.numel() == y.numel() and not labels
 
     def in_own_unit(self, values: Any) -> Any:
@@ -51,7 +55,7 @@ class RegressionTask(Task):
                 wanted = [step.size, *(self._info.target_shape or (1,))]
                 raise UserError(
                     f"model.name = {name!r} returned the shape {list(out.shape)} for a batch of {step.size}; "
-                    f"{wanted} is needed.",
+                    f"{wanted} is needed, for the targets are numbers (task.name says otherwise).",
                     field="model.name",
                 )
         super().check(step)

@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from torchdeck.core.data.batches import Batch
 from torchdeck.core.data.items import shapes
-from torchdeck.core.errors import UserError
+from torchdeck.core.errors import UserError, count
 from torchdeck.core.models.calls import logits_of
 from torchdeck.core.tasks.base import Step, Task
 from torchdeck.core.tasks.losses import TrainingLoss
@@ -163,7 +163,7 @@ class SegmentationTask(Task):
             return
         raise UserError(
             f"model.name = {name!r} returned {shapes(out)} for masks of the shape {list(masks.shape)}; {wanted} is "
-            f"needed{hint}.",
+            f"needed, for {self._info.name!r} has {count(classes, 'class')}{hint}.",
             field="model.name",
         )
 

@@ -26,7 +26,7 @@ from torchdeck.core.models.parts import Parts
 from torchdeck.core.tasks.base import Step, Task
 from torchdeck.core.tasks.build import build_task
 from torchdeck.core.tasks.lightning import LightningTask
-from torchdeck.core.tasks.losses import TrainingLoss, find_kind
+from torchdeck.core.tasks.losses import TrainingLoss, find_kind, loss_name
 from torchdeck.core.tasks.metrics import gathered_bytes
 from torchdeck.core.tasks.own import StepsTask
 from torchdeck.core.training import sharding
@@ -34,6 +34,7 @@ from torchdeck.core.training.commands import Commands
 from torchdeck.core.training.evaluation import Tried, evaluating, loss_module
 from torchdeck.core.training.fitting import data_and_model, is_tried_itself
 from torchdeck.core.training.layout import takes_channels_last
+from torchdeck.core.training.loss_check import tell_broadcast
 from torchdeck.core.training.manual import ManualStep, tell
 from torchdeck.core.training.random import seed_everything, unchanged_random_states
 from torchdeck.core.training.step import NotFinite
@@ -165,6 +166,7 @@ def _try_out(trainer: Trainer, warn: Callable[[str], None]) -> None:
         task.check(step)
         if task.loss_in_evaluation:
             _try_loss(task, step, trainer)
+            tell_broadcast(task.loss, step, trainer.experiment.loss.name, warn)
     if module is not None:
         module.load_state_dict(before)  # what was only tried leaves no trace in a loss that keeps something
     if task.loss is not None and task.loss.own:
@@ -271,7 +273,7 @@ def _try_loss(task: Task, step: Step, trainer: Trainer) -> None:
 
     Raises UserError for one that can't take the outputs, or gives no number.
     """
-    name = trainer.experiment.loss.name
+    name = loss_name(trainer.experiment, trainer.data.info)
     try:
         task.add_loss(step)
         if task.loss is not None and isinstance(step.loss, torch.Tensor) and step.loss.numel() == 1:

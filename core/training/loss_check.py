@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment
+from torchdeck.core.tasks.base import Step
+from torchdeck.core.tasks.losses import TrainingLoss
 
 
 class LossCheck:
@@ -54,3 +56,24 @@ class LossCheck:
 
     def _error(self, text: str) -> UserError:
         return UserError(f"{self._key} = {self._name!r}: {text}.", field=self._key)
+
+
+def tell_broadcast(loss: TrainingLoss | None, step: Step, name: str | None, warn: Callable[[str], None]) -> None:
+    """Tell of a loss of the user's that sets each output [B, 1] against all targets [B], which is rarely meant."""
+    out, y = step.outputs, step.targets
+    if loss is None or not loss.own or not (isinstance(out, Tensor) and isinstance(y, Tensor)):
+        return
+    if out.shape != (*y.shape, 1) and y.shape != (*out.shape, 1):
+        return
+    try:
+        flat = min(out.shape, y.shape, key=len)
+        alike = float(loss(out.reshape(flat), y.reshape(flat)))
+        found, again = float(loss(out, y)), float(loss(out, y))
+    except Exception:
+        return  # it needs the shapes as they are
+    if found == again and abs(found - alike) > 1e-4 * max(abs(found), abs(alike)):
+        warn(
+            f"loss.name = {name!r} gives {found:.6g} for outputs of the shape {list(out.shape)} and targets "
+            f"of the shape {list(y.shape)}, which PyTorch broadcasts, and {alike:.6g} where both have one shape: make "
+            "them alike, with squeeze(-1) or unsqueeze(-1)."
+        )

@@ -144,7 +144,7 @@ def code(tmp_path: Path) -> str:
         (["data.name={code}:tensors", "data.transforms=[]", "model.name={code}:Sums"], "regression"),
         (["data.name={code}:Given", "data.args.how=double", "model.name={code}:double"], "regression"),
         (["data.name={code}:Given", "data.args.how=flat", "model.name={code}:One", "loss.name=torch.nn:BCELoss"],
-         "multilabel"),
+         "classification"),
         (["data.name={code}:Given", "data.args.how=text", "data.collate={code}:letters", "data.num_classes=2",
           "model.name={code}:Mean"], "classification"),
         (["data.name={code}:Given", "data.args.how=tokens", "model.name={code}:Scalar"], "own"),
@@ -307,7 +307,12 @@ def test_figures_of_outputs_that_are_probabilities(
         assert figures["miou"] == pytest.approx(jaccard_score(y.flatten(), guess.flatten(), average="macro"))
         return
     out, y, guess = (t.reshape(len(t), -1) for t in (out, y, guess))
-    assert figures["exact_match"] == pytest.approx(accuracy_score(y, guess))
+    yes_or_no = trainer.task.name == "classification"
+    assert yes_or_no == (how == "flat" and not said)
+    assert figures["accuracy" if yes_or_no else "exact_match"] == pytest.approx(accuracy_score(y, guess))
+    if yes_or_no:
+        assert figures["f1"] == pytest.approx(f1_score(y, guess, average="macro"))
+        return
     assert figures["map"] == pytest.approx(average_precision_score(y, out))
     each = [f1_score(y[:, k], guess[:, k], zero_division=0) for k in range(y.shape[1])]
     assert figures["f1"] == pytest.approx(sum(each) / len(each))
