@@ -22,6 +22,7 @@ def show_plan(experiment: Experiment, base: str) -> int:
     from torchdeck.core.control import Control
     from torchdeck.core.data.items import shapes
     from torchdeck.core.models.summary import summarize
+    from torchdeck.core.session.samples import shape_in_words
     from torchdeck.core.training.build import build_trainer
 
     notes: list[str] = []
@@ -35,7 +36,7 @@ def show_plan(experiment: Experiment, base: str) -> int:
     console.print()
     samples = ", ".join(f"{count:,} {part}" for part, count in info.samples.items())
     console.print(printable(f"data      {info.name} from {info.place}: {samples}"), markup=False)
-    shown = list(info.input_shape) if info.input_shape else shapes(built.data.sample.first(1).x)
+    shown = shape_in_words(built.data.sample) or shapes(built.data.sample.first(1).x)
     console.print(f"input     {shown}  {info.task}, {info.outputs} outputs", markup=False)
     if info.class_names:
         names = ", ".join(info.class_names[:12]) + (", ..." if len(info.class_names) > 12 else "")
@@ -50,7 +51,7 @@ def show_plan(experiment: Experiment, base: str) -> int:
 
     summary = summarize(
         built.trainer.net,
-        built.data.sample.first(1).x,
+        built.trainer.task.one_call(built.data.sample.first(1)),
         experiment.trainer.batch_size,
         experiment.optimizer.name,
         built.trainer.task.caller,
@@ -58,9 +59,8 @@ def show_plan(experiment: Experiment, base: str) -> int:
     console.print()
     Console(highlight=False, width=max(console.width, 100)).print(module_table(summary.root))
     root = summary.root
-    console.print(
-        f"{root.parameters:,} parameters ({root.trainable:,} trained), {root.multiply_adds:,} multiply-adds a sample"
-    )
+    adds = f", {root.multiply_adds:,} multiply-adds a sample" if root.multiply_adds else ""
+    console.print(f"{root.parameters:,} parameters ({root.trainable:,} trained){adds}")
     parts = {
         "weights": summary.weights,
         "gradients": summary.gradients,

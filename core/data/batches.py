@@ -5,7 +5,7 @@ Every feed can start at any batch of any epoch and gives the very batches that a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -37,11 +37,20 @@ class Batch(NamedTuple):
         """The batch as its data set gives it, which a step of the user's own gets."""
         return (self.x, self.y) if self.whole is None else self.whole
 
+    @property
+    def listed(self) -> bool:
+        """Whether the inputs are a list of samples, each by itself, as a detector's images are."""
+        if not isinstance(self.x, list | tuple) or len(self.x) != self.size:
+            return False
+        # Three images of three channels are as long as a batch of three; boxes are told of each image by itself.
+        y = self.y
+        each = isinstance(y, list | tuple) and len(y) == self.size and all(isinstance(one, Mapping) for one in y)
+        return each or not _stacked(self.x, self.size)
+
     def first(self, count: int) -> Batch:
         """The first samples: of tensors, and of a list of inputs that differ in size (images of a detector)."""
         part = slice(0, count)
-        listed = isinstance(self.x, list | tuple) and len(self.x) == self.size and not _stacked(self.x, self.size)
-        if listed:
+        if self.listed:
             return Batch(self.x[part], None if self.y is None else self.y[part], min(count, self.size))
         whole = None if self.whole is None else _part_of(self.whole, part)
         return Batch(_part_of(self.x, part), _part_of(self.y, part), min(count, self.size), whole)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ def pictures(sample: Batch, info: DataInfo, side: int | None = None, written: bo
     """The images of a sample [N, 3, H, W] from 0 to 1, each stretched to its own range, with masks laid over them or
     boxes around what they show; None where there are no images. ``side``: the longer side of what is returned, at most;
     images of several sizes are padded. ``written``: whether the names of classes stand at the boxes."""
-    images = list(sample.x) if isinstance(sample.x, Tensor | list | tuple) else []
+    images = _images(sample)
     if not images or not all(isinstance(x, Tensor) and x.ndim == 3 and x.shape[0] in (1, 3) for x in images):
         return None
     drawn = []
@@ -43,6 +44,21 @@ def pictures(sample: Batch, info: DataInfo, side: int | None = None, written: bo
     for at, image in enumerate(drawn):
         sheet[at, :, : image.shape[1], : image.shape[2]] = image
     return sheet
+
+
+def _images(sample: Batch) -> list[Any]:
+    """The images of each sample: its views side by side, and of several inputs the one that is an image."""
+    x = sample.x
+    parts = list(x.values()) if isinstance(x, Mapping) else x
+    if isinstance(parts, Tensor):
+        return list(parts)
+    if not isinstance(parts, list | tuple):
+        return []
+    stacked = [part for part in parts if isinstance(part, Tensor) and part.ndim == 4 and len(part) == sample.size]
+    if not stacked:
+        return list(parts)
+    alike = len(stacked) == len(parts) and len({part.shape for part in stacked}) == 1
+    return list(torch.cat(stacked, 3)) if alike else list(stacked[0])
 
 
 def _stretched(image: Tensor) -> Tensor:

@@ -97,8 +97,8 @@ class Previewer:
     def _load(self, experiment: Experiment) -> _Loaded:
         import torch
 
-        from torchdeck.core.data.items import shapes
         from torchdeck.core.data.load import load_data
+        from torchdeck.core.session.samples import told
 
         options = experiment.trainer
         # The data's preparation depends on what takes them: a loss or model of the user's gets them as they are.
@@ -124,7 +124,6 @@ class Previewer:
                 "task": data.info.task,
                 "samples": data.info.samples,
                 "input_shape": data.info.input_shape,
-                "shapes": shapes(data.sample.first(1).x),
                 "outputs": data.info.outputs,
                 "classes": data.info.class_names,
                 "counts": _counts(data.train_targets, data.info.outputs),
@@ -132,7 +131,7 @@ class Previewer:
                 "transforms": [t.name for t in data.transforms],
                 **_pictures(data.sample, data.info),
                 "labels": _labels(data.sample.y, data.info),
-                "rows": _rows(data.sample.x),
+                **told(data.sample, data.info),
             }
             self._key, self._loaded = key, _Loaded(data.info, facts, data.sample.first(2))
         return self._loaded
@@ -179,7 +178,7 @@ def _model(experiment: Experiment, info: DataInfo, sample: Batch) -> dict[str, A
     if not task.makes_own_steps:
         with evaluating(net), torch.no_grad():
             task.check(task.forward(net, sample))
-    x = sample.first(1).x
+    x = task.one_call(sample.first(1))
     summary = summarize(net, x, experiment.trainer.batch_size, experiment.optimizer.name, task.caller)
     return asdict(summary)
 
@@ -194,9 +193,14 @@ def _labels(targets: Any, info: DataInfo) -> list[str]:
     if info.task not in ("classification", "regression"):
         return words(targets, info)
     if not info.classes:
-        return [f"{float(y.reshape(-1)[0]):.4g}" for y in targets]
+        return [_numbers(y.reshape(-1).tolist()) for y in targets]
     numbers = targets.argmax(-1) if targets.ndim > 1 else targets
     return [info.class_names[int(y)] for y in numbers]
+
+
+def _numbers(values: list[float]) -> str:
+    """The first of them."""
+    return " ".join([*[f"{value:.4g}" for value in values[:3]], *(["..."] if len(values) > 3 else [])])
 
 
 def _pictures(batch: Batch, info: DataInfo) -> dict[str, Any]:
@@ -211,13 +215,6 @@ def _pictures(batch: Batch, info: DataInfo) -> dict[str, Any]:
     n, height, width, _ = images.shape
     pixels = base64.b64encode(images.contiguous().numpy().tobytes()).decode()
     return {"pictures": {"count": n, "height": height, "width": width, "rgb": pixels}}
-
-
-def _rows(sample: Any) -> list[list[float]] | None:
-    """The first samples of a table, standardised as the model gets them."""
-    if not hasattr(sample, "ndim") or sample.ndim != 2:
-        return None
-    return [[round(float(v), 4) for v in row[:8]] for row in sample[:8]]
 
 
 def _imported() -> list[Path]:

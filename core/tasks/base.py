@@ -95,6 +95,10 @@ class Task:
             return self._with_loss_of_model(raw, targets, batch.size)
         return Step(floats(self.outputs(raw)), targets, batch.size)
 
+    def one_call(self, batch: Batch) -> Any:
+        """The inputs of one call of the model, as its summary makes it."""
+        return batch.x
+
     def outputs(self, raw: Any) -> Any:
         """What of the model's output the loss and the figures are made of."""
         if self.loss is not None and self.loss.takes_all and not hasattr(raw, "logits"):

@@ -107,19 +107,26 @@ class ContrastiveTask(Task):
         """The labels; None where there are none."""
         return None if _is_view(batch) else batch.y
 
+    def one_call(self, batch: Batch) -> Any:
+        """All views: side by side where the model takes as many, else in one batch."""
+        views = views_of(batch)
+        if len(views) == 1:
+            return views[0]
+        return tuple(views) if self.caller.least == len(views) else torch.cat(views)
+
     def forward(self, net: Callable[..., Any], batch: Batch) -> Step:
         """Embed all views."""
-        views, labels = views_of(batch), self.targets(batch)
-        if self.caller.least == len(views) > 1:
-            return Step(floats(self.outputs(self.caller(net, tuple(views), labels))), labels, batch.size)
-        embedded = logits_of(self.caller(net, torch.cat(views) if len(views) > 1 else views[0]))
+        views, labels = self.one_call(batch), self.targets(batch)
+        if isinstance(views, tuple):
+            return Step(floats(self.outputs(self.caller(net, views, labels))), labels, batch.size)
+        embedded = logits_of(self.caller(net, views))
         if not isinstance(embedded, Tensor):
             raise UserError(
                 f"model.name = {self._experiment.model.name!r} returned {shapes(embedded)}; an embedding of each view "
                 "[B, D] is needed.",
                 field="model.name",
             )
-        outputs = tuple(embedded.float().split(batch.size)) if len(views) > 1 else embedded.float()
+        outputs = tuple(embedded.float().split(batch.size)) if len(views_of(batch)) > 1 else embedded.float()
         return Step(outputs, labels, batch.size)
 
     def of_task(self, step: Step) -> list[Metric]:

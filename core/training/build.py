@@ -126,7 +126,7 @@ def build_trainer(
         data=data,
         trainer=trainer,
         parameters=sum(p.numel() for p in net.parameters()),
-        activation_bytes=_activation_bytes(net, data) if device.type != "cpu" else 0,
+        activation_bytes=_activation_bytes(net, data, task) if device.type != "cpu" else 0,
         threads=torch.get_num_threads(),
         first_step=trainer.step,
     )
@@ -359,10 +359,10 @@ def _check_sought(trainer: Trainer, tried: Tried) -> None:
     _ = trainer.monitor.higher_is_better  # raises where it is not known
 
 
-def _activation_bytes(net: torch.nn.Module, data: LoadedData) -> int:
+def _activation_bytes(net: torch.nn.Module, data: LoadedData, task: Task) -> int:
     from torchdeck.core.models.summary import summarize
 
     try:
-        return summarize(net, data.sample.first(1).x, 1).activations
+        return summarize(net, task.one_call(data.sample.first(1)), 1, call=task.caller).activations
     except Exception:
         return 0  # only used to advise; what can't be traced is advised on by halving

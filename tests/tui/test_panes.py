@@ -144,7 +144,7 @@ def facts(colour_side: int = 4) -> dict[str, object]:
         "name": "mine",
         "task": "classification",
         "samples": {"train": 10, "val": 0, "test": 2},
-        "input_shape": [3, 4, 4],
+        "shape": "3×4×4",
         "outputs": 2,
         "transforms": ["ToTensor"],
         "place": "here",
@@ -153,6 +153,8 @@ def facts(colour_side: int = 4) -> dict[str, object]:
         "classes": ["cat", "dog"],
         "labels": ["cat"],
         "rows": None,
+        "texts": None,
+        "courses": None,
         "pictures": {"count": 1, "height": 4, "width": 4, "rgb": base64.b64encode(pixels).decode()},
     }
 
@@ -171,6 +173,17 @@ def test_pictures_in_half_blocks() -> None:
 def test_a_table_shows_rows() -> None:
     table = {**facts(), "pictures": None, "rows": [[1.5, -2.0]], "labels": ["dog"]}
     assert "1.5" in draw_data(table, 60, True).plain
+    labelled = {**table, "rows": [[1.5] * 8], "labels": ["a long name of a class"]}
+    line = next(line for line in draw_data(labelled, 50, True).plain.splitlines() if "long name" in line)
+    assert line == f"{'     1.5' * 3}  a long name of a class"  # no number is cut in two
+    assert "1.5" in draw_data({**table, "labels": []}, 60, True).plain
+
+
+def test_texts_and_courses_are_shown_without_labels_too() -> None:
+    other = {**facts(), "pictures": None, "labels": [], "counts": None}
+    assert "one⏎two" in draw_data({**other, "texts": ["one\ntwo"]}, 40, True).plain
+    course = {"values": [0.0, 1.0, 2.0], "target": [2.0, 0.0]}
+    assert "▁▄█ → █▁" in draw_data({**other, "courses": [course], "labels": ["2 0"]}, 40, True).plain
 
 
 def leaf(path: str, *own: str) -> dict[str, object]:

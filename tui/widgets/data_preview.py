@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
+from itertools import zip_longest
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
@@ -14,7 +14,7 @@ from textual.binding import Binding
 from textual.containers import VerticalScroll
 
 from torchdeck.core.text import printable
-from torchdeck.tui.drawing.bars import bar
+from torchdeck.tui.drawing.bars import bar, sparkline
 from torchdeck.tui.widgets.words import Words
 
 #: From dark to light, where there are no colours.
@@ -63,22 +63,53 @@ def draw_data(facts: dict[str, Any], width: int, colour: bool) -> Text:
     text = Text(no_wrap=True)
     text.append(printable(facts["name"]), style="bold")
     text.append(f"  {facts['task']}\n{samples}\n")
-    shape = "×".join(map(str, facts["input_shape"])) or printable(json.dumps(facts["shapes"]).replace('"', ""))
-    text.append(f"shape {shape}, {facts['outputs']} outputs\n")
-    text.append(f"{printable(', '.join(facts['transforms']))}\nfrom {printable(str(facts['place']))}\n", style="dim")
+    shape = [f"shape {printable(facts['shape'])}"] if facts["shape"] else []
+    # What contrastive learning gives is an embedding of the model's own width.
+    outputs = [] if facts["task"] == "contrastive" else [f"{facts['outputs']} outputs"]
+    text.append(f"{', '.join([*shape, *outputs])}\n")
+    if facts["transforms"]:
+        text.append(f"{printable(', '.join(facts['transforms']))}\n", style="dim")
+    text.append(f"from {printable(str(facts['place']))}\n", style="dim")
     for warning in facts["warnings"]:
         text.append(f"{printable(warning)}\n", style="italic")
     if facts["pictures"]:
         text.append("\n")
         _draw_pictures(text, facts["pictures"], facts["labels"], width, colour)
-    elif facts["rows"]:
-        text.append("\n")
-        for row, label in zip(facts["rows"], facts["labels"], strict=False):
-            text.append("".join(f"{v:>8.3g}" for v in row[: max(1, (width - 12) // 8)]) + f"  {printable(label)}\n")
+    else:
+        _draw_samples(text, facts, width)
     if facts["counts"]:
         text.append("\n")
         _draw_counts(text, facts["counts"], facts["classes"], width)
     return text
+
+
+def _draw_samples(text: Text, facts: dict[str, Any], width: int) -> None:
+    """Texts, courses or rows, with their labels behind them where they have some."""
+    labels = [printable(label) for label in facts["labels"]]
+    lines: list[str] = []
+    if facts["texts"]:
+        lines = [printable(one.replace("\n", "⏎")) for one in facts["texts"]]
+    elif facts["courses"]:
+        lines = [_drawn(one, width) for one in facts["courses"]]
+        labels = [] if any(one["target"] for one in facts["courses"]) else labels
+    elif facts["rows"]:
+        most = max(1, (width - 2 - max(map(cell_len, labels), default=0)) // 8)
+        lines = ["".join(f"{v:>8.3g}" for v in row[:most]) for row in facts["rows"]]
+    if lines:
+        text.append("\n")
+    for line, label in zip_longest(lines, labels[: len(lines)], fillvalue=""):
+        behind = f"  {label}" if label else ""
+        room = max(width - cell_len(behind), 8)
+        text.append(f"{set_cell_size(line, room) if cell_len(line) > room else line}{behind}\n")
+
+
+def _drawn(course: dict[str, list[float]], width: int) -> str:
+    """A course of values, and the one that is to be told from it, in shares of the width that are theirs."""
+    values, target = course["values"], course["target"]
+    if not target:
+        return sparkline(values, min(len(values), width - 12))
+    after = max(1, min(len(target), width * len(target) // (len(values) + len(target))))
+    return f"{sparkline(values, max(1, min(len(values), width - after - 3)))} → {sparkline(target, after)}"
 
 
 def _draw_counts(text: Text, counts: list[int], names: list[str], width: int) -> None:

@@ -121,7 +121,8 @@ class ModelTree(VimTree):
         if root["trainable"] != root["parameters"]:
             parts.append(f"{root['trainable']:,} trained")
         total = sum(self.summary[k] for k in ("weights", "gradients", "optimizer", "activations"))
-        parts.append(f"{amount(root['multiply_adds'], 1000, _UNITS)} multiply-adds")
+        if root["multiply_adds"]:  # what could not be called by itself has none
+            parts.append(f"{amount(root['multiply_adds'], 1000, _UNITS)} multiply-adds")
         parts.append(f"about {amount(total, 1024, ('', 'K', 'M', 'G'))}B to train")
         return ", ".join(parts)
 
