@@ -42,9 +42,15 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+#: Metrics of ours that are shares of right answers, and told as percentages.
+SHARES = frozenset(
+    ("accuracy", "top1", "top5", "f1", "f1_micro", "exact_match", "neighbour_accuracy", "triplet_accuracy")
+)
+
+
 def number(value: float, name: str = "") -> str:
     """A metric in four figures; shares of right answers as percentages, where ``name`` tells that it is one."""
-    if name in ("accuracy", "top5", "f1"):
+    if name in SHARES:
         return f"{value:.2%}"
     if name == "parameters":
         return f"{value:,.0f}"

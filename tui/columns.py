@@ -11,7 +11,7 @@ from typing import Any
 from torchdeck.core.errors import UserError, did_you_mean
 from torchdeck.core.experiment.metric_names import metric
 from torchdeck.core.runs.rows import FIELDS, Row
-from torchdeck.core.text import duration, number, printable
+from torchdeck.core.text import SHARES, duration, number, printable
 from torchdeck.tui.drawing.bars import sparkline
 
 #: A sign for each status: it tells it without colour.
@@ -53,7 +53,7 @@ def value_text(name: str, value: Any) -> str:
         if math.isnan(value):
             return "NaN"
         what = metric(name)[1]
-        if what in ("accuracy", "top5", "f1"):
+        if what in SHARES:
             return f"{value:.2%}"
         return number(value) if what in ("loss", "rmse", "mae", "r2", "result") else f"{value:.4g}"
     return printable(str(value))

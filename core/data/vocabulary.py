@@ -67,14 +67,14 @@ def bytes_of_tokens(vocabulary: Sequence[str]) -> list[int] | None:
 
 
 def vocabulary_of(dataset: Any) -> tuple[tuple[str, ...], Codec | None]:
-    """The vocabulary that a data set of the user's keeps (``itos``, ``stoi``), and how it decodes tokens (``decode`` or
-    a ``tokenizer`` that does)."""
+    """The vocabulary that a data set of the user's keeps (``itos``, ``stoi``, ``vocabulary`` or ``vocab``), and how
+    it decodes tokens (``decode`` or a ``tokenizer`` that does)."""
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     for holder in (dataset, getattr(dataset, "vocab", None)):
-        names = _listed(getattr(holder, "itos", None)) or _inverted(getattr(holder, "stoi", None))
-        if names:
-            return names, None
+        for kept in (getattr(holder, name, None) for name in ("itos", "stoi", "vocabulary", "vocab")):
+            if names := _listed(kept) or _inverted(kept):
+                return names, None
     for holder in (dataset, getattr(dataset, "tokenizer", None)):
         decode, encode = getattr(holder, "decode", None), getattr(holder, "encode", None)
         if callable(decode):

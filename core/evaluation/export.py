@@ -11,7 +11,7 @@ import os
 import pickle
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,22 +83,36 @@ def compare(net: nn.Module, run: Run, samples: Samples, classes: bool = True) ->
     """The outputs of two models on the same samples."""
     given = _inputs(samples)
     with torch.inference_mode():
-        expected, got = _numbers(net(*given)), _numbers(run(*given))
-    difference = float((expected - got).abs().max())
-    scale = float(expected.abs().max())
+        outputs, others = net(*given), run(*given)
+    if isinstance(outputs, Mapping) and isinstance(others, tuple) and len(outputs) == len(others):
+        others = dict(zip(outputs, others, strict=True))  # of ONNX
+    told, told_too = _numbers(outputs), _numbers(others)
+    if told.shape != told_too.shape:  # what a model gives beside them (a cache) need not be kept
+        told, told_too = _numbers(logits_of(outputs)), _numbers(logits_of(others))
+    difference = float((told - told_too).abs().max())
+    scale = float(told.abs().max())
     relative = difference / (scale or 1.0)
     agreement = None
     if classes:
+        expected, got = logits_of(outputs), logits_of(others)
         flat, flat_got = (t.reshape(len(given[0]), -1).argmax(1) for t in (expected, got))
         agreement = float((flat == flat_got).float().mean())
     return Compared(len(given[0]), difference, relative, agreement)
 
 
 def _numbers(outputs: Any) -> Tensor:
-    """The logits; of a detector all numbers that it tells, one after the other."""
-    if isinstance(outputs, list):
-        outputs = torch.cat([torch.zeros(1), *(tensor.flatten().double() for tensor in tensors_in(outputs))])
-    return logits_of(outputs).double()
+    """All numbers of all outputs, one after the other; a detector may tell none."""
+    return torch.cat([torch.zeros(1, dtype=torch.double), *(t.flatten().double() for t in tensors_in(outputs))])
+
+
+def _output_names(net: nn.Module, samples: Samples) -> list[str]:
+    """What the outputs are called in ONNX: as the model's dict calls them, else by number where there are several."""
+    with torch.inference_mode():
+        outputs = net(*_inputs(samples, 2))
+    if isinstance(outputs, Mapping) and all(isinstance(value, Tensor) for value in outputs.values()):
+        return [str(name) for name in outputs]
+    count = len(tensors_in(outputs))
+    return ["output"] if count == 1 else [f"output{i}" for i in range(1, count + 1)]
 
 
 def _model(net: nn.Module, samples: Samples) -> tuple[bytes, Run]:
@@ -149,7 +163,7 @@ def _onnx(net: nn.Module, samples: Samples) -> tuple[bytes, Run]:
             dynamo=True,
             dynamic_shapes=_any_batch(samples),
             input_names=_names(samples),
-            output_names=["output"],
+            output_names=_output_names(net, samples),
             external_data=False,
             verbose=False,
         )
@@ -173,9 +187,9 @@ def _onnx_runner(data: bytes) -> Run:
         from onnx.reference import ReferenceEvaluator
 
         reference: Any = ReferenceEvaluator(load_from_string(data))
-        return lambda *given: torch.from_numpy(reference.run(None, _by_name(given))[0])
+        return lambda *given: tuple(map(torch.from_numpy, reference.run(None, _by_name(given))))
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    return lambda *given: torch.from_numpy(session.run(None, _by_name(given))[0])
+    return lambda *given: tuple(map(torch.from_numpy, session.run(None, _by_name(given))))
 
 
 def _by_name(given: tuple[Tensor, ...]) -> dict[str, Any]:

@@ -288,7 +288,7 @@ class LanguageTask(Task):
         if not (info.vocabulary or info.codec) or len(info.input_shape) != 1:
             raise UserError(
                 f"The checkpoint does not tell how text becomes the tokens of {info.name!r}: predict can't continue "
-                f"{where}; load the model in Python (torchdeck export --format model)."
+                f"{where}. A data set tells it by itos, a list with the text of each token, or stoi, a dict."
             )
         begin = torch.tensor(encoded(text, info.vocabulary, info.codec, where), dtype=torch.int64)
         if not len(begin):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from torchdeck.core.checkpoints.unit import in_own_unit
 from torchdeck.core.evaluation import trained as trained_models
-from torchdeck.core.evaluation.export import FORMATS, export_model
+from torchdeck.core.evaluation.export import FORMATS, compare, export_model
 from torchdeck.core.evaluation.predict import predict_paths
 from torchdeck.tui.__main__ import main
 
@@ -98,6 +98,40 @@ def test_every_format_answers_in_the_targets_unit(tmp_path: Path, format: str, o
             assert np.abs((program(x).double().numpy() - right) / np.array(std)).max() < 0.1
         else:
             close(program(x), right, std)
+
+
+class Several(nn.Module):
+    """A tuple, or a dict whose logits come last."""
+
+    def __init__(self, named: bool) -> None:
+        super().__init__()
+        self.first, self.second, self.named = nn.Linear(3, 4), nn.Linear(3, 2), named
+
+    def forward(self, x: Tensor) -> Any:
+        y, other = self.first(x), self.second(x)
+        return {"aux": other, "logits": y} if self.named else (y, other)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_all_outputs_are_exported_named_and_compared(tmp_path: Path, named: bool) -> None:
+    import onnxruntime
+
+    net, x, file = Several(named).eval(), torch.randn(7, 3), tmp_path / "m.onnx"
+    told = export_model(net, "onnx", file, x)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    assert [one.name for one in session.get_outputs()] == (["aux", "logits"] if named else ["output1", "output2"])
+    right = list(net(x).values()) if named else net(x)
+    for found, one in zip(session.run(None, {"input": x.numpy()}), right, strict=True):
+        np.testing.assert_allclose(found, one.detach().numpy(), atol=1e-6)
+    assert told.agreement == 1.0 and told.difference < 1e-6
+
+    def off(x: Tensor) -> Any:
+        found = net(x)
+        other = found["aux"] if named else found[1]
+        other.add_(0.5)
+        return found
+
+    assert compare(net, off, x).difference == pytest.approx(0.5, abs=1e-6)
 
 
 def test_a_whole_model_of_ones_own_code_loads_without_torchdeck(train: Train, tmp_path: Path) -> None:

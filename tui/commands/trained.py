@@ -6,12 +6,13 @@ import argparse
 import csv
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchdeck.core import jsons
 from torchdeck.core.errors import UserError, count
-from torchdeck.core.text import printable_lines
+from torchdeck.core.text import SHARES, printable_lines
 from torchdeck.tui.commands.shared import add_overrides, add_runs, print_json, print_line, runs_roots
 from torchdeck.tui.tables import print_table
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from torchdeck.core.evaluation.evaluate import EvaluationResult
     from torchdeck.core.evaluation.export import Compared, Samples
+    from torchdeck.core.evaluation.prediction import Prediction
     from torchdeck.core.evaluation.trained import Trained
     from torchdeck.core.experiment.data_schema import Data
 
@@ -170,16 +172,15 @@ def _tell_export(output: Path, compared: Compared, real: bool, accuracy: dict[st
         f"compared on {compared.samples} {kind}: greatest difference {compared.difference:.3g} "
         f"(relative {compared.relative:.3g}){agreement}"
     )
-    if accuracy:
-        name, before = next(iter(accuracy["before"].items()))
+    for name, before in accuracy.get("before", {}).items():
         after = accuracy["after"][name]
         print(f"test {name} before {before:.4f}, after {after:.4f} ({after - before:+.4f})")
 
 
 def _main(done: EvaluationResult) -> dict[str, float]:
     metrics = done.report.metrics
-    name = next(n for n in ("accuracy", "rmse", "loss") if n in metrics)
-    return {name: metrics[name]}
+    name = next((n for n in ("accuracy", "rmse", "loss", *metrics) if n in metrics), None)
+    return {} if name is None else {name: metrics[name]}
 
 
 def _stem(path: Path) -> str:
@@ -269,8 +270,9 @@ def evaluate(options: argparse.Namespace) -> int:
         )
         return 0
     print_line(f"{trained.path} on {done.data} ({done.split}, {done.samples:,} of {done.total:,} samples)")
+    width = max((len(name) for name in done.report.metrics), default=0) + 2
     for name, value in done.report.metrics.items():
-        print(f"  {name:<12}{f'{value:.2%}' if name in ('accuracy', 'top5', 'f1') else f'{value:.6g}'}")
+        print(f"  {name:<{max(width, 12)}}{f'{value:.2%}' if name in SHARES else f'{value:.6g}'}")
     if done.report.confusion and len(done.class_names) <= 20:
         print_table(
             ["true \\ predicted", *(n[:8] for n in done.class_names)],
@@ -362,20 +364,30 @@ def predict(options: argparse.Namespace) -> int:
         for one in found:
             print(printable_lines(str(one.predicted)), flush=True)
         return 0
-    print_table(
-        ["input", "prediction", "probability", "then"],
-        [
-            [
-                one.input,
-                _shown(one.predicted, most=8),
-                "" if one.probability is None else f"{one.probability:.2%}",
-                "  ".join(f"{name} {p:.1%}" for name, p in one.top[1:]),
-            ]
-            for one in found
-        ],
-        [False, False, True, False],
-    )
+    _print_predictions(list(found))
     return 0
+
+
+def _print_predictions(found: list[Prediction]) -> None:
+    """A table with a column for what there is: a class has a probability, of several labels each has its own."""
+    columns = ["input", "prediction"]
+    rows = [[one.input, _shown(one.predicted, most=8)] for one in found]
+    right = [False, False]
+    if any(one.probability is not None for one in found):
+        columns += ["probability", "then"]
+        right += [True, False]
+        for row, one in zip(rows, found, strict=True):
+            row += ["" if one.probability is None else f"{one.probability:.2%}", _likely(one.top[1:])]
+    elif any(one.top for one in found):
+        columns += ["probability of each"]
+        right += [False]
+        for row, one in zip(rows, found, strict=True):
+            row += [_likely(one.top)]
+    print_table(columns, rows, right)
+
+
+def _likely(top: Sequence[tuple[str, float]]) -> str:
+    return "  ".join(f"{name} {p:.1%}" for name, p in top)
 
 
 def _shown(predicted: Any, most: int | None = None) -> str:
@@ -387,7 +399,8 @@ def _shown(predicted: Any, most: int | None = None) -> str:
         return "  ".join(f"{name} {value:{form}}" for name, value in predicted.items())
     parts = [_one_shown(value) for value in predicted[:most]]
     left = len(predicted) - len(parts)
-    return " ".join([*parts, *([f"... ({left} more)"] if left else [])]) or "none"
+    between = " " if predicted and isinstance(predicted[0], float) else ", "
+    return between.join([*parts, *([f"... ({left} more)"] if left else [])]) or "none"
 
 
 def _one_shown(value: Any) -> str:

@@ -16,6 +16,7 @@ from textual.strip import Strip
 from torchdeck.core.experiment.metric_names import higher_is_better
 from torchdeck.core.runs.history import History
 from torchdeck.core.series import Floats, Series
+from torchdeck.core.text import SHARES
 from torchdeck.tui.drawing.axes import Tick, log_ticks, reading, step_for, ticks
 from torchdeck.tui.drawing.canvas import PlotWindow, curve, points
 from torchdeck.tui.drawing.series_colours import COUNT
@@ -58,7 +59,7 @@ class Scalar:
     @property
     def unit(self) -> str:
         """The unit of its values."""
-        if self.name in ("accuracy", "top5", "f1", "data_wait"):
+        if self.name in SHARES or self.name == "data_wait":
             return "percent"
         return {"samples_per_second": "rate", "memory": "bytes"}.get(self.name, "number")
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from torchdeck.core.experiment.dimension import Dimension, choice_label
 from torchdeck.core.search.rows import TrialRow, short, shown
 from torchdeck.core.search.snapshot import StudySnapshot
-from torchdeck.core.text import number
+from torchdeck.core.text import SHARES, number
 from torchdeck.tui.drawing.bars import bar
 from torchdeck.tui.drawing.parallel import Axis
 from torchdeck.tui.drawing.parallel import draw_parallel as parallel_picture
@@ -32,7 +32,7 @@ def _done(snapshot: StudySnapshot) -> list[TrialRow]:
 
 
 def _unit(name: str) -> str:
-    if name in ("accuracy", "top5", "f1"):
+    if name in SHARES:
         return "percent"
     return "count" if name == "parameters" else "number"
 

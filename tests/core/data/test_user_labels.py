@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from torchdeck.core.data.load import load_data
+from torchdeck.core.data.vocabulary import vocabulary_of
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment
 
@@ -56,3 +58,9 @@ def test_one_odd_sample_is_told_by_its_index(tmp_path: Path, usual: str, odd: st
 def test_what_is_sound_is_read_and_gaps_are_told(tmp_path: Path) -> None:
     assert not any("gaps" in note for note in read(tmp_path, "classes", "usual", 0))
     assert any("2 are in use, of the 8 classes from 0 to 7" in note for note in read(tmp_path, "gaps", "usual", 0))
+
+
+@pytest.mark.parametrize("name", ["itos", "stoi", "vocabulary", "vocab"])
+def test_a_vocabulary_has_several_usual_names(name: str) -> None:
+    kept = {"a": 0, "b": 1} if name == "stoi" else ["a", "b"]
+    assert vocabulary_of(SimpleNamespace(**{name: kept})) == (("a", "b"), None)
