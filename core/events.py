@@ -51,6 +51,8 @@ class Started(Event):
     test_samples: int
     #: What stands for the validation set: it, or test, the test set itself.
     validated_on: str = "validation"
+    #: What is learned: the name of the task, given or taken from the data.
+    task: str = ""
 
     @property
     def val_name(self) -> str:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from torchdeck.core import catalog
+from torchdeck.core.data.infer import are_whole
 from torchdeck.core.data.items import tensors_in
 from torchdeck.core.data.source import Arrays, DataInfo, Part, Source
 from torchdeck.core.data.tables import label_of
@@ -131,7 +132,7 @@ def wrong_token(sample: str, token: int, tokens: int) -> UserError:
 
 def check_class(y: Tensor, classes: int, where: str) -> None:
     """Raises UserError for a target of one number that is not the number of a class; ``where``: without its S."""
-    if y != y.round():
+    if not are_whole(y):
         raise UserError(f"The target of s{where} is {float(y):.6g}, which is not the number of a class.")
     if not 0 <= int(y) < classes:
         raise wrong_label(f"S{where}", int(y), classes)
@@ -139,7 +140,9 @@ def check_class(y: Tensor, classes: int, where: str) -> None:
 
 def wrong_label(sample: str, label: int, classes: int) -> UserError:
     """What is told of a sample whose label is none of the classes' numbers."""
-    more = " (data.num_classes says how many there are)" if label >= classes else ""
+    more = " (data.num_classes says how many there are)"
+    if label < 0:
+        more = " (task.name = 'regression' takes targets as numbers)"
     return UserError(
         f"{sample} has the label {label}; with {classes} classes it must be between 0 and {classes - 1}{more}."
     )

@@ -13,14 +13,10 @@ from torch import Tensor
 
 from torchdeck.core import catalog, usercode
 from torchdeck.core.data.items import TARGET_KEYS
-from torchdeck.core.data.losses_known import Takes, taken_by
+from torchdeck.core.data.losses_known import Takes, taken_by, takes_anchor, takes_inputs
 from torchdeck.core.data.tokenizers import tokenizer_folder
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment
-
-#: What a loss calls its targets, and the inputs where it compares the outputs with these.
-TARGET_PARAMETERS = ("target", "targets", "label", "labels", "y", "y_true", "gt", "ground_truth")
-INPUT_PARAMETERS = ("x", "input", "inputs", "data", "image", "images", "img", "imgs", "original", "x_true")
 
 #: What a target usually is, which needs no word.
 WHOLE = ("classification", "the targets are whole numbers")
@@ -108,7 +104,7 @@ def infer(x: Any, y: Any, hints: Hints) -> tuple[str, str]:
 def _inferred(x: Any, y: Any, hints: Hints) -> tuple[str, str]:
     if is_lightning(hints.model):
         return "lightning", "the model is a LightningModule"
-    if taken_by(hints.loss) == "triplets" or _takes_anchor(hints.loss):
+    if taken_by(hints.loss) == "triplets" or takes_anchor(hints.loss):
         return "contrastive", "the loss takes an anchor, a positive and a negative"
     if y is None:
         return _without_target(x, hints)
@@ -145,13 +141,12 @@ def _by_values(x: Any, y: Any, hints: Hints) -> tuple[str, str]:
     if not target.numel():
         raise UserError("The target of the first sample is empty; a class number, a name or numbers are needed.")
     takes = taken_by(hints.loss)
-    if takes == "classes" and _are_shares(target):
-        return "classification", "the targets are the probabilities of the classes, and the loss takes such"
+    told = _by_loss(target, takes)
+    if told is not None:
+        return told
     if target.dtype.is_floating_point:
         return _of_floats(x, y, target, takes)
     if target.numel() == 1 and target.ndim <= 1:
-        if takes == "numbers" and target.dtype != torch.bool:
-            return "regression", "the targets are whole numbers, which the loss compares as numbers"
         return WHOLE
     if _is_mask(x, y, target):
         return "segmentation", "the targets are masks of the images' size"
@@ -169,6 +164,20 @@ def _by_values(x: Any, y: Any, hints: Hints) -> tuple[str, str]:
         "task.name (segmentation, token_classification, language, multilabel, ...).",
         field="task.name",
     )
+
+
+def _by_loss(target: Tensor, takes: Takes | None) -> tuple[str, str] | None:
+    """What the loss alone says of a target that is a number, or one for each class; None where it does not say it."""
+    one = target.numel() == 1 and target.ndim <= 1
+    if takes == "classes" and _are_shares(target):
+        return "classification", "the targets are the probabilities of the classes, and the loss takes such"
+    if takes == "classes" and one and target.is_floating_point() and are_whole(target):
+        return "classification", "the targets are whole numbers, which the loss takes for classes"
+    if takes == "signs" and one:
+        return "regression", "the targets are 1 and -1 for the loss, which alone is told"
+    if takes == "numbers" and one and not target.is_floating_point() and target.dtype != torch.bool:
+        return "regression", "the targets are whole numbers, which the loss compares as numbers"
+    return None
 
 
 def _of_floats(x: Any, y: Any, target: Tensor, takes: Takes | None) -> tuple[str, str]:
@@ -212,51 +221,6 @@ def _is_again(tokens: Tensor, target: Tensor, attended: Any) -> bool:
     return bool((target == tokens)[counted].all()) and int(counted.sum()) * 2 >= whole
 
 
-def takes_inputs(loss: str | None) -> bool:
-    """Whether a loss of the user's compares the outputs with the inputs, by what it calls its parameters:
-    ``loss(reconstruction, x, mu, logvar)``."""
-    if not catalog.is_user_code(loss or ""):
-        return False
-    try:
-        names = required_parameters(usercode.load(str(loss), "loss.name"))
-    except (TypeError, ValueError):  # its signature can't be looked at
-        return False
-    return input_parameter(names) is not None
-
-
-def _takes_anchor(loss: str | None) -> bool:
-    """Whether a loss of the user's takes triplets, by what it calls its first parameter."""
-    if not catalog.is_user_code(loss or ""):
-        return False
-    try:
-        return required_parameters(usercode.load(str(loss), "loss.name"))[:1] == ["anchor"]
-    except (TypeError, ValueError):
-        return False
-
-
-def required_parameters(loss: Any) -> list[str]:
-    """The parameters of a loss that must be given, by position: of a function, a module or a class of modules.
-
-    Raises TypeError or ValueError where its signature can't be looked at.
-    """
-    function = loss.forward if isinstance(loss, torch.nn.Module) else loss
-    if isinstance(loss, type):
-        function = getattr(loss, "forward", loss.__call__)
-    parameters = inspect.signature(function).parameters.values()
-    names = [p.name for p in parameters if p.default is inspect.Parameter.empty and p.kind in _POSITIONAL]
-    return names[1:] if isinstance(loss, type) else names
-
-
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-
-
-def input_parameter(names: list[str]) -> int | None:
-    """Which parameter of a loss, behind the first, is the inputs; None where it takes a target, or neither."""
-    if any(name.lower() in TARGET_PARAMETERS for name in names):
-        return None
-    return next((at for at, name in enumerate(names) if at and name.lower() in INPUT_PARAMETERS), None)
-
-
 def takes_target(model: str) -> bool:
     """Whether the forward of a model of the user's takes the target, and so gives the loss itself."""
     if not catalog.is_user_code(model):
@@ -291,6 +255,11 @@ def as_values(value: Any) -> Tensor | None:
 def only_0_and_1(values: Tensor) -> bool:
     """Whether there is nothing else."""
     return bool(((values == 0) | (values == 1)).all())
+
+
+def are_whole(values: Tensor) -> bool:
+    """Whether they are whole numbers, of whatever type."""
+    return not values.is_floating_point() or bool((values == values.round()).all())
 
 
 def _is_numbers(values: Any) -> bool:

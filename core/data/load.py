@@ -275,6 +275,8 @@ def _tell_split(
             "The test set is evaluated after every epoch and chooses the best checkpoint (trainer.validate_on = "
             "'test'): its figures are not those of unseen data."
         )
+    elif source.val is None and not len(val_at) and experiment.trainer.validation_share and len(train_at) < 10:
+        warn(f"{experiment.data.name!r} has too few samples to hold some out: nothing is validated.")
     elif source.val is None and len(val_at) and samples.augments(source.train, train_at):
         warn(
             f"{experiment.data.name!r} changes its samples at random, and validation is cut from them: validation is "

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from torchdeck.core import catalog, usercode
 from torchdeck.core.data.boxes import class_names_of_boxes, is_ready
-from torchdeck.core.data.infer import as_values
+from torchdeck.core.data.infer import are_whole, as_values
 from torchdeck.core.data.items import Layout
 from torchdeck.core.data.source import Arrays, Part, Samples, Source, Streamed
 from torchdeck.core.data.tables import label_of, sorted_names
@@ -127,7 +127,7 @@ def _maps(part: Part, source: Source, reference: str) -> Iterator[Tensor]:
     everything = [part.y] if isinstance(part, Arrays) else (_label(part.dataset, i, source) for i in range(len(part)))
     for label in everything:
         values = as_values(label)
-        if values is None or bool((values != values.round()).any()):
+        if values is None or not are_whole(values):
             raise UserError(f"The targets of {reference!r} are no whole numbers; a class number is needed for each.")
         yield values[(values != 255) & (values >= 0)]
 
@@ -242,7 +242,7 @@ def _class_number(label: Any, index: int, reference: str) -> int:
         value = torch.as_tensor(label)
     except (TypeError, ValueError, RuntimeError):
         value = torch.empty(0)
-    if value.numel() != 1 or value.is_complex() or value != value.round():
+    if value.numel() != 1 or value.is_complex() or not are_whole(value):
         shown = f"holds numbers of the shape {list(value.shape)}" if value.numel() > 1 else f"is {_shown(label)}"
         raise UserError(
             f"The target of sample {index} of {reference!r} {shown}; in classification each is a class number."

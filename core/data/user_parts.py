@@ -6,7 +6,10 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from torchdeck.core import usercode
 from torchdeck.core.data.dataloaders import loaders_of, makes_loaders
@@ -61,7 +64,12 @@ def _make(target: Any, args: dict[str, Any], reference: str) -> tuple[dict[str, 
 
 def _told_apart(made: Any, reference: str) -> tuple[dict[str, Any], list[str]] | None:
     """The parts of a tuple or a dict of data sets; None where it is none."""
+    if _are_arrays(made):
+        told = f"{reference!r} gives two arrays of one length, which are taken as inputs and targets."
+        return {"train": TensorDataset(*map(torch.as_tensor, made))}, [told]
     if isinstance(made, tuple | list) and 2 <= len(made) <= 3:
+        if all(map(_are_arrays, made)):
+            made = [TensorDataset(*map(torch.as_tensor, part)) for part in made]
         return dict(zip(_PARTS, made, strict=False)), []
     if not isinstance(made, dict) or 0 in made:
         return None
@@ -76,6 +84,14 @@ def _told_apart(made: Any, reference: str) -> tuple[dict[str, Any], list[str]] |
     unused = [name for name in made if name not in found.values()]
     notes = [f"{reference!r} gives {', '.join(map(repr, unused))}, too: not used."] if unused else []
     return {part: made[name] for part, name in found.items() if name is not None}, notes
+
+
+def _are_arrays(made: Any) -> bool:
+    """Whether it is the inputs and the targets, and not a training and a validation set."""
+    if not (isinstance(made, tuple) and len(made) == 2 and all(isinstance(p, Tensor | np.ndarray) for p in made)):
+        return False
+    x, y = made
+    return x.ndim > 0 and y.ndim > 0 and len(x) == len(y) and x.shape[1:] != y.shape[1:]
 
 
 class Generated(IterableDataset):

@@ -67,4 +67,5 @@ def started_event(experiment: Experiment, built: Built) -> Started:
         val_samples=built.data.val.samples if built.data.val is not None else 0,
         test_samples=samples["test"],
         validated_on=experiment.trainer.validate_on,
+        task=built.data.info.task,
     )

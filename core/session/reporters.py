@@ -141,7 +141,9 @@ def beginning(event: Started) -> str:
     """A run's first line."""
     place = f" from step {event.step:,}" if event.step else ""
     on_test = " (the test set)" if event.validated_on == "test" else ""
+    task = f"task     {event.task}\n" if event.task else ""
     return (
+        f"{task}"
         f"samples  {event.train_samples:,} train, {event.val_samples:,} val{on_test}, {event.test_samples:,} test\n"
         f"training {event.parameters:,} parameters on {event.device} ({event.precision}), {event.epochs} epochs,"
         f" {event.steps:,} steps{place}"

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchdeck.core import catalog, usercode
-from torchdeck.core.data.infer import TARGET_PARAMETERS, input_parameter, required_parameters
 from torchdeck.core.data.items import map_tensors, tensors_in
+from torchdeck.core.data.losses_known import TARGET_PARAMETERS, input_parameter, required_parameters
 from torchdeck.core.data.masks import ignored_by
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError

@@ -28,10 +28,9 @@ class RegressionTask(Task):
         if not (isinstance(out, Tensor) and isinstance(y, Tensor)):
             return False
         # Outputs for targets of 0 and 1 with a loss of the user's are logits, not amounts.
-        of_numbers = self.loss is not None and (
-            not self.loss.own or kind_of_loss(self.loss.module or self.loss.function) == "numbers"
-        )
-        labels = not of_numbers and only_0_and_1(y)
+        takes = None if self.loss is None else kind_of_loss(self.loss.module or self.loss.function)
+        of_numbers = takes == "numbers" or (self.loss is not None and not self.loss.own)
+        labels = takes not in (None, "numbers") or (not of_numbers and only_0_and_1(y))
         return out.numel() == y.numel() and not labels
 
     def in_own_unit(self, values: Any) -> Any:

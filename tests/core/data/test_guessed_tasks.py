@@ -34,6 +34,7 @@ TARGETS = {
     "counts": (Y * 10).long(),
     "floats": CLASSES.float(),
     "numbers": Y,
+    "signs": torch.sign(Y)[:, None],
     "empty": torch.empty(150, 0),
 }
 
@@ -49,8 +50,11 @@ def masks(how):
     images = torch.rand(60, 3, 8, 9, generator=torch.Generator().manual_seed(2))
     y = (images[:, 0] > 0.6).float()[:, None] if how == "yes" else (images[:, 0] * 3).long()
     if how == "ignored": y[:, 0] = 255
+    if how == "bools": y = y > 1
     return [(x, m) for x, m in zip(images, y)]
 def triplets(): return [(x, x + 0.1, x.flip(0)) for x in X]
+def arrays(): return X, CLASSES.numpy()
+def arrays_of_parts(): return (X[:100], CLASSES[:100]), (X[100:], CLASSES[100:])
 def indexed(): return [(x, int(c), i) for i, (x, c) in enumerate(zip(X, CLASSES))]
 
 class Net(nn.Module):
@@ -130,6 +134,7 @@ def test_figures_of_classes_however_they_are_given(
     ("how", "options"),
     [
         ("yes", (f"loss.name={BCE}",)),
+        ("bools", ()),
         ("ignored", ("task.args.ignore_index=255",)),
         ("ignored", (f"loss.name={CE}", "loss.args.ignore_index=255")),
     ],
@@ -137,7 +142,7 @@ def test_figures_of_classes_however_they_are_given(
 def test_masks_of_floats_and_with_pixels_that_do_not_count(
     train: Train, code: str, how: str, options: tuple[str, ...]
 ) -> None:
-    out = 1 if how == "yes" else 3
+    out = {"yes": 1, "bools": 2}.get(how, 3)
     named = [f"data.name={code}:masks", f"data.args.how={how}", f"model.name={code}:Pixels", f"model.args.out={out}"]
     run = train(*PLAIN, *named, *options, source=None)
     assert run.status == "done", run.failure
@@ -203,6 +208,10 @@ AGAIN = torch.tensor([3, 8, 1, 9, -100, -100])
         (torch.zeros(5), torch.tensor([1, 1]), CE, "multilabel"),
         (torch.zeros(5), 1, "mse", "classification"),
         (torch.zeros(5), True, MSE, "classification"),
+        (torch.zeros(5), torch.tensor([0.2, 0.8]), "torch.nn:KLDivLoss", "classification"),
+        (torch.zeros(5), 2.0, CE, "classification"),
+        (torch.zeros(5), 2.5, CE, "regression"),
+        (torch.zeros(5), -1, "torch.nn:CosineEmbeddingLoss", "regression"),
         (TOKENS, AGAIN, None, "language"),
         (TOKENS, TOKENS, None, "language"),
         (TOKENS, torch.tensor([3, -100, -100, -100, -100, -100]), None, "token_classification"),
@@ -239,6 +248,22 @@ def test_floats_of_0_and_1_are_told_though_samples_are_read_one_by_one(code: str
     options = [f"data.name={code}:parts", "data.args.how=yes", f"model.name={code}:Net"]
     assert load_data(toml.load(None, [*PLAIN, *options]), torch.device("cpu"), told.append).info.task == "regression"
     assert any("taken as numbers (the task is regression)" in text for text in told)
+
+
+@pytest.mark.parametrize(("given", "samples"), [("arrays", 150), ("arrays_of_parts", 150)])
+def test_arrays_are_inputs_and_targets(code: str, given: str, samples: int) -> None:
+    data = load_data(
+        toml.load(None, [*PLAIN, f"data.name={code}:{given}", f"model.name={code}:Net"]), torch.device("cpu")
+    )
+    assert data.info.task == "classification" and sum(data.info.samples.values()) == samples
+    assert data.info.samples["val"] == (50 if given == "arrays_of_parts" else 12)
+
+
+def test_figures_of_numbers_are_not_told_of_what_is_none(train: Train, code: str) -> None:
+    options = [f"data.name={code}:parts", "data.args.how=signs", f"model.name={code}:Net", "model.args.out=1"]
+    run = train(*PLAIN, *options, "loss.name=torch.nn:SoftMarginLoss", source=None)
+    assert run.status == "done", run.failure
+    assert set(run.session.finished.test) == {"loss"} and "judged by the loss alone" in _messages(run)
 
 
 def test_how_an_item_was_taken_apart_is_told_where_forward_takes_less(train: Train, code: str) -> None:
