@@ -54,6 +54,8 @@ class Task:
     loss_in_evaluation = True
     #: Whether it changes the weights itself, in steps that can't be evaluated.
     makes_own_steps = False
+    #: Whether the model says itself which of its modules are in training mode, rather than all.
+    keeps_modes = False
 
     def __init__(
         self,
@@ -231,6 +233,9 @@ class Task:
 
     # --- what it hears of the training --------------------------------------------------------------------------------
 
+    def planned(self, trainer: Any) -> None:
+        """How long the training will be is known; its step is yet to be built."""
+
     def fit_began(self, trainer: Any) -> None:
         """Before the first step."""
 
@@ -241,7 +246,7 @@ class Task:
         """What else it tells of an epoch of training."""
         return {}
 
-    def epoch_ended(self, trainer: Any, figures: Mapping[str, float]) -> dict[str, float]:
+    def epoch_ended(self, trainer: Any, train: Mapping[str, float], val: Mapping[str, float]) -> dict[str, float]:
         """After an epoch of training and its evaluation, which gave these figures; what else it tells of it."""
         return {}
 
@@ -252,8 +257,11 @@ class Task:
         """Before the first batch of an evaluation of ``net`` on that part of the data."""
 
     def evaluation_ended(self, net: Any) -> dict[str, Tensor]:
-        """After its last batch; figures that came at the end."""
+        """After its last batch; figures that came at the end, in place of those of the same names."""
         return {}
+
+    def evaluated(self) -> None:
+        """Once the figures of an evaluation are made."""
 
     # --- before training -------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,10 @@ import torch
 
 from torchdeck.core.control import Control
 from torchdeck.core.data.batches import Batch
-from torchdeck.core.data.items import shapes, to_device
+from torchdeck.core.data.items import to_device
 from torchdeck.core.data.load import LoadedData
 from torchdeck.core.data.seeds import derive
-from torchdeck.core.errors import Error, UserError, count, did_you_mean, first_line, ran_out_of_memory
+from torchdeck.core.errors import UserError, count, did_you_mean, first_line
 from torchdeck.core.events import Event
 from torchdeck.core.experiment.metric_names import OF_EACH, metric, watched
 from torchdeck.core.experiment.schema import Experiment
@@ -34,6 +34,7 @@ from torchdeck.core.training.commands import Commands
 from torchdeck.core.training.evaluation import Tried, evaluating, loss_module
 from torchdeck.core.training.fitting import data_and_model, is_tried_itself
 from torchdeck.core.training.layout import takes_channels_last
+from torchdeck.core.training.lightning_trial import try_lightning
 from torchdeck.core.training.loss_check import tell_broadcast
 from torchdeck.core.training.manual import ManualStep, tell
 from torchdeck.core.training.random import seed_everything, unchanged_random_states
@@ -102,7 +103,7 @@ def build_trainer(
         if isinstance(task, StepsTask):
             _try_own_steps(trainer, task, warn)
         elif isinstance(task, LightningTask):
-            _try_lightning(trainer, task, warn)
+            _check_sought(trainer, try_lightning(trainer, task, warn))
         else:
             _try_out(trainer, warn)
     state = distributed.share(state)
@@ -217,55 +218,6 @@ def _refuse_unable(task: Task, trainer: Trainer) -> None:
             f"trainer.flip_test takes the mean over mirror images, which {task.name} has no use for; leave it out.",
             field="trainer.flip_test",
         )
-
-
-def _try_lightning(trainer: Trainer, task: LightningTask, warn: Callable[[str], None]) -> None:
-    """Try the steps of a LightningModule on a few real samples, with a copy of it, and tell what of the experiment is
-    not used.
-
-    Raises UserError for a training_step without a loss, and for what is not measured.
-    """
-    batch = Batch(*(to_device(part, trainer.device) for part in trainer.data.sample))
-    tried = copy.deepcopy(trainer.net)
-    figures: list[str] = []
-    with unchanged_random_states(trainer.device), _raising(trainer, batch), user_errors():
-        if not task.makes_own_backward:
-            step = task.forward(tried.train(), batch)
-            task.add_loss(step)
-            figures = ["loss", *step.parts, *task.log.computed()]
-        if trainer.data.val is not None:
-            with evaluating(tried), torch.no_grad():
-                step = task.forward(tried, batch)
-            trainer.evaluator.refuse_without_outputs(step)
-            figures = [*(["loss"] if step.loss is not None else []), *step.parts, *task.log.computed()]
-    task.decides = next(iter(figures), "loss")
-    trainer.monitor.auto = task.decides
-    of_own = "its own optimizer and schedule" if task.trainer.optimizers else "no optimizer of its own"
-    warn(
-        f"model.name = {trainer.experiment.model.name!r} is a LightningModule with {of_own}"
-        f"{': [optimizer] and [schedule] are not used' if task.trainer.optimizers else '; [optimizer] is used'}. It is "
-        "trained without a Lightning Trainer, and without a sanity check of the validation"
-        f"{'' if trainer.data.val is not None else '; there is no validation'}."
-    )
-    # Hooks at the end of an epoch, and steps that optimise by hand, may log more.
-    _check_sought(trainer, Tried(tuple(figures), (trainer.monitor.name,)))
-
-
-@contextlib.contextmanager
-def _raising(trainer: Trainer, batch: Batch) -> Iterator[None]:
-    """What the model itself raises, where it is one of an installed package: a UserError."""
-    try:
-        yield
-    except Error:
-        raise
-    except Exception as error:
-        if ran_out_of_memory(error):
-            raise
-        raise UserError(
-            f"model.name = {trainer.experiment.model.name!r} raised in its step, given a batch of the shape "
-            f"{shapes(batch.given)}: {type(error).__name__}: {first_line(error)}.",
-            field="model.name",
-        ) from None
 
 
 def _try_loss(task: Task, step: Step, trainer: Trainer) -> None:

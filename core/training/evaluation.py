@@ -92,8 +92,9 @@ class Evaluator:
                 for metric in metrics:
                     metric.take(step if isinstance(metric, LossMetric) else own_unit)
             late = {name: float(value) for name, value in self._task.evaluation_ended(net).items()}
-            found = [pair for metric in metrics for pair in metric.compute().items()]
+            found = [pair for metric in metrics for pair in metric.compute().items() if pair[0] not in late]
             figures = named([*found, *late.items()], "tracking.metrics")
+            self._task.evaluated()
         if counted is None or counted.confusion is None:
             return Report(figures)
         return Report(figures, tuple(map(tuple, counted.confusion.tolist())))

@@ -117,7 +117,7 @@ class TorchSchedule:
         groups = [{k: g[k] for k in _CHANGED if k in g} for g in self._optimizer.param_groups]
         inner = self._scheduler.state_dict() if self._scheduler is not None else None
         return {
-            "scheduler": inner if inner is None else {k: v for k, v in inner.items() if _is_plain(v)},
+            "scheduler": inner if inner is None else {k: v for k, v in inner.items() if is_plain(v)},
             "mode": self._mode,
             "done": self._done,
             "scale": self._scale,
@@ -145,12 +145,12 @@ class TorchSchedule:
             group.update(kept)
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
     """Whether a value may stand in a checkpoint that runs no code: functions of a scheduler are made anew."""
     if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
+        return all(map(is_plain, value))
     if isinstance(value, dict):
-        return all(map(_is_plain, value.values()))
+        return all(map(is_plain, value.values()))
     return value is None or isinstance(value, bool | int | float | str | torch.Tensor)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -16,6 +16,28 @@ from torchdeck.core.experiment.model_schema import Schedule
 
 #: (step from 0, total steps, steps per epoch, parameters) to the factor on the learning rate.
 Factor = Callable[[int, int, int, dict[str, Any]], float]
+
+
+class Schedules(Protocol):
+    """What moves the learning rates of a training."""
+
+    def set(self, step: int) -> None:
+        """Set the learning rates for step number ``step`` (from 0)."""
+
+    def learning_rate(self) -> float:
+        """The learning rate of the first group as it stands."""
+
+    def set_learning_rate(self, value: float, step: int) -> None:
+        """Make it ``value`` at that step, and go on from there."""
+
+    def epoch_ended(self, value: float, higher_is_better: bool, figures: Mapping[str, float]) -> bool:
+        """Take what an epoch gave; tells whether the learning rate was cut."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Back to where a checkpoint was."""
 
 
 def _warm(step: int, total: int, share: float) -> float | None:

@@ -24,8 +24,8 @@ from torchdeck.core.training.ema import build_ema
 from torchdeck.core.training.loss_check import LossCheck
 from torchdeck.core.training.optimizers import build_optimizer, restore
 from torchdeck.core.training.own_optimizers import needs_closure
-from torchdeck.core.training.own_schedules import TorchSchedule, build_schedule
-from torchdeck.core.training.schedules import Scheduler
+from torchdeck.core.training.own_schedules import build_schedule
+from torchdeck.core.training.schedules import Schedules
 from torchdeck.core.training.window import AccumulationWindow
 
 #: Seconds between two measurements of the gradients' norm where no clipping needs it: it reads every gradient again.
@@ -121,7 +121,7 @@ class OptimizerStep:
 
     def build_schedule(
         self, experiment: Experiment, total: int, per_epoch: int, tell: Callable[[str], None]
-    ) -> Scheduler | TorchSchedule:
+    ) -> Schedules:
         """The schedule of its learning rates."""
         return build_schedule(experiment.schedule, self.optimizer, total, per_epoch, tell)
 

@@ -64,17 +64,25 @@ class StepOptimizer:
                 "or set trainer.precision = 'bf16' or 'fp32'.",
                 field="trainer.precision",
             )
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        distributed.average_gradients(parameters)
-        self._clip(parameters)
+        self.average()
+        self.clip()
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.steps += 1
         return loss
 
-    def _clip(self, parameters: list[Tensor]) -> None:
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def average(self) -> None:
+        """Make the gradients those of all processes together."""
+        distributed.average_gradients(self._parameters())
+
+    def clip(self) -> None:
+        """Clip the gradients, and measure their norm where that is wanted."""
         if self._limit is None and not self.measures:
             return
+        parameters = self._parameters()
         self._scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in parameters if p.grad is not None]
         if not gradients:

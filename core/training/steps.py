@@ -12,7 +12,8 @@ from torchdeck.core.tasks.base import Task
 from torchdeck.core.tasks.lightning import LightningTask
 from torchdeck.core.tasks.own import StepsTask
 from torchdeck.core.training import sharding
-from torchdeck.core.training.lightning_step import LightningManualStep, LightningStep
+from torchdeck.core.training.lightning_manual import LightningManualStep
+from torchdeck.core.training.lightning_step import LightningStep
 from torchdeck.core.training.manual import ManualStep
 from torchdeck.core.training.step import OptimizerStep
 

@@ -90,12 +90,13 @@ class Trainer:
         self.net = net
         self.task = task
         self.world = distributed.world()
-        self._optimizer_step = build_step(experiment, net, task, device, self._inform)
-        self.precision, self.channels_last = self._optimizer_step.precision, self._optimizer_step.channels_last
-        self.optimizer, self.ema = self._optimizer_step.optimizer, self._optimizer_step.ema
         self.epoch_length = -(-len(data.train) // options.accumulate)
         self.total_steps = options.steps or options.epochs * self.epoch_length
         self.total_epochs = -(-self.total_steps // self.epoch_length)
+        task.planned(self)
+        self._optimizer_step = build_step(experiment, net, task, device, self._inform)
+        self.precision, self.channels_last = self._optimizer_step.precision, self._optimizer_step.channels_last
+        self.optimizer, self.ema = self._optimizer_step.optimizer, self._optimizer_step.ema
         self.scheduler = self._optimizer_step.build_schedule(
             experiment, self.total_steps, self.epoch_length, self._inform
         )
@@ -148,7 +149,8 @@ class Trainer:
         # A run that goes on begins at its own place; the feeds begin there, too.
         engine.state.iteration, engine.state.epoch = self.step, self.step // self.epoch_length
         engine.state.max_epochs, engine.state.epoch_length = self.total_epochs, self.epoch_length
-        self.net.train()
+        if not self.task.keeps_modes:
+            self.net.train()
         module = loss_module(self.task)
         if module is not None:
             module.train()
@@ -302,7 +304,7 @@ class Trainer:
         train = self._epoch_state.metrics() | self.task.epoch_figures()
         report = self.evaluate()
         val = report.metrics if report else {}
-        train |= self.task.epoch_ended(self, val or train)
+        train |= self.task.epoch_ended(self, train, val)
         # GPUs may differ in the last digit, and must decide alike.
         value = distributed.share(self.monitor.value(val or train))
         best = self.monitor.epoch_ended(self.epoch, value, distributed.share((val or train).get("loss", math.nan)))
