@@ -45,7 +45,7 @@ class LightningOptimizer(StepOptimizer):
             return loss
 
         made = self.optimizer.step(gradients, **options)
-        self.steps += 1
+        self.stepped()
         if self._after_backward is None:
             self._task.trainer.global_step += 1
         return made
@@ -64,3 +64,4 @@ class LightningOptimizer(StepOptimizer):
         """Back to where a checkpoint was, learning rates and all: they are the module's own affair."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.steps = int(state["steps"])
+        self.load_gradients(state.get("gradients", {}))

@@ -82,7 +82,7 @@ class LightningStep(OptimizerStep):
                 field="trainer.accumulate",
             )
         task.trainer.optimizers[:] = [self.optimizer]
-        task.given_optimizers = LightningOptimizer(
+        self._given = task.given_optimizers = LightningOptimizer(
             self.optimizer, device, task, after_backward=lambda: self._after_backward(self._measures)
         )
         task.trainer.lr_scheduler_configs[:] = self._configured.schedulers
@@ -208,6 +208,8 @@ class LightningStep(OptimizerStep):
             **super().state_dict(),
             "module": self._memory.state_dict(),
             "log": self.task.log.state_dict(),
+            # A module that forgets them in its own time may add them up over steps.
+            "gradients": self._given.gradients(True) if has(self.task.module, "optimizer_zero_grad") else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -215,6 +217,7 @@ class LightningStep(OptimizerStep):
         super().load_state_dict(state)
         if self._configured.optimizers:  # whose options are the module's own affair
             self.optimizer.load_state_dict(state["optimizer"])
+        self._given.load_gradients(state.get("gradients", {}))
         remember(self._memory, self.task, state)
 
 

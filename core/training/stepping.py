@@ -7,10 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import TensorWeakRef
 
 from torchdeck.core.errors import UserError, did_you_mean
 from torchdeck.core.machine import distributed
 from torchdeck.core.training.optimizers import restore
+
+
+def _nothing() -> None:
+    return None
 
 
 class StepOptimizer:
@@ -34,6 +39,8 @@ class StepOptimizer:
         self._limit = limit
         self._scaler = torch.amp.GradScaler(device.type, enabled=scales)
         self._scaled = False
+        #: The gradients that the last step has used, as they were then.
+        self._used: dict[int, tuple[TensorWeakRef, int]] = {}
 
     def __getattr__(self, name: str) -> Any:
         """What else an optimizer has: ``param_groups``, ``state``, ``defaults``."""
@@ -68,8 +75,33 @@ class StepOptimizer:
         self.clip()
         self._scaler.step(self.optimizer)
         self._scaler.update()
-        self.steps += 1
+        self.stepped()
         return loss
+
+    def stepped(self) -> None:
+        """Count a step."""
+        self.steps += 1
+        gradients = [p.grad for p in self._parameters()]
+        self._used = {at: (TensorWeakRef(g), g._version) for at, g in enumerate(gradients) if g is not None}
+
+    def gradients(self, everything: bool = False) -> dict[int, Tensor]:
+        """The gradients that a step is yet to use, by the place of their parameter: somebody adds them up by hand.
+        ``everything``: also those that one has used."""
+        found = {}
+        for at, parameter in enumerate(self._parameters()):
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            used, version = self._used.get(at, (_nothing, 0))
+            if everything or used() is not gradient or gradient._version != version:
+                found[at] = gradient
+        return found
+
+    def load_gradients(self, kept: Mapping[int, Tensor]) -> None:
+        """Gradients back from a checkpoint."""
+        for at, parameter in enumerate(self._parameters()):
+            if at in kept:
+                parameter.grad = kept[at].to(parameter.device, copy=True)
 
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -94,12 +126,18 @@ class StepOptimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that steps change. It shares the live tensors."""
-        return {"optimizer": self.optimizer.state_dict(), "scaler": self._scaler.state_dict(), "steps": self.steps}
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "steps": self.steps,
+            "gradients": self.gradients(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Back to where a checkpoint was; the optimizer's options stay those of the experiment."""
         restore(self.optimizer, state["optimizer"])
         self.steps = int(state["steps"])
+        self.load_gradients(state.get("gradients", {}))
         if self._scaler.is_enabled() and state["scaler"]:
             self._scaler.load_state_dict(state["scaler"])
 
