@@ -81,8 +81,10 @@ class StepOptimizer:
     def stepped(self) -> None:
         """Count a step."""
         self.steps += 1
-        gradients = [p.grad for p in self._parameters()]
-        self._used = {at: (TensorWeakRef(g), g._version) for at, g in enumerate(gradients) if g is not None}
+        self._used.clear()
+        for at, parameter in enumerate(self._parameters()):
+            if parameter.grad is not None:
+                self._used[at] = TensorWeakRef(parameter.grad), parameter.grad._version
 
     def gradients(self, everything: bool = False) -> dict[int, Tensor]:
         """The gradients that a step is yet to use, by the place of their parameter: somebody adds them up by hand.
