@@ -11,13 +11,37 @@ from torch.utils.data import DataLoader, default_collate
 
 from torchdeck.core import usercode
 from torchdeck.core.errors import UserError
+from torchdeck.core.machine import distributed
 
 #: What a module's methods give, by part.
 _LOADERS = {"train": "train_dataloader", "val": "val_dataloader", "test": "test_dataloader"}
 
 
+#: Hooks of a LightningDataModule that nobody calls here.
+_NOT_CALLED = ("transfer_batch_to_device", "on_before_batch_transfer", "on_after_batch_transfer")
+
+
 #: Where Lightning's own modules are, which its demos are no part of.
 _LIGHTNING = ("lightning.pytorch.core.", "pytorch_lightning.core.")
+
+
+class _Trainer:
+    """What a LightningDataModule finds where its trainer would be."""
+
+    def __init__(self, reference: str) -> None:
+        world = distributed.world()
+        self.world_size, self.global_rank, self.local_rank = world.size, world.rank, world.local_rank
+        self.is_global_zero = world.first
+        self._reference = reference
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise UserError(
+            f"data.name = {self._reference!r} needs its trainer: it reads self.trainer.{name}, which torchdeck has "
+            "not.",
+            field="data.name",
+        )
 
 
 def makes_loaders(target: Any) -> bool:
@@ -34,9 +58,19 @@ def brings_loaders(target: Any) -> bool:
 def loaders_of(module: Any, reference: str) -> dict[str, Any]:
     """The DataLoaders that a module makes, by part.
 
-    Raises UserError where there is none for training.
+    Raises UserError where there is none for training, and for hooks that would not be called.
     """
     made: dict[str, Any] = {}
+    is_model = callable(getattr(module, "training_step", None))
+    unused = [] if is_model else [hook for hook in _NOT_CALLED if _defines(type(module), hook)]
+    if unused:
+        raise UserError(
+            f"data.name = {reference!r}: its {unused[0]} would not be called; do that in the data set or its collate "
+            "function, or in on_after_batch_transfer of the LightningModule.",
+            field="data.name",
+        )
+    if not is_model and getattr(module, "trainer", 0) is None:
+        module.trainer = _Trainer(reference)
     with usercode.user_errors():
         for hook, args in (("prepare_data", ()), ("setup", ("fit",)), ("setup", ("test",))):
             function = getattr(module, hook, None)
@@ -67,9 +101,10 @@ def taken_out(
     found: dict[str, Any] = {}
     collates: dict[str, Callable[..., Any]] = {}
     for part, given in made.items():
-        if isinstance(given, list | tuple | dict) and any(isinstance(one, DataLoader) for one in _each(given)):
+        several = getattr(given, "flattened", given)  # a CombinedLoader of Lightning's holds them so
+        if isinstance(several, list | tuple | dict) and any(isinstance(one, DataLoader) for one in _each(several)):
             raise UserError(
-                f"data.name = {reference!r} gives {len(given)} DataLoaders for {part}; give one.", field="data.name"
+                f"data.name = {reference!r} gives {len(several)} DataLoaders for {part}; give one.", field="data.name"
             )
         if not isinstance(given, DataLoader):
             found[part] = given

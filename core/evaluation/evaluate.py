@@ -76,7 +76,7 @@ def evaluate_model(
         channels_last,
     )
     try:
-        report = evaluator.evaluate(target, feed)
+        report = evaluator.evaluate(target, feed, "test" if evaluated.split == "test" else "val")
     finally:
         feed.close()
     return EvaluationResult(info.name, evaluated.split, evaluated.samples, evaluated.total, report, info.class_names)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from torchdeck.core.checkpoints.read import load_checkpoint, strip_prefixes, weights_in
+from torchdeck.core.data.infer import is_lightning
 from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment import toml
@@ -19,6 +20,7 @@ from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.models.build import build_model, channels_last_of
 from torchdeck.core.runs.consent import refuse_code
 from torchdeck.core.runs.folder import folder_of, located
+from torchdeck.core.tasks.lightning import make_layers
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ def load_trained(path: Path, trust_code: bool, note: Callable[[str], None] = lam
     kept = kept if kept is not None and Path(kept).is_dir() else None
     net = build_model(experiment.model.model_copy(update={"weights": kept, "freeze": ()}), info)
     weights = {n: t.contiguous() for n, t in strip_prefixes(weights_in(state, path, "the checkpoint")).items()}
+    if is_lightning(experiment.model.name):
+        make_layers(net, weights)
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:

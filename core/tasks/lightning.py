@@ -5,7 +5,7 @@ Interface: lightning.ai/docs/pytorch/stable/common/lightning_module.html.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from torchdeck.core.tasks.lightning_log import Log, Logged
 from torchdeck.core.tasks.lightning_refusals import refuse_unsupported
 from torchdeck.core.tasks.lightning_trainer import LightningTrainer
 from torchdeck.core.tasks.metrics import Metric
+from torchdeck.core.usercode import user_errors
 
 
 class LightningTask(Task):
@@ -276,6 +277,17 @@ def module_hook(module: Any, name: str, *args: Any) -> Any:
     """Call a hook of the module with as many of ``args`` as it takes."""
     function = getattr(module, name, None)
     return _called(function, *args) if callable(function) else None
+
+
+def make_layers(module: Any, wanted: Collection[str]) -> None:
+    """Call the hooks in which a module may make layers, where it has not all those that weights are ``wanted`` for."""
+    for hook, args in (("configure_model", ()), ("setup", ("test",)), ("setup", ("fit",))):
+        if set(wanted) <= set(module.state_dict()):
+            return
+        module._trainer = LightningTrainer(1, None)
+        with user_errors():
+            module_hook(module, hook, *args)
+        module._trainer = None
 
 
 def _called(function: Callable[..., Any], *args: Any) -> Any:

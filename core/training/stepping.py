@@ -83,8 +83,9 @@ class StepOptimizer:
         self.steps += 1
         self._used.clear()
         for at, parameter in enumerate(self._parameters()):
-            if parameter.grad is not None:
-                self._used[at] = TensorWeakRef(parameter.grad), parameter.grad._version
+            gradient = parameter.grad
+            if gradient is not None:
+                self._used[at] = TensorWeakRef(gradient), gradient._version
 
     def gradients(self, everything: bool = False) -> dict[int, Tensor]:
         """The gradients that a step is yet to use, by the place of their parameter: somebody adds them up by hand.
@@ -95,7 +96,7 @@ class StepOptimizer:
             if gradient is None:
                 continue
             used, version = self._used.get(at, (_nothing, 0))
-            if everything or used() is not gradient or gradient._version != version:
+            if everything or gradient._version != version or used() is not gradient:
                 found[at] = gradient
         return found
 

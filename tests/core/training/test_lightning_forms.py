@@ -11,6 +11,7 @@ import torch
 from by_lightning import PLAIN, by_lightning, weights
 from conftest import Train
 
+from torchdeck.core.evaluation.trained import load_trained
 from torchdeck.core.events import EpochEnded
 
 CODE = """
@@ -19,7 +20,8 @@ import torch, torch.nn.functional as F, torchmetrics
 import lightning.pytorch as pl
 from sklearn.datasets import load_digits
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
+from lightning.pytorch.utilities import CombinedLoader
 S = torch.optim.lr_scheduler
 
 class Digits(TensorDataset):
@@ -170,6 +172,16 @@ class Unfreezes(Base):
             self.head = nn.Linear(10, 10)
     def forward(self, x): return self.head(self.net(x))
 
+class Module(pl.LightningDataModule):
+    def setup(self, stage): self.data, self.world = Digits(), self.trainer.world_size
+    def train_dataloader(self): return DataLoader(self.data, 32)
+class Hooked(Module):
+    def on_after_batch_transfer(self, batch, dataloader_idx): return batch
+class Needy(Module):
+    def setup(self, stage): self.trainer.fit_loop
+class Combined(Module):
+    def train_dataloader(self): return CombinedLoader([DataLoader(Digits(), 32) for _ in range(2)], "min_size")
+
 class NoMonitor(Base):
     def configure_optimizers(self):
         o = self.sgd()
@@ -266,3 +278,25 @@ def test_what_is_not_followed_is_told_before_the_training(train: Train, code: st
     assert run.status == "failed" and not Path(run.session._root / "x").exists()
     assert sentence in run.failure.message and len(run.failure.message.splitlines()) == 1
     assert run.session.step == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ("Hooked", "its on_after_batch_transfer would not be called"),
+        ("Needy", "needs its trainer: it reads self.trainer.fit_loop"),
+        ("Combined", "gives 2 DataLoaders for train; give one"),
+    ],
+)
+def test_a_data_module_that_does_more_is_told(train: Train, code: str, data: str, sentence: str) -> None:
+    run = train(*options(code, "Base", f"data.name={code}:{data}"), source=None)
+    assert sentence in run.failure.message and len(run.failure.message.splitlines()) == 1
+
+
+def test_layers_that_configure_model_makes_are_there_when_a_run_is_evaluated(train: Train, code: str) -> None:
+    run = train(*options(code, "Unfreezes", f"data.name={code}:Module", "trainer.epochs=1"), source=None)
+    assert run.status == "done", run.failure
+    best = run.of(EpochEnded)[-1]
+    trained = load_trained(run.path / "checkpoints" / "last.pt", True)
+    assert all(torch.equal(weights(run)[name], value) for name, value in trained.net.state_dict().items())
+    assert trained.net(torch.zeros(2, 64)).shape == (2, 10) and "loss" in best.train
