@@ -58,7 +58,7 @@ def number(value: float, name: str = "") -> str:
 
 
 #: The figures that are told first.
-USUAL = ("loss", "accuracy", "rmse", "r2")
+USUAL = ("loss", "accuracy", "miou", "rmse", "r2")
 
 
 def main_figures(metrics: Mapping[str, float]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from torchdeck.core.evaluation.prediction import Prediction
-from torchdeck.core.text import number
+from torchdeck.core.text import main_figures, number
 from torchdeck.tui.commands.trained import _print_predictions
 
 
@@ -37,3 +37,8 @@ def test_shares_of_right_answers_are_percentages() -> None:
         *["15.46%"] * 4,
         "0.1546",
     ]
+
+
+def test_a_segmentation_tells_more_than_the_share_of_right_pixels() -> None:
+    measured = {"loss": 1.0, "accuracy": 0.9, "miou": 0.3, "dice": 0.4}
+    assert main_figures(measured) == ("loss", "accuracy", "miou")
