@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torchdeck.core.errors import UserError, did_you_mean
 from torchdeck.core.experiment.metric_names import metric
 from torchdeck.core.runs.rows import FIELDS, Row
 from torchdeck.core.text import SHARES, duration, number, printable
-from torchdeck.tui.drawing.bars import sparkline
+from torchdeck.tui.drawing.sparkline import scale_of, sparkline
 
 #: A sign for each status: it tells it without colour.
 SIGNS = {"running": "●", "done": "✓", "pruned": "✂", "stopped": "■", "failed": "✗", "dead": "✗", "events": "≈"}
@@ -94,7 +94,7 @@ _COLUMNS = {
     "epoch": Column("epoch", "epoch", _epoch, right=True, width=11),
     "best": Column("best", "best", _best, right=True, width=13),
     "watched": Column("watched", "metric", lambda r: printable(r.watched_text), width=15),
-    "curve": Column("curve", "curve", lambda r: sparkline(r.curve, SPARK), width=SPARK),
+    "curve": Column("curve", "curve", lambda r: sparkline(r.curve, SPARK, scale_of([r.curve])), width=SPARK),
     "duration": Column("duration", "time", lambda r: duration(r.seconds) if r.seconds else "", right=True, width=9),
     "created": Column("created", "age", lambda r: ago(r.created), right=True, width=5),
     "size": Column("size", "size", lambda r: size(r.size), right=True, width=9),
@@ -143,6 +143,19 @@ def chosen(names: Sequence[str], rows: Sequence[Row]) -> list[Column]:
             if name not in known:
                 raise UserError(f"No run has {name!r}; {did_you_mean(name, sorted(known))}")
     return [column(name) for name in names]
+
+
+def on_one_scale(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
+    """The columns with curves that can be compared: those of one metric share a scale."""
+    curves: dict[str, list[Sequence[float]]] = {}
+    for row in rows:
+        curves.setdefault(row.watched, []).append(row.curve)
+    scales = {watched: scale_of(found) for watched, found in curves.items()}
+
+    def text(row: Row) -> str:
+        return sparkline(row.curve, SPARK, scales[row.watched])
+
+    return [replace(c, text=text) if c.name == "curve" else c for c in columns]
 
 
 def filled(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:

@@ -113,7 +113,7 @@ def test_a_failure_is_told_in_its_words() -> None:
 
 def test_a_gpu_in_lines() -> None:
     [gpu] = Nvidia(FakeNvml()).read()
-    text = "\n".join(line.plain for line in gpu_lines(gpu, [10, 50, 97], 60, gpu.processes[0].pid))
+    text = "\n".join(line.plain for line in gpu_lines(gpu, [10, 50, 97], 60, gpu.processes[0].pid, {}))
     for words in ("H100", "97%", "8GB/80GB", "this run 1GB", "66 °C", "512/700 W", "slowed by power cap"):
         assert words in text
 
@@ -126,14 +126,14 @@ def test_gpus_that_tell_little() -> None:
         nvmlDeviceGetComputeRunningProcesses="Insufficient Permissions",
     )
     [gpu] = Nvidia(nvml).read()
-    text = "\n".join(line.plain for line in gpu_lines(gpu, [], 40, None))
+    text = "\n".join(line.plain for line in gpu_lines(gpu, [], 40, None, {}))
     assert "utilisation: not supported by this GPU" in text
     assert "processes: not permitted to this user" in text
 
 
 def test_the_machine_in_lines(tmp_path: Path) -> None:
     reading = Meter(tmp_path, Nvidia(FakeNvml(nvmlInit="NVML Shared Library Not Found"))).read()
-    text = "\n".join(line.plain for line in machine_lines(reading, [1.0, 2.0], [3.0], 50))
+    text = "\n".join(line.plain for line in machine_lines(reading, [1.0, 2.0], [3.0], 50, {}))
     assert "no GPU: no NVIDIA driver here" in text
     assert "free for runs" in text
 

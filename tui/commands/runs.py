@@ -80,7 +80,7 @@ def listed(where: list[Path], text: str = "", key: str = "created") -> list[Row]
 def runs(options: argparse.Namespace) -> int:
     """List the runs, the newest last."""
     from torchdeck.core.runs import rows as as_rows
-    from torchdeck.tui.columns import DEFAULT, chosen, filled
+    from torchdeck.tui.columns import DEFAULT, chosen, filled, on_one_scale
 
     found = listed(runs_roots(options), " ".join(options.filter), f"{'-' if options.reverse else ''}{options.sort}")
     if options.json:
@@ -118,6 +118,7 @@ def runs(options: argparse.Namespace) -> int:
         print_line(f"no runs in {', '.join(repr(str(root)) for root in runs_roots(options))}")
         return 0
     columns = chosen(names, found) if names else filled([*chosen(DEFAULT, found)], found)
+    columns = on_one_scale(columns, found)
     print_table(
         [c.title for c in columns], [[c.text(row) for c in columns] for row in found], [c.right for c in columns]
     )

@@ -156,7 +156,7 @@ def _show(options: argparse.Namespace) -> int:
     from torchdeck.core.search.report import as_json
     from torchdeck.core.search.rows import short, shown
     from torchdeck.core.text import duration, number
-    from torchdeck.tui.drawing.bars import sparkline
+    from torchdeck.tui.drawing.sparkline import scale_of, sparkline
 
     opened, snapshot = study_snapshot(options)
     found = list(snapshot.rows)
@@ -172,6 +172,7 @@ def _show(options: argparse.Namespace) -> int:
         f"{snapshot.limits.trials} in all; {snapshot.folder}"
     )
     keys = snapshot.keys
+    scale = scale_of([v for _, v in row.curve] for row in found)
     rows = []
     for row in found:
         mark = "<" if row.former else " "
@@ -187,7 +188,7 @@ def _show(options: argparse.Namespace) -> int:
                 row.state,
                 *values,
                 duration(took) if took is not None else "-",
-                sparkline([v for _, v in row.curve], 10),
+                sparkline([v for _, v in row.curve], 10, scale),
                 *(shown(row.fields[k]) if k in row.fields else "-" for k in keys),
                 row.reason,
             ]

@@ -1,8 +1,7 @@
-"""Bars and sparklines in eighths of a character."""
+"""Bars in eighths of a character, lying and standing."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -10,18 +9,13 @@ _LEVELS = "▁▂▃▄▅▆▇█"
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-def sparkline(values: Sequence[float], width: int, low: float | None = None, high: float | None = None) -> str:
-    """The last values as one line; each character is the mean of its share when there are more than ``width``."""
-    finite = [v for v in values if math.isfinite(v)]
-    if not finite or width <= 0:
-        return ""
-    if len(finite) > width:
-        cuts = [i * len(finite) // width for i in range(width + 1)]
-        finite = [sum(finite[a:b]) / (b - a) for a, b in pairwise(cuts)]
-    bottom = min(finite) if low is None else low
-    top = max(finite) if high is None else high
-    span = (top - bottom) or 1.0
-    return "".join(_LEVELS[max(0, min(7, int((v - bottom) / span * 7.999)))] for v in finite)
+def standing(shares: Sequence[float], width: int) -> str:
+    """Bars side by side, each filled by its share (0 to 1); each is the mean of several where there are more than
+    ``width``."""
+    if len(shares) > width:
+        cuts = [i * len(shares) // width for i in range(width + 1)]
+        shares = [sum(shares[a:b]) / (b - a) for a, b in pairwise(cuts)]
+    return "".join(_LEVELS[max(0, min(7, int(share * 7.999)))] for share in shares)
 
 
 def bar(share: float, width: int) -> str:

@@ -24,7 +24,7 @@ from torchdeck.core.runs.listing import RunList
 from torchdeck.core.runs.opened import Opened
 from torchdeck.core.runs.rows import Row
 from torchdeck.core.text import printable
-from torchdeck.tui.columns import DEFAULT, ago, chosen, filled, result_text, size, value_text
+from torchdeck.tui.columns import DEFAULT, ago, chosen, filled, on_one_scale, result_text, size, value_text
 from torchdeck.tui.drawing.chart import ChartSource, mark_of
 from torchdeck.tui.drawing.series_colours import series_colours
 from torchdeck.tui.memory import Memory
@@ -189,7 +189,7 @@ class RunsScreen(RunActions):
         """Show the runs that a filter lets through, sorted; what is wrong is told, and the list stays as it was."""
         try:
             rows = sort(wanted.apply(self.rows), self._sort)
-            columns = filled(chosen(self._names, self.rows), rows)
+            columns = on_one_scale(filled(chosen(self._names, self.rows), rows), rows)
             if self.size.width < _WIDE:  # the day is in the age, and the results are more than the name
                 columns = [replace(c, text=_short_name) if c.name == "name" else c for c in columns]
         except UserError as error:

@@ -342,7 +342,7 @@ def _drawn(
 def _columns(snapshot: StudySnapshot) -> list[TableColumn]:
     from torchdeck.core.search.rows import short, shown
     from torchdeck.core.text import number
-    from torchdeck.tui.drawing.bars import sparkline
+    from torchdeck.tui.drawing.sparkline import scale_of, sparkline
 
     def mark(row: TrialRow) -> str:
         if row.number in snapshot.best:
@@ -353,11 +353,12 @@ def _columns(snapshot: StudySnapshot) -> list[TableColumn]:
         seconds = row.seconds()
         return duration(seconds) if seconds is not None else ""
 
+    scale = scale_of([v for _, v in row.curve] for row in snapshot.rows)
     columns = [TableColumn("trial", mark, right=True), TableColumn("state", lambda row: row.state)]
     for place, objective in enumerate(snapshot.objectives):
         columns.append(TableColumn(objective.name, partial(_value, place, objective.name, number), right=True))
     columns += [
-        TableColumn("curve", lambda row: sparkline([v for _, v in row.curve], 10), width=10),
+        TableColumn("curve", lambda row: sparkline([v for _, v in row.curve], 10, scale), width=10),
         TableColumn("time", took, right=True),
     ]
     for key in snapshot.keys:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from rich.text import Text
@@ -10,10 +11,17 @@ from rich.text import Text
 from torchdeck.core.machine.nvidia import Gpu
 from torchdeck.core.machine.readings import Reading
 from torchdeck.tui.drawing.axes import reading as read_value
-from torchdeck.tui.drawing.bars import bar, sparkline
+from torchdeck.tui.drawing.bars import bar, standing
+from torchdeck.tui.drawing.colours import colour
+from torchdeck.tui.drawing.sparkline import sparkline
 from torchdeck.tui.widgets.lines import Lines
 
 _HISTORY = 60
+
+#: Up to which share something is loaded so much, by the theme's name for its colour.
+_LOADS = ((0.6, "success"), (0.9, "warning"), (1.0, "error"))
+#: A style for each of these names.
+Tones = Mapping[str, str]
 
 
 class Device(Lines, can_focus=True):
@@ -54,9 +62,10 @@ class Device(Lines, can_focus=True):
         lines = [] if self._chosen is None else _chosen_lines(self._chosen)
         if self._reading is not None:
             own = self._reading.process.pid if self._reading.process else None
+            tones = {name: colour(self.app.theme_variables, name) for _, name in _LOADS}
             for gpu in self._reading.gpus:
-                lines += gpu_lines(gpu, list(self._gpus.get(gpu.index, ())), width, own)
-            lines += machine_lines(self._reading, list(self._cpu), list(self._memory), width)
+                lines += gpu_lines(gpu, list(self._gpus.get(gpu.index, ())), width, own, tones)
+            lines += machine_lines(self._reading, list(self._cpu), list(self._memory), width, tones)
         self.set_lines(lines)
 
 
@@ -67,25 +76,26 @@ def _chosen_lines(chosen: dict[str, Any]) -> list[Text]:
     return [text, Text(f"because: {chosen['why']}", style="dim", no_wrap=True)]
 
 
-def _meter(name: str, share: float, history: list[float], width: int, words: str) -> Text:
-    """``cpu  ████▌     45 %  ▂▃▅▇``."""
+def _meter(name: str, share: float, history: list[float], width: int, words: str, tones: Tones) -> Text:
+    """``cpu  ████▌     45 %  ⡠⠊⠉``."""
     text = Text(f"{name:<7}", no_wrap=True)
     room = max(4, min(20, width - 9 - len(words) - 14))
-    text.append(bar(share, room))
+    load = next((name for limit, name in _LOADS if share <= limit), _LOADS[-1][1])
+    text.append(bar(share, room), style=tones.get(load, ""))
     text.append(f" {words}")
-    spark = sparkline(history, max(0, min(12, width - text.cell_len - 2)), 0, 100)
+    spark = sparkline(history, max(0, min(12, width - text.cell_len - 2)), (0, 100))
     text.append(f"  {spark}" if spark else "", style="dim")
     return text
 
 
-def gpu_lines(gpu: Gpu, history: list[float], width: int, own: int | None) -> list[Text]:
+def gpu_lines(gpu: Gpu, history: list[float], width: int, own: int | None, tones: Tones) -> list[Text]:
     """One GPU in lines."""
     head = Text(f"gpu {gpu.index}  {gpu.name}{'  MIG' if gpu.mig else ''}", style="bold", no_wrap=True)
     if gpu.visible is False:
         head.append("  hidden by CUDA_VISIBLE_DEVICES", style="dim")
     lines = [head]
     if gpu.utilization is not None:
-        lines.append(_meter("load", gpu.utilization / 100, history, width, f"{gpu.utilization}%"))
+        lines.append(_meter("load", gpu.utilization / 100, history, width, f"{gpu.utilization}%", tones))
     else:
         lines.append(Text("load   n/a", no_wrap=True))
     mine = next((p.memory for p in gpu.processes if p.pid == own and p.memory), None)
@@ -94,7 +104,7 @@ def gpu_lines(gpu: Gpu, history: list[float], width: int, own: int | None) -> li
     if gpu.memory_used is not None and gpu.memory_total:
         shared = " (the machine's)" if gpu.unified else ""
         words = f"{read_value(gpu.memory_used, 'bytes')}/{total}{shared}{this_run}"
-        lines.append(_meter("memory", gpu.memory_used / gpu.memory_total, [], width, words))
+        lines.append(_meter("memory", gpu.memory_used / gpu.memory_total, [], width, words, tones))
     else:
         lines.append(
             Text(f"memory n/a of {total}{this_run}" if gpu.memory_total else f"memory n/a{this_run}", no_wrap=True)
@@ -115,19 +125,21 @@ def gpu_lines(gpu: Gpu, history: list[float], width: int, own: int | None) -> li
     return lines
 
 
-def machine_lines(reading: Reading, cpu: list[float], memory: list[float], width: int) -> list[Text]:
+def machine_lines(reading: Reading, cpu: list[float], memory: list[float], width: int, tones: Tones) -> list[Text]:
     """Cores, memory, the run's process and the disk in lines."""
     lines = []
     if not reading.gpus:
         lines.append(Text(f"no GPU: {reading.gpu_why}", style="dim", no_wrap=True))
-    lines.append(_meter("cpu", reading.cpu / 100, cpu, width, f"{reading.cpu:3.0f}%"))
+    lines.append(_meter("cpu", reading.cpu / 100, cpu, width, f"{reading.cpu:3.0f}%", tones))
     if len(reading.cores) > 1:
-        cores = sparkline(reading.cores, max(8, min(len(reading.cores), width - 9)), 0, 100)
+        cores = standing([load / 100 for load in reading.cores], max(8, min(len(reading.cores), width - 9)))
         lines.append(Text(f"cores  {cores}  {len(reading.cores)}", no_wrap=True))
     used, total = read_value(reading.memory_used, "bytes"), read_value(reading.memory_total, "bytes")
     limit = " (container)" if reading.container else ""
     lines.append(
-        _meter("memory", reading.memory_used / max(reading.memory_total, 1), memory, width, f"{used}/{total}{limit}")
+        _meter(
+            "memory", reading.memory_used / max(reading.memory_total, 1), memory, width, f"{used}/{total}{limit}", tones
+        )
     )
     if reading.process is not None:
         p = reading.process

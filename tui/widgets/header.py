@@ -10,8 +10,9 @@ from torchdeck.core.runs.directory import without_time
 from torchdeck.core.runs.history import History
 from torchdeck.core.text import duration, main_figures, number
 from torchdeck.tui.drawing.axes import amount
-from torchdeck.tui.drawing.bars import bar, sparkline
+from torchdeck.tui.drawing.bars import bar
 from torchdeck.tui.drawing.colours import colour, on
+from torchdeck.tui.drawing.sparkline import scale_of, sparkline
 from torchdeck.tui.run_monitor import OVER, Snapshot
 from torchdeck.tui.widgets.lines import Lines
 
@@ -67,7 +68,7 @@ def _spark(history: History) -> str:
             series = history.series(name)
             if series is not None and len(series) > 1:
                 values = series.mean[:: max(1, len(series) // 400)].tolist()
-                return f"{name} {sparkline(values, 12)}"
+                return f"{name} {sparkline(values, 12, scale_of([values]))}"
     return ""
 
 

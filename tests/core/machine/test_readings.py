@@ -126,7 +126,7 @@ def test_each_field_is_checked_by_itself(faults: dict[str, object], index: int) 
         told = spoilt - ({"memory_used"} if isinstance(gpu.memory_used, int) else set())
         if told - {"uuid", "processes"}:
             assert gpu.notes
-        text = "\n".join(line.plain for line in gpu_lines(gpu, [], 60, None))
+        text = "\n".join(line.plain for line in gpu_lines(gpu, [], 60, None, {}))
         assert not re.search(r"\d{8}|-1|\d[PEZY]B|None", text)
 
 
@@ -145,7 +145,7 @@ def test_unified_memory_is_the_machines(total: object) -> None:
     nvml.faults["nvmlDeviceGetMemoryInfo", 0] = told
     [gpu] = Nvidia(nvml).read()
     assert gpu.memory_total == psutil.virtual_memory().total
-    assert "(the machine's)" in "\n".join(line.plain for line in gpu_lines(gpu, [], 80, None))
+    assert "(the machine's)" in "\n".join(line.plain for line in gpu_lines(gpu, [], 80, None, {}))
 
 
 PARTS = st.one_of(

@@ -11,6 +11,7 @@ from torchdeck.core.runs.history import History
 from torchdeck.core.series import Series
 from torchdeck.tui.drawing import axes, bars, chart
 from torchdeck.tui.drawing.canvas import PlotWindow, curve, envelope, points
+from torchdeck.tui.drawing.sparkline import scale_of, sparkline
 
 #: Training in this process has the CPU flush subnormal numbers, which hypothesis notices.
 finite = st.floats(-1e12, 1e12, allow_subnormal=False)
@@ -128,12 +129,25 @@ def test_curves_are_told_apart_without_colour() -> None:
     assert len(set(pictures)) == 4
 
 
-def test_bars_and_sparklines() -> None:
-    assert bars.sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8) == "▁▂▃▄▅▆▇█"
-    assert bars.sparkline([], 8) == ""
-    assert bars.sparkline([math.nan, math.inf], 8) == ""
-    assert len(bars.sparkline(list(range(1000)), 10)) == 10
-    assert bars.sparkline([5, 5, 5], 3) == "▁▁▁"
+def test_sparklines_share_a_scale() -> None:
+    rising, higher = [0.0, 1.0, 2.0, 3.0], [3.0, 3.0]
+    scale = scale_of([rising, higher, [math.nan, math.inf]])
+    assert scale == (0.0, 3.0)
+    assert sparkline(rising, 2, scale) == "⡠⠊"  # a dot a value, from the bottom to the top
+    assert sparkline(higher, 2, scale) == "⠉⠉"
+    assert sparkline([5, 5, 5], 2, scale_of([[5, 5, 5]])) == "⠤⠤"
+    assert len(sparkline(list(range(1000)), 10, (0, 999))) == 10
+    assert sparkline([math.nan, 1.0, 1.0, math.nan], 2, (0, 1)) == "⠈⠁"
+    for nothing in ([], [math.nan, math.inf]):
+        assert sparkline(nothing, 8, scale_of([nothing])) == ""
+    astray = [[1.0, 2.0]] * 60 + [[1e30]]
+    assert scale_of(astray) == (1.0, 2.0)
+
+
+def test_bars() -> None:
+    assert bars.standing([0, 0.5, 1], 8) == "▁▄█"
+    assert bars.standing([0, 1] * 16, 8) == "▄" * 8
+    assert bars.standing([], 8) == ""
     assert bars.bar(0.5, 4) == "██  "
     assert bars.bar(2.0, 4) == "████"
     assert bars.bar(-1.0, 4) == "    "
