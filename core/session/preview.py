@@ -4,9 +4,9 @@ The workbench must never wait for torch, for a data set that is read, or for the
 edited must be read anew. So this runs as ``python -m torchdeck.core.session.preview``: each line of stdin is a request
 ``{"id": 1, "experiment": "TOML"}``; answers are lines of JSON with the same id, one part each: ``device``, ``data``,
 ``model``, ``error`` with the ``field`` that it is about, before data and model the ``stage`` that begins, ``files`` of
-the user's that were imported, and ``done`` at last. Of several requests that wait only the newest is answered. When
-the user's files have changed since they were imported, or another project's modules stand in the way of a request's,
-the process ends with exit code 75 and wants to be started again.
+the user's that were imported, with the time at which each had been changed before, and ``done`` at last. Of several
+requests that wait only the newest is answered. When the user's files have changed since they were imported, or another
+project's modules stand in the way of a request's, the process ends with exit code 75 and wants to be started again.
 """
 
 from __future__ import annotations
@@ -262,7 +262,8 @@ def main() -> int:
             previewer.answer(request["id"], request["experiment"])
         except NameTaken:
             return STALE
-        tell({"id": request["id"], "files": [str(path) for path in _imported()]})
+        files.update(changed_at(path for path in _imported() if path not in files))
+        send({"id": request["id"], "files": {str(path): at for path, at in files.items()}})
         send({"id": request["id"], "done": True})
 
 

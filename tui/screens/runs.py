@@ -119,7 +119,7 @@ class RunsScreen(RunActions):
         """Tabs, filter, list, view, keys."""
         yield Tabs(id="runs-tabs")
         yield TextInput(placeholder="/ filters: val_acc > 0.9 model:cnn tag:paper", id="runs-filter")
-        yield Table(id="runs-list", empty="looking for runs")
+        yield Table(id="runs-list", empty="looking for runs", snug=True)
         with Vertical(id="runs-below"):
             yield Charts(id="runs-charts")
             yield Table(id="runs-differences", empty="mark runs with space to see what differs between them")

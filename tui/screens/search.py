@@ -99,7 +99,7 @@ class SearchScreen(TrialActions):
         """Tabs, where the study stands, trials, view, keys."""
         yield Tabs(id="search-tabs")
         yield Words("", id="search-head")
-        yield Table(id="search-list", empty="looking for studies")
+        yield Table(id="search-list", empty="looking for studies", snug=True)
         with Vertical(id="search-below"):
             yield Picture(id="search-picture")
             yield Facts(id="search-details")

@@ -131,6 +131,7 @@ class SplitScreen(Screen):
 
     def _set_alone(self, which: str) -> None:
         self._alone = which
+        self.listed.snug = which != "list"
         self.listed.display = which != "below"
         self.below.display = which != "list"
         self.call_after_refresh(self.recolour)

@@ -312,7 +312,8 @@ class TrainScreen(ExperimentKeys, RunKeys):
             model.show(value)
             self.query_one(Panes).pane("model").border_subtitle = model.memory_words()
         elif part == "files":
-            self._files |= changed_at([path for path in map(Path, value) if path not in self._files])
+            # When they had been changed as they were read; they may have been edited since.
+            self._files = {Path(path): at for path, at in value.items()} | self._files
         elif part == "stage":
             self._stage = value
         elif part == "field":

@@ -70,8 +70,10 @@ class Table(Lines, can_focus=True):
     class Chosen(Moved):
         """Enter, or a double click."""
 
-    def __init__(self, *, id: str, empty: str = "") -> None:
+    def __init__(self, *, id: str, empty: str = "", snug: bool = False) -> None:
         super().__init__(id=id)
+        #: Whether it is no higher than its rows; what is below then has the room.
+        self._snug = snug
         self.columns: Sequence[TableColumn] = ()
         self.items: list[Any] = []
         self._all: Sequence[Any] = ()
@@ -88,6 +90,19 @@ class Table(Lines, can_focus=True):
         self._top = 0
         self._first = 0
         self._told: Hashable | None = None
+
+    @property
+    def snug(self) -> bool:
+        """Whether it is no higher than its rows."""
+        return self._snug
+
+    @snug.setter
+    def snug(self, snug: bool) -> None:
+        self._snug = snug
+        self._fit()
+
+    def _fit(self) -> None:
+        self.styles.max_height = max(len(self.items) + 1, 3) if self._snug else None
 
     def show(
         self,
@@ -107,6 +122,7 @@ class Table(Lines, can_focus=True):
         )
         self.cursor = place if place is not None else max(0, min(self.cursor, len(self.items) - 1))
         self._all = self.items if among is None else among
+        self._fit()
         if self.marks:
             there = {key(item) for item in self._all}
             self.marks = [mark for mark in self.marks if mark in there]

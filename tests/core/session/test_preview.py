@@ -121,12 +121,15 @@ def test_code_that_is_edited_while_the_rest_is_looked_at_is_read_anew(poller: Lo
     slow = "def __init__(self): time.sleep(1); super().__init__(4, 3)"
     (tmp_path / "net.py").write_text(f"import time, torch\nclass Net(torch.nn.Linear):\n    {slow}\n")
     words = (None, "data.name=mine.py:build", "model.name=net.py:Net")
+    before = data.stat().st_mtime
     poller.send(*words)
     assert poller.process.stdout is not None
     for line in poller.process.stdout:
         found = json.loads(line)
         if "data" in found:  # it is there: the model is still being built
             data.write_text("def build(): raise OSError('no disk')\n")
+        if "files" in found:  # whoever watches them must see that it was edited since
+            assert found["files"][str(data)] == before < data.stat().st_mtime
         if "done" in found:
             break
     poller.send(*words)
