@@ -14,7 +14,8 @@ from textual.binding import Binding
 from textual.containers import VerticalScroll
 
 from torchdeck.core.text import printable
-from torchdeck.tui.drawing.bars import bar, sparkline
+from torchdeck.tui.drawing.bars import bar
+from torchdeck.tui.drawing.sparkline import scale_of, sparkline
 from torchdeck.tui.widgets.words import Words
 
 #: From dark to light, where there are no colours.
@@ -106,10 +107,12 @@ def _draw_samples(text: Text, facts: dict[str, Any], width: int) -> None:
 def _drawn(course: dict[str, list[float]], width: int) -> str:
     """A course of values, and the one that is to be told from it, in shares of the width that are theirs."""
     values, target = course["values"], course["target"]
+    scale = scale_of([values, target])
     if not target:
-        return sparkline(values, min(len(values), width - 12))
+        return sparkline(values, min(len(values), width - 12), scale)
     after = max(1, min(len(target), width * len(target) // (len(values) + len(target))))
-    return f"{sparkline(values, max(1, min(len(values), width - after - 3)))} → {sparkline(target, after)}"
+    before = max(1, min(len(values), width - after - 3))
+    return f"{sparkline(values, before, scale)} → {sparkline(target, after, scale)}"
 
 
 def _draw_counts(text: Text, counts: list[int], names: list[str], width: int) -> None:
