@@ -22,8 +22,6 @@ from torchdeck.core.experiment.schema import Experiment
 WHOLE = ("classification", "the targets are whole numbers")
 NAMES = ("classification", "the targets are names")
 FLOATS = ("regression", "the targets are floats")
-#: A single 0 or 1.
-YES_OR_NO = ("classification", "the targets are 0 or 1, and the loss is one of yes or no")
 
 _LOSS_TAKES_INPUTS = "the loss takes the inputs and no target"
 
@@ -186,8 +184,15 @@ def _of_floats(x: Any, y: Any, target: Tensor, takes: Takes | None) -> tuple[str
     if target.ndim > 1 and _is_mask(x, y, target):
         return "segmentation", "the targets are masks of 0 and 1, and the loss is one of labels"
     if target.numel() == 1:
-        return YES_OR_NO
+        return "classification", "the targets are 0 or 1, and the loss is one of yes or no"
     return "multilabel", "the targets are 0 or 1, and the loss is one of labels"
+
+
+def is_yes_or_no(y: Any, hints: Hints) -> bool:
+    """Whether a target is a float 0 or 1 for a loss of yes or no, so that there are two classes."""
+    target = None if isinstance(y, Mapping | str | bytes | None) else as_values(y)
+    one = target is not None and target.numel() == 1 and target.is_floating_point() and only_0_and_1(target)
+    return one and taken_by(hints.loss) == "labels"
 
 
 def _are_shares(target: Tensor) -> bool:

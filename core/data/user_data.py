@@ -14,7 +14,7 @@ from torchdeck.core import catalog, usercode
 from torchdeck.core.data.adapted import adapted
 from torchdeck.core.data.asked import refuse_unfit
 from torchdeck.core.data.dataloaders import taken_out
-from torchdeck.core.data.infer import FLOATS, NAMES, WHOLE, YES_OR_NO, Hints, as_values, infer
+from torchdeck.core.data.infer import FLOATS, NAMES, WHOLE, Hints, as_values, infer, is_yes_or_no
 from torchdeck.core.data.items import Layout, layout_of
 from torchdeck.core.data.samples import first_sample
 from torchdeck.core.data.source import Arrays, Part, Samples, Source, Streamed, class_numbers, targets_of
@@ -69,7 +69,9 @@ def load_user(data: Data, hints: Hints) -> Source:
         layout=layout,
         plain=plain,
     )
-    count = data.num_classes or (hints.tokens if task == "language" else 2 if (task, reason) == YES_OR_NO else None)
+    count = data.num_classes or (hints.tokens if task == "language" else None)
+    if count is None and task == "classification" and is_yes_or_no(label, hints):
+        count = 2
     source = with_classes(source, made["train"], label, count, reference, notes, bool(data.collate or collates))
     if not (plain or data.collate or collates):
         source = _with_tokenizer(source, hints, notes)

@@ -52,6 +52,10 @@ def masks(how):
     if how == "ignored": y[:, 0] = 255
     if how == "bools": y = y > 1
     return [(x, m) for x, m in zip(images, y)]
+class Many(Given):
+    def __init__(self): super().__init__("yes")
+    def __len__(self): return 21_000
+    def __getitem__(self, i): return super().__getitem__(i % 150)
 def triplets(): return [(x, x + 0.1, x.flip(0)) for x in X]
 def arrays(): return X, CLASSES.numpy()
 def arrays_of_parts(): return (X[:100], CLASSES[:100]), (X[100:], CLASSES[100:])
@@ -264,6 +268,12 @@ def test_figures_of_numbers_are_not_told_of_what_is_none(train: Train, code: str
     run = train(*PLAIN, *options, "loss.name=torch.nn:SoftMarginLoss", source=None)
     assert run.status == "done", run.failure
     assert set(run.session.finished.test) == {"loss"} and "judged by the loss alone" in _messages(run)
+
+
+@pytest.mark.parametrize("task", ["auto", "classification"])
+def test_yes_and_no_are_two_classes_without_reading_them_all(code: str, task: str) -> None:
+    options = [f"data.name={code}:Many", f"model.name={code}:Net", f"loss.name={BCE}", f"task.name={task}"]
+    assert load_data(toml.load(None, [*PLAIN, *options]), torch.device("cpu")).info.class_names == ("0", "1")
 
 
 def test_how_an_item_was_taken_apart_is_told_where_forward_takes_less(train: Train, code: str) -> None:
