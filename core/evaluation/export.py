@@ -127,6 +127,9 @@ def _model(net: nn.Module, samples: Samples) -> tuple[bytes, Run]:
 
 def _torchscript(net: nn.Module, samples: Samples) -> tuple[bytes, Run]:
     buffer = io.BytesIO()
+    if hasattr(net, "_jit_is_scripting"):
+        # Tracing reads all properties, of which a LightningModule's trainer raises where there is none.
+        net._jit_is_scripting = True  # type: ignore[assignment]
     with _quiet(), _told("TorchScript"):
         traced = torch.jit.trace(net, _inputs(samples, 2), check_trace=False)
         torch.jit.save(traced, buffer)

@@ -48,6 +48,8 @@ class LightningTask(Task):
         self.given_optimizers: Any = None
         #: Whether training_step returned None, which leaves the batch out.
         self.leaves_out = False
+        #: What training_step returned.
+        self._returned: Any = None
         self._logged = Logged(self.log)
         #: Metrics of the training, while a set is evaluated.
         self._in_training: dict[str, Any] = {}
@@ -76,7 +78,7 @@ class LightningTask(Task):
             if training:
                 number = self.number
                 returned = net(batch.given, number) if net is not module else self.train_step(module, batch.given)
-                self.leaves_out = returned is None
+                self.leaves_out, self._returned = returned is None, returned
                 return self._trained(returned, batch.size)
             return self._judged(self._evaluate(module, self.transferred(module, batch).given), batch.size)
 
@@ -199,9 +201,13 @@ class LightningTask(Task):
         with self.attached(self.module):
             module_hook(self.module, "on_train_batch_start", batch.given, self.number)
 
-    def step_ended(self, step: Step, batch: Batch) -> None:
-        """After what was done with the batch."""
-        told = None if self.leaves_out and step.loss is None else {"loss": step.loss}
+    def step_ended(self, batch: Batch, share: float = 1.0) -> None:
+        """After what was done with the batch; ``share``: what its loss counts for in the step."""
+        told = dict(self._returned) if isinstance(self._returned, Mapping) else {"loss": self._returned}
+        if isinstance(told.get("loss"), Tensor):
+            told["loss"] = told["loss"].detach() * share
+        told = {} if self._returned is None else told
+        self._returned = None
         with self.attached(self.module):
             module_hook(self.module, "on_train_batch_end", told, batch.given, self.number)
         self.log.step_ended(batch.size)

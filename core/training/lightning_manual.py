@@ -91,7 +91,7 @@ class LightningManualStep:
             if self.ema is not None:
                 self.ema.update_parameters(self.net)
             window.add(loss, batch.size, batch.size, {n: v.detach() for n, v in step.parts.items()})
-            self.task.step_ended(step, batch)
+            self.task.step_ended(batch)
 
     def _loss(self, step: Step) -> Tensor:
         """What training_step returned, else the first loss that it logged.

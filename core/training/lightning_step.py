@@ -148,10 +148,10 @@ class LightningStep(OptimizerStep):
             task.module.optimizer_step(trainer.current_epoch, task.number, task.given_optimizers, closure)
         # A line search asks several times, of which the first is before the change; an optimizer_step may not ask.
         step = made[0] if made else Step(None, None, batch.size, None)
-        self._ended(batch, step, last)
+        self._ended(batch, batch.size / samples, last)
         return step
 
-    def _ended(self, batch: Batch, step: Step, last: bool) -> None:
+    def _ended(self, batch: Batch, share: float, last: bool) -> None:
         task, number = self.task, self.task.number
         if last:
             if self.ema is not None:
@@ -159,7 +159,7 @@ class LightningStep(OptimizerStep):
             task.trainer.global_step += 1
             if self._schedules is not None:
                 self._schedules.batch_ended(number, task.trainer.is_last_batch)
-        task.step_ended(step, batch)
+        task.step_ended(batch, share)
         if last and self._schedules is not None:
             self._schedules.batch_judged(number)
 

@@ -11,6 +11,7 @@ import torch
 from by_lightning import PLAIN, by_lightning, weights
 from conftest import Train
 
+from torchdeck.core.evaluation.export import export_model
 from torchdeck.core.evaluation.trained import load_trained
 from torchdeck.core.events import EpochEnded
 
@@ -100,7 +101,9 @@ class Scheduled(Base):
         self.train_acc(out, batch[1])
         loss = F.cross_entropy(out, batch[1])
         self.losses.append(loss.detach())
-        return loss
+        return {"loss": loss, "right": out.argmax(1) == batch[1]}
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        self.seen.append((float(outputs["loss"]), float(outputs["right"].sum())))
     def on_train_epoch_end(self):
         self.log("train_acc", self.train_acc.compute())
         self.train_acc.reset()
@@ -300,3 +303,5 @@ def test_layers_that_configure_model_makes_are_there_when_a_run_is_evaluated(tra
     trained = load_trained(run.path / "checkpoints" / "last.pt", True)
     assert all(torch.equal(weights(run)[name], value) for name, value in trained.net.state_dict().items())
     assert trained.net(torch.zeros(2, 64)).shape == (2, 10) and "loss" in best.train
+    # Tracing reads all properties of a module, and its trainer is one.
+    assert export_model(trained.net, "torchscript", run.path / "net.ts", torch.rand(4, 64)).difference == 0
