@@ -265,13 +265,6 @@ def _taken_apart(net: nn.Module, name: str, x: Any) -> str:
     return " (items give several inputs, and the last part as the target; data.inputs and data.target say otherwise)"
 
 
-def _whole(info: DataInfo, error: Exception) -> str:
-    """That inputs are whole numbers, where that is what the model can't take."""
-    if not (info.integer and "dtype" in str(error)):
-        return ""
-    return " of whole numbers, which stay such (floats are needed where they are no tokens)"
-
-
 def _try_forward(net: nn.Module, info: DataInfo, name: str, x: Any, y: Any) -> None:
     """Try the model on a small batch, so that a misfit is told before training and not in the middle of it."""
     was_training = net.training
@@ -288,9 +281,10 @@ def _try_forward(net: nn.Module, info: DataInfo, name: str, x: Any, y: Any) -> N
     except UserCodeError as error:
         if is_beyond(error):
             raise beyond_embedding(net, x, name) from None
+        whole = " of whole numbers (which stay such: a model of numbers needs floats)" if info.integer else ""
         raise UserCodeError(
             f"model.name = {name!r} raised in forward, given a batch of the shape {shapes(x)}"
-            f"{_taken_apart(net, name, x)}{_whole(info, error)}: {error}"
+            f"{_taken_apart(net, name, x)}{whole}: {error}"
         ) from None
     except UserError:
         raise
