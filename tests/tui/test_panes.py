@@ -183,7 +183,7 @@ def test_texts_and_courses_are_shown_without_labels_too() -> None:
     other = {**facts(), "pictures": None, "labels": [], "counts": None}
     assert "one⏎two" in draw_data({**other, "texts": ["one\ntwo"]}, 40, True).plain
     course = {"values": [0.0, 1.0, 2.0], "target": [2.0, 0.0]}
-    assert "⡠⠤⠊ → ⠑⢄" in draw_data({**other, "courses": [course], "labels": ["2 0"]}, 40, True).plain
+    assert "⡠⠔⠊ → ⠑⢄" in draw_data({**other, "courses": [course], "labels": ["2 0"]}, 40, True).plain
 
 
 def leaf(path: str, *own: str) -> dict[str, object]:

@@ -135,9 +135,9 @@ def test_sparklines_share_a_scale() -> None:
     assert scale == (0.0, 3.0)
     assert sparkline(rising, 2, scale) == "⡠⠊"  # a dot a value, from the bottom to the top
     assert sparkline(higher, 2, scale) == "⠉⠉"
-    assert sparkline([5, 5, 5], 2, scale_of([[5, 5, 5]])) == "⠤⠤"
+    assert sparkline([5, 5, 5], 2, scale_of([[5, 5, 5]])) == "⠒⠒"
     assert len(sparkline(list(range(1000)), 10, (0, 999))) == 10
-    assert sparkline([math.nan, 1.0, 1.0, math.nan], 2, (0, 1)) == "⠈⠁"
+    assert sparkline([math.nan, 1.0, 1.0, math.nan], 2, (0, 1)) == "⠉⠉"
     for nothing in ([], [math.nan, math.inf]):
         assert sparkline(nothing, 8, scale_of([nothing])) == ""
     astray = [[1.0, 2.0]] * 60 + [[1e30]]
