@@ -2,7 +2,7 @@
 
 Facts: ``tasks``, those that it is for; of a loss with a factory, which is called with its parameters and returns a
 function of (all outputs of the model, targets), ``adds_up``, how the losses of batches make that of a set
-(core.tasks.losses.Kind).
+(core.tasks.training_loss.Kind).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.machine import devices
 from torchdeck.core.tasks.base import Task
 from torchdeck.core.tasks.build import build_task
-from torchdeck.core.tasks.losses import Kind
+from torchdeck.core.tasks.training_loss import Kind
 from torchdeck.core.training.evaluation import Evaluator, Report
 
 

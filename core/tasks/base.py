@@ -22,8 +22,8 @@ from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.metric_names import MEASURED
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.models.calls import caller_of, in_precision_of, logits_of, loss_of
-from torchdeck.core.tasks.losses import TrainingLoss
 from torchdeck.core.tasks.metrics import LossMetric, Metric, StepLoss
+from torchdeck.core.tasks.training_loss import TrainingLoss
 
 
 @dataclass(slots=True)

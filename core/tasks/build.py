@@ -14,7 +14,8 @@ from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.models.calls import caller_of
 from torchdeck.core.tasks.base import Task
-from torchdeck.core.tasks.losses import TrainingLoss, build_loss
+from torchdeck.core.tasks.losses import build_loss
+from torchdeck.core.tasks.training_loss import TrainingLoss
 
 #: Tasks that have no loss of the catalog: the model, a step or a loss of the user's own makes it.
 _WITHOUT = ("own", "lightning", "detection")

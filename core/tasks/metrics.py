@@ -14,7 +14,8 @@ from torchdeck.core.data.source import DataInfo
 from torchdeck.core.data.statistics import Moments
 from torchdeck.core.errors import UserError
 from torchdeck.core.machine import devices
-from torchdeck.core.tasks.losses import TrainingLoss, classes_of, predicted
+from torchdeck.core.tasks.losses import classes_of, predicted
+from torchdeck.core.tasks.training_loss import TrainingLoss
 
 #: Numbers of a metric that gives several.
 _MOST = 100

@@ -16,7 +16,7 @@ from torchdeck.core.data.source import DataInfo
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.tasks.base import Step, Task, floats
-from torchdeck.core.tasks.losses import TrainingLoss
+from torchdeck.core.tasks.training_loss import TrainingLoss
 
 #: Keys of what a step returns that are its outputs and targets, for metrics.
 _OUTPUTS = ("outputs", "logits", "output", "preds", "predictions")

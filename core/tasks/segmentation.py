@@ -15,8 +15,8 @@ from torchdeck.core.data.items import shapes
 from torchdeck.core.errors import UserError, count
 from torchdeck.core.models.calls import logits_of
 from torchdeck.core.tasks.base import Step, Task
-from torchdeck.core.tasks.losses import TrainingLoss
 from torchdeck.core.tasks.metrics import Classification, Metric
+from torchdeck.core.tasks.training_loss import TrainingLoss
 
 #: torch's own losses of one logit, or of its sigmoid, for each pixel.
 _BINARY = (nn.BCEWithLogitsLoss, nn.BCELoss)

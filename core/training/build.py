@@ -26,9 +26,10 @@ from torchdeck.core.models.parts import Parts
 from torchdeck.core.tasks.base import Step, Task
 from torchdeck.core.tasks.build import build_task
 from torchdeck.core.tasks.lightning import LightningTask
-from torchdeck.core.tasks.losses import TrainingLoss, find_kind, loss_name
+from torchdeck.core.tasks.losses import loss_name
 from torchdeck.core.tasks.metrics import gathered_bytes
 from torchdeck.core.tasks.own import StepsTask
+from torchdeck.core.tasks.training_loss import TrainingLoss, find_kind
 from torchdeck.core.training import sharding
 from torchdeck.core.training.commands import Commands
 from torchdeck.core.training.evaluation import Tried, evaluating, loss_module

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchdeck.core.errors import UserError
 from torchdeck.core.experiment.schema import Experiment
 from torchdeck.core.tasks.base import Step
-from torchdeck.core.tasks.losses import TrainingLoss
+from torchdeck.core.tasks.training_loss import TrainingLoss
 
 
 class LossCheck:

@@ -27,7 +27,8 @@ from torchdeck.core.evaluation import trained as trained_models
 from torchdeck.core.evaluation.evaluate import evaluate_model
 from torchdeck.core.experiment import toml
 from torchdeck.core.experiment.model_schema import Model
-from torchdeck.core.tasks.losses import build_loss, find_kind
+from torchdeck.core.tasks.losses import build_loss
+from torchdeck.core.tasks.training_loss import find_kind
 from torchdeck.core.training.evaluation import Evaluator
 from torchdeck.core.training.layout import takes_channels_last
 

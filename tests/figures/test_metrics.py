@@ -31,8 +31,9 @@ from torchdeck.core.search import opening as studies
 from torchdeck.core.search.attempt import objective_values
 from torchdeck.core.search.objectives import objectives, with_directions
 from torchdeck.core.tasks.base import Step, Task
-from torchdeck.core.tasks.losses import TrainingLoss, build_loss, find_kind
+from torchdeck.core.tasks.losses import build_loss
 from torchdeck.core.tasks.metrics import Gathered
+from torchdeck.core.tasks.training_loss import TrainingLoss, find_kind
 from torchdeck.core.training.build import build_trainer
 from torchdeck.core.training.evaluation import Evaluator, Report, Tried
 from torchdeck.core.training.monitor import Monitor
