@@ -142,16 +142,24 @@ def evaluation_feed(
     )
 
 
-def prediction_feed(experiment: Experiment, trained: DataInfo, part: Part, image: bool, device: torch.device) -> Feed:
-    """The samples of a part without targets, in their order, prepared as for evaluation.
+def prediction_feed(
+    experiment: Experiment,
+    trained: DataInfo,
+    part: Part,
+    image: bool,
+    device: torch.device,
+    tell: Callable[[str], None],
+) -> Feed:
+    """The samples of a part without targets, in their order, prepared as for evaluation. ``tell`` is told how images
+    were made like those of the training.
 
     Raises UserError when they don't fit the model.
     """
     data = experiment.data.model_copy(update={"target_transforms": ()})
     experiment = experiment.model_copy(update={"data": data})
-    source = Source(part, None, trained.task, image, place="the inputs")
+    source = Source(part, None, trained.task, image, place="predict's inputs")
     empty = torch.zeros(0, dtype=torch.float64)
-    chosen = _fitted(data.transforms or (), source, part, trained, lambda text: None)
+    chosen = _fitted(data.transforms or (), source, part, trained, tell)
     maker = FeedMaker(
         experiment, [part], Preparation(chosen, 0, empty, empty, trained.integer), device, lambda text: None
     )
@@ -242,13 +250,19 @@ def _fitted(
         return tuple(chosen)
     fitted = transforms.fitted(chosen, first, raw_shape, streamed)
     added = [t.name for t in fitted[: len(fitted) - len(chosen)]]
-    if added and tuple(first.shape) != tuple(raw_shape):
+    if added and _changes(first, raw_shape):
         verb = "is" if len(added) == 1 else "are"
         warn(
             f"The images of {source.place!r} are made like those of the training: {' and '.join(added)} {verb} "
-            f"put first."
+            "put first."
         )
     return fitted
+
+
+def _changes(image: Tensor, shape: Sequence[int]) -> bool:
+    """Whether an image [C, H, W] is another one in this shape; grey in three channels stays what it is in one."""
+    grey = image.shape[0] == 3 and shape[0] == 1 and bool((image == image[:1]).all())
+    return tuple(image.shape[1:]) != tuple(shape[1:]) or not (grey or image.shape[0] == shape[0])
 
 
 def _sized_by_own_code(chosen: Sequence[Transform], source: Source, part: Part, trained: DataInfo) -> bool:

@@ -61,9 +61,16 @@ def predict_paths(
             f"{str(trained.path)!r} was trained for the task {trained.info.task!r} on items that predict can't read "
             "from files; call the model from Python (torchdeck export --format model)."
         )
-    reader = InputReader(trained, stdin, tell)
+    told: set[str] = set()
+
+    def once(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            tell(text)
+
+    reader = InputReader(trained, stdin, once)
     for names, part, image in reader.read(inputs):
-        feed = prediction_feed(_as_trained(trained), trained.info, part, image, chosen)
+        feed = prediction_feed(_as_trained(trained), trained.info, part, image, chosen, once)
         at = 0
         for batch in feed.epoch(0):
             x, expected = batch.x, trained.info.input_shape

@@ -66,7 +66,9 @@ def test_other_data_are_prepared_like_those_of_the_training(digits: Path, tmp_pa
         folder = tmp_path / "photos" / str(target)
         folder.mkdir(parents=True, exist_ok=True)
         if number < 200:
-            Image.fromarray(np.round(image * 255 / 16).astype(np.uint8)).convert("RGB").save(folder / f"{number}.png")
+            small = Image.fromarray(np.round(image * 255 / 16).astype(np.uint8))
+            larger = small.resize((16, 16), Image.Resampling.NEAREST).convert("RGB")
+            larger.save(folder / f"{number}.png")
     said: list[str] = []
     done = evaluate_model(
         best(digits), data(name="ImageFolder", args={"path": str(tmp_path / "photos")}), warn=said.append
@@ -126,8 +128,14 @@ def test_images_folders_arrays_and_stdin(digits: Path, tmp_path: Path) -> None:
     assert one.predicted == by_folder[3].predicted
     big = Image.fromarray(small[0]).resize((64, 64), Image.Resampling.NEAREST).convert("RGBA")
     big.save(tmp_path / "big.webp", lossless=True)
-    [one] = predict_paths(trained, [str(tmp_path / "big.webp")], io.BytesIO())
-    assert one.predicted == by_folder[0].predicted
+    told: list[str] = []
+    found = list(
+        predict_paths(trained, [str(tmp_path / "x.npy"), str(tmp_path / "folder")], io.BytesIO(), tell=told.append)
+    )
+    assert len(found) == 40 and not any("Resize" in text for text in told)
+    [one, again] = predict_paths(trained, [str(tmp_path / "big.webp")] * 2, io.BytesIO(), tell=told.append)
+    assert one.predicted == again.predicted == by_folder[0].predicted
+    assert sum("made like those of the training" in text and "Resize" in text for text in told) == 1
 
 
 def test_tables_by_column_names_or_without(train: Train, tmp_path: Path) -> None:
