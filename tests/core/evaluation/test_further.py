@@ -66,16 +66,18 @@ def test_other_data_are_prepared_like_those_of_the_training(digits: Path, tmp_pa
         folder = tmp_path / "photos" / str(target)
         folder.mkdir(parents=True, exist_ok=True)
         if number < 200:
-            small = Image.fromarray(np.round(image * 255 / 16).astype(np.uint8))
-            larger = small.resize((16, 16), Image.Resampling.NEAREST).convert("RGB")
-            larger.save(folder / f"{number}.png")
+            Image.fromarray(np.round(image * 255 / 16).astype(np.uint8)).convert("RGB").save(folder / f"{number}.png")
     said: list[str] = []
     done = evaluate_model(
         best(digits), data(name="ImageFolder", args={"path": str(tmp_path / "photos")}), warn=said.append
     )
     assert (done.split, done.samples) == ("all", 200)
     assert done.report.metrics["accuracy"] > 0.93
-    assert "Grayscale and Resize are put first" in said[0]
+    assert not any("put first" in text for text in said)  # grey in three channels, of the right size: nothing changes
+    (tmp_path / "large" / "3").mkdir(parents=True)
+    Image.effect_noise((20, 20), 60).convert("RGB").save(tmp_path / "large" / "3" / "a.png")
+    evaluate_model(best(digits), data(name="ImageFolder", args={"path": str(tmp_path / "large")}), warn=said.append)
+    assert any("Grayscale and Resize are put first" in text for text in said)
 
 
 def test_labels_are_matched_by_name(train: Train, tmp_path: Path) -> None:
