@@ -283,6 +283,23 @@ async def test_the_run_that_is_looked_at_lies_on_top_and_the_others_are_dimmed()
             assert _of_curves(chart) == {colours[on_top]: False, colours[2]: True}
 
 
+async def test_the_legend_of_many_runs_stands_beside_the_chart() -> None:
+    runs = [history([float(n)] * 400, 40) for n in range(1, 10)]
+    async with Stage().run_test(size=(120, 9)) as pilot:
+        charts = await drawn(pilot, runs[0])
+        for count in (4, 5, 9):
+            charts.overlay([ChartSource(f"run {n}", h) for n, h in enumerate(runs[:count])])
+            await pilot.pause()
+            await pilot.pause()
+            chart = next(c for c in charts.charts if c.scalar.name == "train/loss")
+            title, *lines = chart.plain
+            assert ("run 3" in title) is (count < 5)
+            shown = [n for n in range(count) if any(f"run {n} {n + 1}.0000" in line for line in lines)]
+            assert len(shown) == {4: 0, 5: 5, 9: len(lines) - 2}[count]
+            assert any(f"and {count - len(shown)} more" in line for line in lines) is (count == 9)
+            assert len({len(line) for line in lines[: len(shown)]}) <= 1
+
+
 async def test_lines_are_solid_where_colours_tell_them_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     rising = history([float(i) for i in range(400)], 40)
     for bare in (False, True):

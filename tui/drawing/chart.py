@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -191,6 +191,9 @@ def mark_of(number: int) -> str:
 STYLES = ("axis", "raw", "title", "cursor", "odd", *(f"curve-{number}" for number in range(1, COUNT + 1)))
 
 _AXIS, _RAW, _CURSOR, _ODD, _FIRST = range(5)
+
+#: From so many runs on the legend stands beside the chart, where that is so wide.
+_MANY, _WIDE = 5, 56
 _DIM = Style(dim=True)
 
 
@@ -217,7 +220,8 @@ class Painter:
         left = max([len(t.label) for t in marks] + [3]) + 1
         # A margin that moves by one column would have the whole chart sent again.
         left = self.left = left if left > self.left or left < self.left - 2 else self.left
-        columns = max(width - left - 1, 4)
+        beside = self._legend_beside(curves, view, width, rows)
+        columns = max(width - left - 1 - max((line.cell_length for line in beside), default=0), 4)
         window = self.window = PlotWindow(x0, x1, y0, y1, columns, rows, view.log and y0 > 0)
         chars = np.full((rows, columns), " ", dtype="<U1")
         paint = np.zeros((rows, columns), dtype=np.int8)
@@ -248,9 +252,10 @@ class Painter:
                     paint[row, window.column(x)] = _ODD
         colours = [self._style(f"curve-{number}") for number in range(1, COUNT + 1)]
         styles = [self._style(name) for name in ("axis", "raw", "cursor", "odd")]
+        plane = self._rows(chars, paint, [*styles, *colours, *(one + _DIM for one in colours)], marks, window, left)
         return [
-            self._legend(curves, view, width),
-            *self._rows(chars, paint, [*styles, *colours, *(one + _DIM for one in colours)], marks, window, left),
+            self._legend([] if beside else curves, view, width),
+            *(Strip.join([line, legend]) for line, legend in zip_longest(plane, beside, fillvalue=Strip([]))),
             self._x_axis(window, view, left, width),
         ]
 
@@ -384,6 +389,23 @@ class Painter:
             if line.cell_length <= width:
                 break
         return line.crop(0, width)
+
+    def _legend_beside(self, curves: Sequence[Curve], view: View, width: int, rows: int) -> list[Strip]:
+        """A line for each of many runs, right of the plane; none where the title's line has room for them."""
+        if len(curves) < _MANY or width < _WIDE or not curves[0].label:
+            return []
+        shown = curves if len(curves) <= rows else curves[: rows - 1]
+        room = min(width // 4, max(len(one.label) for one in curves))
+        # As wide as any value: if it grew with them, the whole chart would be sent again.
+        whole = len("  ━━ ") + room + len(" -1.234e-05")
+        lines = []
+        for one in shown:
+            entry = self._entry(one, view, room, with_value=True, best=False)
+            style = self._style(f"curve-{one.colour % COUNT + 1}")
+            lines.append(Strip([Segment(entry, style + _DIM if one.dimmed else style)]))
+        if len(shown) < len(curves):
+            lines.append(Strip([Segment(f"  and {len(curves) - len(shown)} more", self._style("axis"))]))
+        return [line.adjust_cell_length(whole) for line in lines]
 
     def _entry(self, one: Curve, view: View, room: int, with_value: bool, best: bool) -> str:
         name = one.label or one.part
