@@ -116,9 +116,12 @@ def find_kind(loss: TrainingLoss, outputs: Any, y: Any, classes: int = 0) -> Kin
     try:
         kinds = {_kind_of(loss, outputs, y, cut, noise) for cut in (1, size // 2, size - 1)}
         if classes and isinstance(y, Tensor) and y.ndim == 1 and not y.is_floating_point():
-            for other in range(1, min(classes, _CLASSES_TRIED)):
-                for pair in ([0, other], [other, other]):
-                    kinds.add(_kind_of(loss, outputs[:2], torch.tensor(pair, device=y.device), 1, noise))
+            # With two pairs of outputs: samples of different weight may by chance have the same loss.
+            for first in (0, 2):
+                for other in range(1, min(classes, _CLASSES_TRIED)):
+                    for pair in ([0, other], [other, other]):
+                        targets = torch.tensor(pair, device=y.device)
+                        kinds.add(_kind_of(loss, outputs[first : first + 2], targets, 1, noise))
     except Exception:
         return "whole"  # it does not take parts that small: no way to tell
     kinds.discard(None)

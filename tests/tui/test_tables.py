@@ -74,7 +74,8 @@ def test_in_a_narrow_place_texts_are_cut_and_numbers_never(data: st.DataObject, 
             assert all(row[number] in line for row, line in zip(rows, lines[1:], strict=True))
 
 
-floats = st.floats() | st.integers() | st.none() | st.text(max_size=5)
+#: The texts inf and -inf are left out: they are what the floats become.
+floats = st.floats() | st.integers() | st.none() | st.text(max_size=5).filter(lambda t: t not in ("inf", "-inf"))
 
 
 @given(st.recursive(floats, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner), max_leaves=20))
