@@ -57,23 +57,22 @@ def kind_of_loss(target: Any) -> Takes | None:
 def takes_inputs(loss: str | None) -> bool:
     """Whether a loss of the user's compares the outputs with the inputs, by what it calls its parameters:
     ``loss(reconstruction, x, mu, logvar)``."""
-    if not catalog.is_user_code(loss or ""):
-        return False
-    try:
-        names = required_parameters(usercode.load(str(loss), "loss.name"))
-    except (TypeError, ValueError):  # its signature can't be looked at
-        return False
-    return input_parameter(names) is not None
+    return input_parameter(_parameters_of(loss)) is not None
 
 
 def takes_anchor(loss: str | None) -> bool:
     """Whether a loss of the user's takes triplets, by what it calls its first parameter."""
+    return _parameters_of(loss)[:1] == ["anchor"]
+
+
+def _parameters_of(loss: str | None) -> list[str]:
+    """The parameters that a loss of the user's requires; none of another, or where they can't be looked at."""
     if not catalog.is_user_code(loss or ""):
-        return False
+        return []
     try:
-        return required_parameters(usercode.load(str(loss), "loss.name"))[:1] == ["anchor"]
+        return required_parameters(usercode.load(str(loss), "loss.name"))
     except (TypeError, ValueError):
-        return False
+        return []
 
 
 def required_parameters(loss: Any) -> list[str]:

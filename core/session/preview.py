@@ -238,9 +238,11 @@ def main() -> int:
 
     files: dict[Path, float] = {}
 
-    def tell(message: dict[str, Any]) -> None:
-        # When files were changed is noted before what was made of them is told: they may be edited the moment it is.
+    def note() -> None:
         files.update(changed_at(path for path in _imported() if path not in files))
+
+    def tell(message: dict[str, Any]) -> None:
+        note()  # before what was made of them is told: they may be edited the moment it is
         send(message)
 
     previewer = Previewer(tell)
@@ -262,7 +264,7 @@ def main() -> int:
             previewer.answer(request["id"], request["experiment"])
         except NameTaken:
             return STALE
-        files.update(changed_at(path for path in _imported() if path not in files))
+        note()
         send({"id": request["id"], "files": {str(path): at for path, at in files.items()}})
         send({"id": request["id"], "done": True})
 

@@ -21,7 +21,7 @@ from torchdeck.core.training.lightning_configured import configure
 from torchdeck.core.training.lightning_memory import Memory
 from torchdeck.core.training.lightning_optimizer import LightningOptimizer
 from torchdeck.core.training.lightning_step import remember
-from torchdeck.core.training.own_schedules import TorchSchedule, is_plain
+from torchdeck.core.training.own_schedules import TorchSchedule, load_plain_state, plain_state
 from torchdeck.core.training.schedules import Scheduler
 from torchdeck.core.training.step import NotFinite, ema_state, load_ema
 from torchdeck.core.training.stepping import Groups
@@ -135,10 +135,7 @@ class LightningManualStep:
             "loss": None,
             "ema": ema_state(self.ema),
             "optimizer": [one.state_dict() for one in self._optimizers],
-            "schedulers": [
-                {k: v for k, v in one.scheduler.state_dict().items() if is_plain(v)}
-                for one in self._configured.schedulers
-            ],
+            "schedulers": [plain_state(one.scheduler) for one in self._configured.schedulers],
             "scaler": {},
             "module": self._memory.state_dict(),
             "log": self.task.log.state_dict(),
@@ -156,7 +153,7 @@ class LightningManualStep:
             one.load_state_dict(kept)
         self.task.trainer.global_step = sum(one.steps for one in self._optimizers)
         for config, kept in zip(self._configured.schedulers, state["schedulers"], strict=True):
-            config.scheduler.load_state_dict({**config.scheduler.state_dict(), **kept})
+            load_plain_state(config.scheduler, kept)
         remember(self._memory, self.task, state)
 
 

@@ -12,7 +12,7 @@ from torchdeck.core import usercode
 from torchdeck.core.errors import UserError, first_line
 from torchdeck.core.tasks.lightning import LightningTask
 from torchdeck.core.training.lightning_configured import Scheduled
-from torchdeck.core.training.own_schedules import is_plain
+from torchdeck.core.training.own_schedules import load_plain_state, plain_state
 
 
 class LightningSchedules:
@@ -106,14 +106,10 @@ class LightningSchedules:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs; the learning rates stand in the optimizer's state."""
-        states = [one.scheduler.state_dict() for one in self._schedulers]
-        return {
-            "schedulers": [{k: v for k, v in state.items() if is_plain(v)} for state in states],
-            "scale": self._scale,
-        }
+        return {"schedulers": [plain_state(one.scheduler) for one in self._schedulers], "scale": self._scale}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Back to where a checkpoint was."""
         for one, kept in zip(self._schedulers, state["schedulers"], strict=True):
-            one.scheduler.load_state_dict({**one.scheduler.state_dict(), **kept})
+            load_plain_state(one.scheduler, kept)
         self._scale = state["scale"]

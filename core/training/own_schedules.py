@@ -115,9 +115,8 @@ class TorchSchedule:
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs."""
         groups = [{k: g[k] for k in _CHANGED if k in g} for g in self._optimizer.param_groups]
-        inner = self._scheduler.state_dict() if self._scheduler is not None else None
         return {
-            "scheduler": inner if inner is None else {k: v for k, v in inner.items() if is_plain(v)},
+            "scheduler": None if self._scheduler is None else plain_state(self._scheduler),
             "mode": self._mode,
             "done": self._done,
             "scale": self._scale,
@@ -139,7 +138,7 @@ class TorchSchedule:
         if state["scheduler"] is not None:
             self._mode = state["mode"]
             self._scheduler = self._make(self._mode) if self._scheduler is None else self._scheduler
-            self._scheduler.load_state_dict({**self._scheduler.state_dict(), **state["scheduler"]})
+            load_plain_state(self._scheduler, state["scheduler"])
         self._done, self._scale, self._rates = state["done"], state["scale"], list(state["rates"])
         for group, kept in zip(self._optimizer.param_groups, state["groups"], strict=True):
             group.update(kept)
@@ -152,6 +151,16 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, dict):
         return all(map(is_plain, value.values()))
     return value is None or isinstance(value, bool | int | float | str | torch.Tensor)
+
+
+def plain_state(scheduler: Any) -> dict[str, Any]:
+    """The state of a scheduler like torch's, as a checkpoint may hold it."""
+    return {name: value for name, value in scheduler.state_dict().items() if is_plain(value)}
+
+
+def load_plain_state(scheduler: Any, kept: Mapping[str, Any]) -> None:
+    """Back to what ``plain_state`` gave; what it left out stays as it was made anew."""
+    scheduler.load_state_dict({**scheduler.state_dict(), **kept})
 
 
 def build_schedule(
